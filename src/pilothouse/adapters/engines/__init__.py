@@ -1,0 +1,1 @@
+"""Engine drivers and engines. One file each, independent of one another."""

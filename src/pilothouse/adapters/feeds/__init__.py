@@ -1,0 +1,1 @@
+"""Feeds: how snapshots reach the gateways. One file each, independent of one another."""

@@ -1,0 +1,1 @@
+"""Keys: who wraps and unwraps sealing keys. One file each, independent of one another."""

@@ -1,0 +1,1 @@
+"""Targets: where replicas run. One file each, independent of one another."""

@@ -1,0 +1,187 @@
+"""
+The only reader of configuration files and of the environment.
+
+`Settings` is how this machine runs Pilothouse; the spec file (`read_spec`) is
+what Pilothouse shall run. Unknown names are refused with the nearest valid one.
+"""
+
+import difflib
+import os
+import re
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from pilothouse.domain import spec as shapes
+from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.spec import Spec
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How this process family runs. Built by the command line, handed to every process as JSON."""
+
+    home: str
+    """Folder of all state. `PILOTHOUSE_HOME`, else the user's data folder."""
+    keys: str
+    """Folder of keys, apart from the state, so that a copy of either alone is worth nothing."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Another one than loopback needs a proxy with TLS in front, or TLS here."""
+    port: int = 8420
+    """TCP port; 0 picks a free one."""
+    workers: int = 1
+    """Gateway processes that share the socket."""
+    config: str = ""
+    """Spec file; empty runs what the store holds, at first the default model."""
+    store: str = ""
+    """Store address; empty is SQLite in the home."""
+    tls_certificate: str = ""
+    """PEM file with the chain; with `tls_key` it turns on TLS 1.3."""
+    tls_key: str = ""
+    max_body_bytes: int = 4 * 1024 * 1024
+    """Largest request body; larger ones get 413."""
+    max_connections: int = 10_000
+    """Connections per worker; beyond it new ones are closed at once."""
+    header_timeout_s: float = 10.0
+    """Time for a request's head to arrive."""
+    body_timeout_s: float = 60.0
+    """Time for a request's body to arrive."""
+    keepalive_timeout_s: float = 75.0
+    """How long an idle connection is kept."""
+    write_timeout_s: float = 30.0
+    """How long a reader that takes nothing holds its answer."""
+    sse_keepalive_s: float = 10.0
+    """Silence after which a stream gets a comment line; 0 is off."""
+    drain_timeout_s: float = 30.0
+    """How long requests in flight may go on when a worker ends."""
+    journal_segment_bytes: int = 64 * 1024 * 1024
+    """Size of a preallocated journal segment; two lie ready per worker."""
+    journal_sync: Literal["process", "power"] = "process"
+    """`process`: an answer survives a killed process. `power`: grouped fdatasync as well, for power loss."""
+    journal_full: Literal["refuse", "serve"] = "refuse"
+    """When no record can be kept: refuse with 503, or serve and count what was dropped."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) whose `x-forwarded-for` is believed."""
+    proxy_protocol: bool = False
+    """Expect a PROXY protocol header (version 1 or 2) on every connection."""
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home)
+
+    @property
+    def keys_path(self) -> Path:
+        return Path(self.keys)
+
+    @property
+    def run_path(self) -> Path:
+        """Folder of sockets: in the home when that is short, for a Unix socket's path ends at 107 bytes."""
+        inside = Path(self.home) / "run"
+        if len(str(inside)) <= 60:
+            return inside
+        digest = sha256(str(inside).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"pilothouse-{os.getuid()}-{digest}"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run_path / "control.sock"
+
+    @property
+    def feed_socket(self) -> Path:
+        return self.run_path / "feed.sock"
+
+    @property
+    def admin_key_file(self) -> Path:
+        return Path(self.keys) / "admin.key"
+
+    @property
+    def journal_path(self) -> Path:
+        return Path(self.home) / "journal"
+
+    @property
+    def state_file(self) -> Path:
+        """Where a running server says its url and its pids."""
+        return Path(self.home) / "server.json"
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> "Settings":
+        return msgspec.json.decode(text, type=Settings)
+
+
+def default_home() -> Path:
+    """The folder of state when `--home` is not given."""
+    if chosen := os.environ.get("PILOTHOUSE_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "pilothouse"
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "pilothouse"
+
+
+def make_settings(*, home: str | None = None, keys: str | None = None, **changes: object) -> Settings:
+    """Build settings from a command's options; what is None or absent has its default."""
+    home_path = Path(home).expanduser().absolute() if home else default_home()
+    keys_path = Path(keys).expanduser().absolute() if keys else Path(f"{home_path}-keys")
+    given = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.convert({"home": str(home_path), "keys": str(keys_path), **given}, Settings)
+
+
+def client_url() -> str | None:
+    """`PILOTHOUSE_URL`: the server that client commands talk to."""
+    return os.environ.get("PILOTHOUSE_URL") or None
+
+
+def client_api_key() -> str | None:
+    """`PILOTHOUSE_API_KEY`: the key that client commands present."""
+    return os.environ.get("PILOTHOUSE_API_KEY") or None
+
+
+def inherited_environment(*names: str) -> dict[str, str]:
+    """The named variables, where set: for children that must not inherit the rest."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def read_spec(text: bytes, *, name: str = "spec") -> Spec:
+    """
+    Read a spec file.
+
+    Raises:
+        InvalidRequest: Names the field, its value's fault, and the nearest valid name.
+    """
+    try:
+        return msgspec.yaml.decode(text, type=Spec)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"{name}: {exc}{_suggestion(str(exc))}") from exc
+    except msgspec.DecodeError as exc:
+        raise InvalidRequest(f"{name}: not valid YAML: {exc}") from exc
+
+
+def write_spec(spec: Spec) -> bytes:
+    """The spec as a file that `read_spec` reads back equal."""
+    return msgspec.yaml.encode(spec)
+
+
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+
+
+def _suggestion(message: str) -> str:
+    found = _UNKNOWN.search(message)
+    if not found:
+        return ""
+    near = difflib.get_close_matches(found[1], _field_names(), n=1, cutoff=0.5)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _field_names() -> list[str]:
+    names: set[str] = set()
+    for value in vars(shapes).values():
+        if isinstance(value, type) and issubclass(value, Struct):
+            names.update(value.__struct_fields__)
+    return sorted(names)

@@ -1,0 +1,122 @@
+"""
+Every error that Pilothouse raises, and what it means to the caller.
+
+    PilothouseError
+    ├── InvalidRequest 400            the request cannot be understood
+    │   └── ContextLengthExceeded 400 prompt and answer do not fit the model
+    ├── InvalidApiKey 401
+    ├── PermissionDenied 403
+    ├── NotFound 404                  a thing of the admin API
+    │   └── ModelNotFound 404         an endpoint that is not there
+    ├── Conflict 409
+    ├── RequestTooLarge 413
+    ├── RateLimitExceeded 429
+    ├── ClientClosed 499              the caller hung up
+    ├── Internal 500                  a defect of ours
+    ├── NotSupported 501
+    ├── UpstreamError 502             an engine answered nonsense, or cut the stream
+    ├── Overloaded 503                every slot and queue place is taken
+    ├── EngineUnavailable 503         no replica is ready
+    ├── StoreUnavailable 503          the record cannot be kept
+    ├── DeadlineExceeded 504
+    ├── ModelFileRefused 400          a model file that must not be loaded
+    └── OperationFailed 500           a command of an operator failed; the message says why
+
+Each answers four questions: `code` (stable, documented), `status`, `retryable`,
+`level` (of the log line). Messages say what was wrong and what to do next; no
+secret and no prompt ever appears in one.
+"""
+
+from typing import ClassVar
+
+
+class PilothouseError(Exception):
+    """Base of all errors raised by Pilothouse."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    level: ClassVar[str] = "error"
+    kind: ClassVar[str] = "server_error"  # the OpenAI `type`
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(PilothouseError):
+    code, status, level, kind = "invalid_request", 400, "info", "invalid_request_error"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class InvalidApiKey(PilothouseError):
+    code, status, level, kind = "invalid_api_key", 401, "info", "authentication_error"
+
+
+class PermissionDenied(PilothouseError):
+    code, status, level, kind = "permission_denied", 403, "info", "permission_error"
+
+
+class NotFound(PilothouseError):
+    code, status, level, kind = "not_found", 404, "info", "invalid_request_error"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class Conflict(PilothouseError):
+    code, status, level, kind = "conflict", 409, "info", "invalid_request_error"
+
+
+class RequestTooLarge(PilothouseError):
+    code, status, level, kind = "request_too_large", 413, "info", "invalid_request_error"
+
+
+class RateLimitExceeded(PilothouseError):
+    code, status, retryable, level, kind = "rate_limit_exceeded", 429, True, "info", "rate_limit_error"
+
+
+class ClientClosed(PilothouseError):
+    code, status, level = "client_closed", 499, "info"
+
+
+class Internal(PilothouseError):
+    pass
+
+
+class NotSupported(PilothouseError):
+    code, status, level, kind = "not_supported", 501, "info", "invalid_request_error"
+
+
+class UpstreamError(PilothouseError):
+    code, status, retryable, level = "upstream_error", 502, True, "warning"
+
+
+class Overloaded(PilothouseError):
+    code, status, retryable, level = "overloaded", 503, True, "warning"
+
+
+class EngineUnavailable(PilothouseError):
+    code, status, retryable, level = "engine_unavailable", 503, True, "warning"
+
+
+class StoreUnavailable(PilothouseError):
+    code, status, retryable, level = "store_unavailable", 503, True, "error"
+
+
+class DeadlineExceeded(PilothouseError):
+    code, status, retryable, level = "deadline_exceeded", 504, True, "warning"
+
+
+class ModelFileRefused(PilothouseError):
+    code, status, level, kind = "model_file_refused", 400, "warning", "invalid_request_error"
+
+
+class OperationFailed(PilothouseError):
+    code, status, level = "operation_failed", 500, "error"

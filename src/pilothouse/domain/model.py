@@ -1,0 +1,53 @@
+"""What is known of a model file: read from its header and its source, never guessed."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class ModelHeader(Struct, frozen=True, kw_only=True):
+    """Facts from a GGUF header (the GGUF specification, version 3)."""
+
+    architecture: str
+    context_tokens: int
+    quantization: str
+    parameters: int
+    """Sum of the elements of all tensors."""
+    layers: int = 0
+    embedding_length: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    chat_template: str = ""
+    pooling: str = ""
+    """Not empty: the model embeds and does not generate."""
+    tokens: int = 0
+    """Size of the vocabulary."""
+
+
+class ModelVersion(Struct, frozen=True, kw_only=True):
+    """One immutable model file. `digest` is `sha256:<hex>` of the file that is loaded."""
+
+    name: str
+    version: str
+    digest: str
+    format: Literal["gguf"]
+    bytes: int
+    quantization: str
+    context_tokens: int
+    licence: str
+    source: str
+    source_digest: str
+    """sha256 of what the source delivered, where it differs from what is loaded (a conversion)."""
+    header: ModelHeader
+    created_at: float
+
+
+class Artifact(Struct, frozen=True, kw_only=True):
+    """A verified model file on this machine, ready to be loaded."""
+
+    name: str
+    digest: str
+    path: str
+    bytes: int
+    header: ModelHeader

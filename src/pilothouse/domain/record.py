@@ -1,0 +1,57 @@
+"""
+What is kept of a request: facts for everyone who may look, content for the few.
+
+`InferenceRecord` holds no prompt and no answer; `Content` holds both and is
+sealed wherever it rests.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+CacheResult = Literal["hit", "semantic", "miss", "bypass"]
+
+
+class InferenceRecord(Struct, frozen=True, kw_only=True):
+    """
+    One request as it ended. Times are Unix seconds, durations milliseconds.
+
+    `code` is "ok" or an error code of `domain.errors`; `overhead_us` is the time
+    spent in Pilothouse itself; `cost_micro_usd` is an integer of millionths.
+    `subject_hash` is keyed, so that a database alone names nobody.
+    """
+
+    id: str
+    time: float
+    team: str
+    key_id: str
+    endpoint: str
+    deployment: str = ""
+    replica: str = ""
+    kind: str = "chat"
+    code: str = "ok"
+    subject_hash: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    ttft_ms: float | None = None
+    duration_ms: float = 0.0
+    overhead_us: int = 0
+    cost_micro_usd: int = 0
+    cache: CacheResult = "bypass"
+    finish_reason: str = ""
+    streamed: bool = False
+
+
+class Content(Struct, frozen=True):
+    """The request body as it came and the text of the answer (choices in order)."""
+
+    request: bytes
+    answers: list[str]
+
+
+class JournalEntry(Struct, frozen=True):
+    """What one journal frame carries before it is sealed."""
+
+    record: InferenceRecord
+    content: Content | None = None

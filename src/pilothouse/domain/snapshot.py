@@ -1,0 +1,110 @@
+"""
+All that a gateway worker needs to serve, as one immutable value.
+
+The controller publishes a new one whenever something changed; a worker swaps it
+in whole. With the controller gone, a worker goes on with the last.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+
+class KeyEntry(Struct, frozen=True, kw_only=True):
+    """An API key as a worker knows it: a MAC, never the secret. Revoked keys are absent."""
+
+    id: str
+    team: str
+    role: str
+    mac: bytes
+    endpoints: frozenset[str] | None = None
+    """Endpoints it may call; None is all of them."""
+    expires_at: float | None = None
+    """Unix seconds; None is never."""
+
+
+class ReplicaEntry(Struct, frozen=True, kw_only=True):
+    """A ready replica and how to speak to it."""
+
+    name: str
+    deployment: str
+    engine: str
+    """The driver that speaks its protocol: "llama.cpp", "openai"."""
+    address: str
+    """`unix:<path>` or `http://host:port/v1`."""
+    model: str = ""
+    """The name that the engine knows the model by."""
+    model_digest: str = ""
+    context_tokens: int = 0
+    slots: tuple[int, ...] = ()
+    """Engine slots leased to this worker alone; empty where the engine has none."""
+    max_inflight: int = 0
+    """Requests this worker may have in flight there, when it has no slots."""
+    max_queue: int = 64
+    """Requests that may wait in this worker for a place there."""
+    token_file: str = ""
+    """File that holds the engine's bearer token; empty for a private socket."""
+
+
+class Route(Struct, frozen=True):
+    deployment: str
+    weight: int = 100
+
+
+class EndpointEntry(Struct, frozen=True, kw_only=True):
+    """An endpoint: the name that callers put into `model`."""
+
+    name: str
+    revision: int
+    routes: tuple[Route, ...]
+    tasks: tuple[Literal["chat", "completion", "embedding"], ...] = ("chat", "completion")
+    max_tokens: int = 1024
+    timeout_s: float = 60.0
+    records: Literal["sealed", "none"] = "sealed"
+    created_at: int = 0
+
+
+class DeploymentEntry(Struct, frozen=True, kw_only=True):
+    """A deployment's place in routing, with the reason when it cannot serve."""
+
+    name: str
+    phase: str
+    reason: str = ""
+    retry_after_s: float = 1.0
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """One consistent view. `revision` only grows within one life of a controller (`epoch`)."""
+
+    epoch: str = ""
+    revision: int = 0
+    keys: dict[str, KeyEntry] = field(default_factory=dict)
+    endpoints: dict[str, EndpointEntry] = field(default_factory=dict)
+    deployments: dict[str, DeploymentEntry] = field(default_factory=dict)
+    replicas: dict[str, tuple[ReplicaEntry, ...]] = field(default_factory=dict)
+    """Ready replicas by deployment."""
+
+
+class WorkerReport(Struct, frozen=True, kw_only=True):
+    """What a worker tells the controller, at least once a second; the newest replaces the last."""
+
+    worker: str
+    pid: int
+    time: float
+    revision: int
+    inflight: int = 0
+    queued: int = 0
+    connections: int = 0
+    journal_dropped: int = 0
+    demand: dict[str, int] = field(default_factory=dict)
+    """Requests that arrived, by endpoint, since the worker started."""
+    metrics: bytes = b""
+    """`kit.metrics.Registry.dump()`: cumulative, so that a lost report loses nothing."""
+
+
+class WorkerHello(Struct, frozen=True, kw_only=True):
+    """How a worker introduces itself; `slots` are those it holds from a controller that is gone."""
+
+    worker: str
+    pid: int
+    slots: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -1,0 +1,120 @@
+"""
+Engines: how to start one kind of model server, and how to speak to it.
+
+A driver knows the engine and not where it runs (that is `ports.target`). It is
+found by its name in a deployment's `engine`.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from msgspec import Struct
+
+from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.model import Artifact
+from pilothouse.domain.spec import DeploymentSpec
+from pilothouse.domain.status import Health, Load
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """What a driver may size itself by: this machine's processors and free memory."""
+
+    cpus: int
+    memory_available_bytes: int
+    workers: int = 1
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """
+    How a replica is started: plain values, so that a target elsewhere can do it.
+
+    `argv` never holds a secret. `config` is written to a 0600 file whose path
+    takes the place of `{config}` in argv; `{socket}`, in argv or in config, is
+    the private socket's path. `env` is the whole environment: nothing inherits.
+    """
+
+    argv: tuple[str, ...]
+    config: str = ""
+    env: dict[str, str]
+    address: str
+    """`unix:{socket}`, or where an attached engine already runs."""
+    slots: int
+    context_tokens: int
+    memory_bytes: int
+    """Expected peak, for the check before the start."""
+    ready_timeout_s: float = 120.0
+
+
+class EngineInfo(Struct, frozen=True, kw_only=True):
+    """What an engine can do. `whole` says that it answers unstreamed and frees the slot at a hang-up."""
+
+    name: str
+    context_tokens: int = 0
+    whole: bool = False
+    slots: bool = False
+    """Requests are placed on numbered slots, whose prefix cache is the caller's to share or not."""
+
+
+class Placement(Struct, frozen=True):
+    """Where in the engine a request runs. `reuse_prefix` only when the slot last served the same tenant."""
+
+    slot: int | None = None
+    reuse_prefix: bool = False
+
+
+class Engine(Protocol):
+    """
+    A running engine at an address.
+
+    Errors are those of `domain.errors`: ContextLengthExceeded with both token
+    counts, UpstreamError for a cut or nonsensical answer, EngineUnavailable when
+    it cannot be reached, Overloaded when it says so, DeadlineExceeded.
+    """
+
+    info: EngineInfo
+
+    def stream(
+        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+    ) -> AsyncIterator[Chunk]:
+        """
+        Yield chunks until the answer ends; the last carries the usage.
+
+        Closing the iterator (or cancelling its task) frees the slot within 1 s.
+        A consumer that is slow stops the engine's socket from being read.
+
+        Args:
+            deadline_s: Seconds from now until the whole answer must be there.
+        """
+        ...
+
+    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+        """Answer whole: one delta a choice, with usage. Only where `info.whole`."""
+        ...
+
+    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings: ...
+
+    async def load(self) -> Load: ...
+
+    async def health(self, *, deadline_s: float) -> Health:
+        """Produce one token (or one vector): an open port proves nothing."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class EngineDriver(Protocol):
+    """One kind of engine. Both methods are pure; `launch` is absent where it only attaches."""
+
+    name: str
+    launches: bool
+
+    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:
+        """
+        Say how a replica is started.
+
+        Raises:
+            OperationFailed: It cannot fit; the message shows the arithmetic.
+        """
+        ...
+
+    def connect(self, address: str, *, model: str, context_tokens: int, token_file: str = "") -> Engine: ...

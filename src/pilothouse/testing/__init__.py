@@ -1,0 +1,3 @@
+"""
+Public fakes and conformance suites, for adapters of ours and of others.
+"""
