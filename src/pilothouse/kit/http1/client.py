@@ -1,0 +1,371 @@
+"""
+An HTTP/1.1 client for one server: pooled connections, streamed answers.
+
+`Client.request` gives an `Exchange` once the head is there; its body comes by
+`read()`, as fast as it is taken and no faster. Every wait has a deadline, kept
+by the sweeper. Redirects are not followed. Giving an exchange up before its end
+closes the connection, which is how the server learns of it.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import httptools
+from msgspec import Struct
+
+from pilothouse.kit.http1.sweep import Sweeper
+
+
+class HttpFailure(Exception):
+    """
+    An exchange that failed. `stage` says how far it came.
+
+    `connect`: nothing was sent. `head`: no byte of the answer came. `body`: the
+    answer was cut. `response`: what came is not HTTP, or over a limit.
+    """
+
+    def __init__(self, stage: str, text: str, *, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.stage = stage
+        self.timed_out = timed_out
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Seconds. `total_s` runs from the call, the others from the event they name."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 600.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """Where a server listens: a Unix socket, or a host (an IP that was checked) and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+    server_name: str = ""
+    """Name for TLS and the `host` header, where it is not the IP."""
+
+    @property
+    def host_header(self) -> str:
+        return "localhost" if self.path else (self.server_name or f"{self.host}:{self.port}")
+
+
+_MAX_BUFFERED = 256 * 1024
+_MAX_HEAD = 64 * 1024
+
+
+class Exchange(asyncio.Protocol):
+    """One connection, and on it one request at a time. Made by `Client`."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._loop = asyncio.get_running_loop()
+        self.is_closed = False
+        self._parser = httptools.HttpResponseParser(self)
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.is_complete = False
+        self._got_bytes = False
+        self._has_head = False
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._is_paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._wants_all = False
+        self._failure: HttpFailure | None = None
+        self._wait_by = 0.0
+        self._total_by = 0.0
+        self._idle_s = 0.0
+        self.in_use = False
+        self.idle_since = 0.0
+
+    # the consumer's side
+
+    async def send(self, data: bytes, timeouts: Timeouts, *, whole: bool) -> None:
+        """Send a request; return with its head, or with all of it when `whole`."""
+        now = time.monotonic()
+        self.in_use = True
+        self._got_bytes = self._has_head = self.is_complete = False
+        self.status = 0
+        self.headers = {}
+        self._wants_all = whole
+        self._idle_s = timeouts.idle_s
+        self._total_by = now + timeouts.total_s
+        self._wait_by = min(now + timeouts.first_byte_s, self._total_by)
+        self._client.sweeper.members.add(self)
+        self._transport.write(data)
+        await self._wait()
+
+    async def read(self) -> bytes:
+        """
+        Return what came of the body since the last call; b"" at its end.
+
+        Raises:
+            HttpFailure: The answer was cut, stalled, or is not HTTP.
+        """
+        while not self._chunks:
+            if self._failure is not None:
+                raise self._failure
+            if self.is_complete:
+                return b""
+            await self._wait()
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._buffered = 0
+        if self._is_paused:
+            self._is_paused = False
+            self._wait_by = min(time.monotonic() + self._idle_s, self._total_by)
+            self._transport.resume_reading()
+        return data
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        """The rest of the body; over `max_bytes` it fails at stage `response`."""
+        parts: list[bytes] = []
+        size = 0
+        while data := await self.read():
+            size += len(data)
+            if size > max_bytes:
+                self.release()
+                raise HttpFailure("response", f"the answer is over {max_bytes} bytes")
+            parts.append(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def release(self) -> None:
+        """Give the connection back; one whose answer is not complete is closed. Idempotent."""
+        if not self.in_use:
+            return
+        self.in_use = False
+        self._client.sweeper.members.discard(self)
+        reusable = (
+            self.is_complete
+            and not self.is_closed
+            and self._failure is None
+            and self._parser.should_keep_alive()
+        )
+        if reusable and not self._is_paused:
+            self._chunks = []
+            self._buffered = 0
+            self._client.put_back(self)
+        else:
+            self._transport.abort()
+
+    async def _wait(self) -> None:
+        if self._failure is not None and not self._chunks:
+            raise self._failure
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._failure is not None and not self._has_head:
+            raise self._failure
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.in_use:
+            self._transport.abort()
+            return
+        self._got_bytes = True
+        self._wait_by = min(time.monotonic() + self._idle_s, self._total_by)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(HttpFailure("response", "the server's answer is not HTTP/1.1"))
+            self._transport.abort()
+            return
+        if self._buffered > _MAX_BUFFERED and not self._is_paused and not self._wants_all:
+            self._is_paused = True
+            self._wait_by = self._total_by
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.is_closed = True
+        self._client.forget(self)
+        if self.in_use and not self.is_complete:
+            if self._has_head and self._ends_with_connection():
+                self.on_message_complete()
+            else:
+                stage = "body" if self._got_bytes else "head"
+                self._fail(
+                    HttpFailure(stage, "the server closed the connection before the answer was complete")
+                )
+
+    def _ends_with_connection(self) -> bool:
+        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+
+    # httptools callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) > 200 or len(value) > _MAX_HEAD:
+            raise ValueError("the head of the answer is too large")
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self.headers = {}
+            return
+        self.status = status
+        self._has_head = True
+        if not self._wants_all:
+            self._wake()
+
+    def on_body(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if not self._wants_all:
+            self._wake()
+        elif self._buffered > self._client.max_whole_bytes:
+            raise ValueError("the answer is too large")
+
+    def on_message_complete(self) -> None:
+        if not self._has_head:
+            return
+        self.is_complete = True
+        self._wake()
+
+    def sweep(self, now: float) -> None:
+        if now > self._wait_by:
+            stage = "body" if self._got_bytes else "head"
+            waited = "the answer stalled" if self._got_bytes else "no answer came"
+            self._fail(HttpFailure(stage, f"{waited} in time", timed_out=True))
+            self._transport.abort()
+
+    def _fail(self, failure: HttpFailure) -> None:
+        if self._failure is None:
+            self._failure = failure
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class Client:
+    """Connections to one server, kept for reuse, newest first."""
+
+    def __init__(
+        self,
+        address: Address,
+        sweeper: Sweeper,
+        *,
+        tls: ssl.SSLContext | None = None,
+        max_idle: int = 64,
+        max_idle_s: float = 4.0,
+        max_whole_bytes: int = 64 * 1024 * 1024,
+        pin: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
+        self.address = address
+        self.sweeper = sweeper
+        self.max_whole_bytes = max_whole_bytes
+        self._tls = tls
+        self._max_idle = max_idle
+        self._max_idle_s = max_idle_s
+        self._pin = pin
+        """Resolves and checks the host (`kit.egress`); None: `address.host` is an IP already."""
+        self._idle: list[Exchange] = []
+        self._is_closed = False
+
+    async def request(self, data: bytes, timeouts: Timeouts, *, whole: bool = False) -> Exchange:
+        """
+        Send the bytes of a complete request; return with the answer's head (or all of it).
+
+        A kept connection that the server closed just then, before any byte of an
+        answer, is replaced once by a new one. The caller must `release` the exchange.
+
+        Raises:
+            HttpFailure: See there.
+        """
+        while self._idle:
+            exchange = self._idle.pop()
+            if exchange.is_closed or time.monotonic() - exchange.idle_since > self._max_idle_s:
+                exchange.release()
+                exchange.close()
+                continue
+            try:
+                await exchange.send(data, timeouts, whole=whole)
+            except HttpFailure as exc:
+                exchange.release()
+                if exc.stage == "head" and not exc.timed_out:
+                    break
+                raise
+            except BaseException:
+                exchange.release()
+                raise
+            return exchange
+        exchange = await self._connect(timeouts)
+        try:
+            await exchange.send(data, timeouts, whole=whole)
+        except BaseException:
+            exchange.release()
+            raise
+        return exchange
+
+    async def _connect(self, timeouts: Timeouts) -> Exchange:
+        address = self.address
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(min(timeouts.connect_s, timeouts.total_s)):
+                if address.path:
+                    _, made = await loop.create_unix_connection(lambda: Exchange(self), address.path)
+                else:
+                    host = await self._pin() if self._pin else address.host
+                    name = (address.server_name or address.host) if self._tls else None
+                    _, made = await loop.create_connection(
+                        lambda: Exchange(self), host, address.port, ssl=self._tls, server_hostname=name
+                    )
+        except TimeoutError as exc:
+            raise HttpFailure("connect", "the server did not accept in time", timed_out=True) from exc
+        except OSError as exc:
+            raise HttpFailure("connect", f"cannot connect: {exc.strerror or type(exc).__name__}") from exc
+        return made
+
+    def put_back(self, exchange: Exchange) -> None:
+        if self._is_closed or len(self._idle) >= self._max_idle:
+            exchange.close()
+            return
+        exchange.idle_since = time.monotonic()
+        self._idle.append(exchange)
+
+    def forget(self, exchange: Exchange) -> None:
+        if exchange in self._idle:
+            self._idle.remove(exchange)
+
+    def close(self) -> None:
+        """Close idle connections; those in use close when they are released."""
+        self._is_closed = True
+        for exchange in self._idle:
+            exchange.close()
+        self._idle.clear()
+
+
+def request_bytes(method: str, target: str, host: str, headers: bytes, body: bytes = b"") -> bytes:
+    """A complete request. `headers` are lines, each with its CRLF."""
+    return b"%s %s HTTP/1.1\r\nhost: %s\r\n%scontent-length: %d\r\n\r\n%s" % (
+        method.encode(),
+        target.encode(),
+        host.encode(),
+        headers,
+        len(body),
+        body,
+    )

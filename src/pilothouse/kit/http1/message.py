@@ -1,0 +1,85 @@
+"""Requests and response heads as the server and its handlers see them."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+from ipaddress import IPv4Network, IPv6Network
+
+from msgspec import Struct
+
+Network = IPv4Network | IPv6Network
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Every bound of the server. Times in seconds, sizes in bytes."""
+
+    max_head_bytes: int = 32 * 1024
+    max_headers: int = 100
+    max_body_bytes: int = 4 * 1024 * 1024
+    max_connections: int = 10_000
+    max_pipelined: int = 8
+    """Requests that may wait behind the one being answered, on one connection."""
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    keepalive_timeout_s: float = 75.0
+    write_timeout_s: float = 30.0
+    write_buffer_bytes: int = 64 * 1024
+    """A writer is told to wait above this."""
+    trusted_proxies: tuple[Network, ...] = ()
+    proxy_protocol: bool = False
+
+
+class Request:
+    """One request, complete with its body. Header names are lower case."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "path", "peer", "query", "received_ns", "version")
+
+    def __init__(self, method: str, path: str, query: str, headers: dict[bytes, bytes], peer: str) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.peer = peer
+        self.body = b""
+        self.keep_alive = True
+        self.version = "1.1"
+        self.received_ns = 0
+        """`time.perf_counter_ns()` when the last byte of the request was here."""
+
+
+STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus} | {
+    499: b"HTTP/1.1 499 Client Closed Request\r\n"
+}
+
+
+class DateHeader:
+    """The `date` header's line, made once a second."""
+
+    __slots__ = ("_second", "line")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self.line = b""
+        self.refresh(0.0)
+
+    def refresh(self, now: float) -> None:
+        if int(now) != self._second:
+            self._second = int(now)
+            self.line = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
+
+
+DATE = DateHeader()
+
+
+def plain_response(status: int, text: str) -> bytes:
+    """A whole answer of the server itself, after which the connection closes."""
+    return closing_response(status, b"text/plain; charset=utf-8", (text + "\n").encode())
+
+
+def closing_response(status: int, content_type: bytes, body: bytes) -> bytes:
+    return b"%s%scontent-type: %s\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (
+        STATUS_LINES[status],
+        DATE.line,
+        content_type,
+        len(body),
+        body,
+    )
