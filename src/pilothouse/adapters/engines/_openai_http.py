@@ -1,0 +1,266 @@
+"""
+An engine behind an OpenAI-compatible HTTP API, llama.cpp's server included.
+
+Translates failures once: what went wrong on the wire becomes an error of
+`domain.errors`, and no text of the engine's reaches a caller.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+
+from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    Overloaded,
+    PilothouseError,
+    UpstreamError,
+)
+from pilothouse.domain.status import Health, Load
+from pilothouse.kit.http1.client import Address, Client, Exchange, HttpFailure, Timeouts, request_bytes
+from pilothouse.kit.http1.sweep import Sweeper
+from pilothouse.kit.sse import EventParser, EventTooLarge
+from pilothouse.ports.engine import EngineInfo, Placement
+from pilothouse.wire.openai import outbound
+
+CONNECT_S = 5.0
+IDLE_S = 60.0
+MAX_ERROR_BYTES = 64 * 1024
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
+_PATHS = {"chat": "/chat/completions", "completion": "/completions"}
+_PROBE = GenerateRequest(
+    kind="completion",
+    endpoint="",
+    prompt=msgspec.Raw(b'"Hello"'),
+    prompt_bytes=7,
+    max_tokens=1,
+    sampling=Sampling(temperature=0.0),
+)
+
+
+class OpenAIEngine:
+    """
+    Implements `ports.engine.Engine`.
+
+    Args:
+        address: `unix:<path>`, or `http(s)://host[:port]/base`.
+        whole: It answers unstreamed and frees its slot at a hang-up all the same.
+        slots: It is llama.cpp's server, and takes `id_slot` and `cache_prompt`.
+        embeds: Its model gives vectors, no text.
+        pin: Resolves and checks the host of `address` before each connection.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        *,
+        model: str,
+        context_tokens: int = 0,
+        token: str = "",
+        whole: bool = False,
+        slots: bool = False,
+        embeds: bool = False,
+        pin: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
+        self.info = EngineInfo(name=name, context_tokens=context_tokens, whole=whole, slots=slots)
+        self._model = model
+        self._embeds = embeds
+        self._sweeper = Sweeper()
+        self._root, self._base, where = _parsed(address)
+        tls = ssl.create_default_context() if where.tls else None
+        self._client = Client(where, self._sweeper, tls=tls, pin=pin)
+        authorization = f"authorization: Bearer {token}\r\n" if token else ""
+        self._headers = f"content-type: application/json\r\n{authorization}".encode()
+        self._heads = {
+            kind: self._head("POST", self._base + path)
+            for kind, path in (*_PATHS.items(), ("embed", "/embeddings"))
+        }
+
+    async def stream(
+        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+    ) -> AsyncIterator[Chunk]:
+        exchange = await self._post(request.kind, self._body(request, placement, stream=True), deadline_s)
+        try:
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            parser = EventParser()
+            ended: set[int] = set()
+            while data := await exchange.read():
+                for event in parser.feed(data):
+                    if event == b"[DONE]":
+                        await _drain(exchange)
+                        return
+                    chunk = outbound.read_said(event)
+                    for delta in chunk.deltas:
+                        if delta.finish_reason:
+                            ended.add(delta.index)
+                    yield chunk
+            if len(ended) < request.choices or parser.is_mid_event:
+                raise UpstreamError("the engine ended its stream before the answer was complete")
+        except HttpFailure as exc:
+            raise _translated(exc, self.info.name) from exc
+        except EventTooLarge as exc:
+            raise UpstreamError(f"the engine's stream holds an event that is too large: {exc}") from exc
+        finally:
+            exchange.release()
+
+    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+        body = self._body(request, placement, stream=False)
+        exchange = await self._post(request.kind, body, deadline_s, whole=True)
+        try:
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            chunk = outbound.read_said(await exchange.read_all(MAX_WHOLE_BYTES))
+        except HttpFailure as exc:
+            raise _translated(exc, self.info.name) from exc
+        finally:
+            exchange.release()
+        if not chunk.deltas:
+            raise UpstreamError("the engine's answer holds no choice")
+        return chunk
+
+    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings:
+        body = outbound.write_embed(request, model=self._model)
+        exchange = await self._post("embed", body, deadline_s, whole=True)
+        try:
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            data = await exchange.read_all(MAX_WHOLE_BYTES)
+        except HttpFailure as exc:
+            raise _translated(exc, self.info.name) from exc
+        finally:
+            exchange.release()
+        return outbound.read_vectors(data, count=len(request.inputs))
+
+    async def load(self) -> Load:
+        if not self.info.slots:
+            return Load()
+        data = await self._get(f"{self._root}/slots", deadline_s=5.0)
+        try:
+            slots = msgspec.json.decode(data, type=list[_Slot])
+        except msgspec.DecodeError as exc:
+            raise UpstreamError("the engine's slots cannot be read") from exc
+        return Load(running=sum(slot.is_processing for slot in slots))
+
+    async def health(self, *, deadline_s: float) -> Health:
+        try:
+            if self._embeds:
+                await self.embed(EmbedRequest(endpoint="", inputs=["Hello"]), deadline_s=deadline_s)
+                return Health(ok=True)
+            async for chunk in self.stream(_PROBE, Placement(), deadline_s=deadline_s):
+                if chunk.usage is not None and chunk.usage.output > 0:
+                    return Health(ok=True)
+                if any(delta.text or delta.finish_reason for delta in chunk.deltas):
+                    return Health(ok=True)
+        except PilothouseError as exc:
+            return Health(ok=False, reason=exc.message)
+        return Health(ok=False, reason="the engine answered without a token")
+
+    async def aclose(self) -> None:
+        self._client.close()
+        self._sweeper.stop()
+
+    def _body(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
+        if self.info.slots:
+            return outbound.write_request(
+                request,
+                model=self._model,
+                stream=stream,
+                slot=placement.slot,
+                reuse_prefix=placement.reuse_prefix,
+            )
+        return outbound.write_request(request, model=self._model, stream=stream)
+
+    async def _post(self, kind: str, body: bytes, deadline_s: float, *, whole: bool = False) -> Exchange:
+        self._sweeper.start()
+        timeouts = Timeouts(
+            connect_s=CONNECT_S, first_byte_s=deadline_s, idle_s=min(IDLE_S, deadline_s), total_s=deadline_s
+        )
+        data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
+        try:
+            return await self._client.request(data, timeouts, whole=whole)
+        except HttpFailure as exc:
+            raise _translated(exc, self.info.name) from exc
+
+    async def _get(self, target: str, *, deadline_s: float) -> bytes:
+        self._sweeper.start()
+        data = request_bytes("GET", target, self._client.address.host_header, self._headers)
+        timeouts = Timeouts(connect_s=deadline_s, first_byte_s=deadline_s, total_s=deadline_s)
+        try:
+            exchange = await self._client.request(data, timeouts, whole=True)
+            try:
+                if exchange.status != 200:
+                    raise UpstreamError(f"the engine answered {exchange.status}")
+                return await exchange.read_all(MAX_WHOLE_BYTES)
+            finally:
+                exchange.release()
+        except HttpFailure as exc:
+            raise _translated(exc, self.info.name) from exc
+
+    async def _refusal(self, exchange: Exchange) -> PilothouseError:
+        """The error that an answer other than 200 stands for."""
+        fault = outbound.read_fault(await exchange.read_all(MAX_ERROR_BYTES))
+        status = exchange.status
+        if fault.type == "exceed_context_size_error" or (fault.n_ctx and fault.n_prompt_tokens):
+            return ContextLengthExceeded(
+                f"the prompt has {fault.n_prompt_tokens} tokens and the model's context holds {fault.n_ctx}; "
+                "shorten the prompt",
+                param="messages",
+            )
+        if status in (429, 503):
+            return Overloaded("the engine takes no more requests now; try again", retry_after_s=1.0)
+        if status in (400, 413, 422):
+            return InvalidRequest("the engine refused the request as invalid; check its fields")
+        return UpstreamError(f"the engine answered {status}")
+
+    def _head(self, method: str, target: str) -> bytes:
+        host = self._client.address.host_header
+        return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + self._headers
+
+
+class _Slot(msgspec.Struct):
+    is_processing: bool = False
+
+
+async def _drain(exchange: Exchange) -> None:
+    """Read what follows `[DONE]` (the last chunk's framing), so that the connection can be reused."""
+    deadline = time.monotonic() + 1.0
+    while not exchange.is_complete and time.monotonic() < deadline:
+        try:
+            async with asyncio.timeout(1.0):
+                await exchange.read()
+        except (TimeoutError, HttpFailure):
+            return
+
+
+def _translated(failure: HttpFailure, engine: str) -> PilothouseError:
+    if failure.stage == "connect":
+        return EngineUnavailable(f"the {engine} engine cannot be reached: {failure}", retry_after_s=1.0)
+    if failure.timed_out:
+        return DeadlineExceeded(f"the {engine} engine did not answer in time")
+    if failure.stage == "head":
+        return EngineUnavailable(f"the {engine} engine hung up before it answered", retry_after_s=1.0)
+    return UpstreamError(f"the {engine} engine's answer was cut or malformed")
+
+
+def _parsed(address: str) -> tuple[str, str, Address]:
+    """(root path, base path of the OpenAI routes, where to connect)."""
+    if address.startswith("unix:"):
+        return "", "/v1", Address(path=address.removeprefix("unix:"))
+    scheme, _, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    host, _, port = (
+        authority.rpartition(":") if authority.rfind(":") > authority.rfind("]") else (authority, "", "")
+    )
+    tls = scheme == "https"
+    number = int(port) if port else (443 if tls else 80)
+    base = (slash + path).rstrip("/")
+    where = Address(host=host.strip("[]"), port=number, tls=tls, server_name=host if tls else "")
+    return base.removesuffix("/v1"), base, where

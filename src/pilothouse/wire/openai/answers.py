@@ -1,0 +1,168 @@
+"""
+What clients of the OpenAI dialect get: whole answers, stream events, errors.
+
+Events are put together from bytes that are made once a request and the one
+string that is new: this is the inner loop of streaming.
+"""
+
+import struct
+from base64 import b64encode
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, Usage
+from pilothouse.domain.errors import PilothouseError
+from pilothouse.kit import sse
+
+_encode = msgspec.json.Encoder().encode
+
+_OPENING = b'%s{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}%s'
+
+
+def usage_json(usage: Usage) -> bytes:
+    return (
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
+        b'"prompt_tokens_details":{"cached_tokens":%d}}'
+        % (usage.input, usage.output, usage.input + usage.output, usage.cached)
+    )
+
+
+class StreamWriter:
+    """Writes one answer's events. `created` is in Unix seconds."""
+
+    __slots__ = ("_is_chat", "_opened", "_prefix", "_suffix", "_with_usage")
+
+    def __init__(self, request: GenerateRequest, *, answer_id: str, created: int) -> None:
+        self._is_chat = request.kind == "chat"
+        self._with_usage = request.include_usage
+        kind = b"chat.completion.chunk" if self._is_chat else b"text_completion"
+        self._prefix = b'data: {"id":"%s","object":"%s","created":%d,"model":%s,"choices":[' % (
+            answer_id.encode(),
+            kind,
+            created,
+            _encode(request.endpoint),
+        )
+        self._suffix = b'],"usage":null}\n\n' if self._with_usage else b"]}\n\n"
+        self._opened = 0
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        """The events for a chunk's deltas; its usage waits for `end`."""
+        deltas = chunk.deltas
+        if len(deltas) == 1:
+            return self._event(deltas[0])
+        return b"".join([self._event(delta) for delta in deltas])
+
+    def _event(self, delta: Delta) -> bytes:
+        finish = _encode(delta.finish_reason) if delta.finish_reason else b"null"
+        logprobs = delta.logprobs if delta.logprobs is not None else b"null"
+        if not self._is_chat:
+            return b'%s{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}%s' % (
+                self._prefix, delta.index, _encode(delta.text), logprobs, finish, self._suffix,
+            )  # fmt: skip
+        opening = b""
+        if not self._opened >> delta.index & 1:
+            self._opened |= 1 << delta.index
+            opening = _OPENING % (self._prefix, delta.index, self._suffix)
+            if not delta.text and not delta.finish_reason:
+                return opening
+        content = b'{"content":%s}' % _encode(delta.text) if delta.text else b"{}"
+        return b'%s%s{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}%s' % (
+            opening, self._prefix, delta.index, content, logprobs, finish, self._suffix,
+        )  # fmt: skip
+
+    def end(self, usage: Usage) -> bytes:
+        """The usage event, where it was asked for, and the terminator."""
+        if not self._with_usage:
+            return sse.DONE
+        return b'%s],"usage":%s}\n\n%s' % (self._prefix, usage_json(usage), sse.DONE)
+
+
+class _Message(Struct):
+    content: str
+    role: str = "assistant"
+    refusal: None = None
+
+
+class _ChatChoice(Struct):
+    index: int
+    message: _Message
+    finish_reason: str
+    logprobs: Raw | None = None
+
+
+class _TextChoice(Struct):
+    index: int
+    text: str
+    finish_reason: str
+    logprobs: Raw | None = None
+
+
+def write_whole(
+    request: GenerateRequest, choices: list[Delta], usage: Usage, *, answer_id: str, created: int
+) -> bytes:
+    """A whole answer: one delta a choice, each with all of its text."""
+    is_chat = request.kind == "chat"
+    listed: list[_ChatChoice] | list[_TextChoice]
+    if is_chat:
+        listed = [
+            _ChatChoice(c.index, _Message(c.text), c.finish_reason or "stop", c.logprobs) for c in choices
+        ]
+    else:
+        listed = [_TextChoice(c.index, c.text, c.finish_reason or "stop", c.logprobs) for c in choices]
+    return b'{"id":"%s","object":"%s","created":%d,"model":%s,"choices":%s,"usage":%s}' % (
+        answer_id.encode(),
+        b"chat.completion" if is_chat else b"text_completion",
+        created,
+        _encode(request.endpoint),
+        _encode(listed),
+        usage_json(usage),
+    )
+
+
+def write_embeddings(embeddings: Embeddings, *, endpoint: str, base64: bool) -> bytes:
+    """Vectors as lists, or as little-endian float32 in base64, as the Python SDK asks for."""
+    items = [
+        {"object": "embedding", "index": i, "embedding": _base64(vector) if base64 else vector}
+        for i, vector in enumerate(embeddings.vectors)
+    ]
+    tokens = embeddings.usage.input
+    return _encode(
+        {
+            "object": "list",
+            "data": items,
+            "model": endpoint,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+
+def _base64(vector: list[float]) -> str:
+    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def write_models(names: list[tuple[str, int]]) -> bytes:
+    """The list of models: (endpoint, created in Unix seconds)."""
+    return _encode({"object": "list", "data": [_model(name, created) for name, created in names]})
+
+
+def write_model(name: str, created: int) -> bytes:
+    return _encode(_model(name, created))
+
+
+def _model(name: str, created: int) -> dict[str, str | int]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "pilothouse"}
+
+
+def write_error(error: PilothouseError) -> bytes:
+    """The OpenAI error object."""
+    return _encode(
+        {
+            "error": {
+                "message": error.message,
+                "type": error.kind,
+                "param": error.param,
+                "code": error.code,
+            }
+        }
+    )

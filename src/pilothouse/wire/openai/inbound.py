@@ -1,0 +1,303 @@
+"""
+From a client's JSON to a valid request, or to an error that names the field.
+
+Three lists decide about every field: those of the shapes below are carried;
+`HARMLESS` ones are dropped, for they change no answer; `NOT_BUILT` ones are
+refused with 501. Any other name is refused with 400. So nothing that a caller
+invents ever reaches an engine.
+
+Source: the OpenAI API reference, chat completions, completions and embeddings.
+"""
+
+import difflib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+Stop = StopText | Annotated[list[StopText], Meta(max_length=16)] | None
+Choices = Annotated[int, Meta(ge=1, le=4)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Subject = Annotated[str, Meta(max_length=512)]
+
+HARMLESS = frozenset(
+    {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+"""Change no answer of ours, and are dropped: what is recorded is the endpoint's setting."""
+
+NOT_BUILT = frozenset(
+    {
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "functions",
+        "function_call",
+        "logit_bias",
+        "modalities",
+        "audio",
+        "prediction",
+        "reasoning_effort",
+        "verbosity",
+        "web_search_options",
+        "suffix",
+        "echo",
+        "best_of",
+        "dimensions",
+    }
+)
+"""Part of OpenAI's reference, not of this version; refused by name."""
+
+
+class _StreamOptions(Struct, forbid_unknown_fields=True):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class _Generate(Struct, forbid_unknown_fields=True, kw_only=True):
+    model: str
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: PositiveInt | None = None
+    n: Choices | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    min_p: Share | None = None
+    seed: Seed | None = None
+    stop: Stop = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    user: Subject | None = None
+
+
+class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
+    messages: Raw
+    max_completion_tokens: PositiveInt | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: Raw | None = None
+
+
+class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
+    prompt: str | list[str]
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+
+class _Embed(Struct, forbid_unknown_fields=True, kw_only=True):
+    model: str
+    input: str | Annotated[list[str], Meta(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] | None = None
+    user: Subject | None = None
+
+
+class _Part(Struct):
+    type: str
+    text: str | None = None
+
+
+class _Message(Struct, forbid_unknown_fields=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[_Part] | None = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
+    refusal: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: Raw | None = None
+
+
+class _Format(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+_decode_chat = msgspec.json.Decoder(_Chat).decode
+_decode_completion = msgspec.json.Decoder(_Completion).decode
+_decode_embed = msgspec.json.Decoder(_Embed).decode
+_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_format = msgspec.json.Decoder(_Format).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_chat(body: bytes) -> GenerateRequest:
+    """
+    Raises:
+        InvalidRequest: With the field in `param`.
+        NotSupported: For a field of `NOT_BUILT`.
+    """
+    chat = _read(body, _decode_chat, _Chat)
+    _check_messages(chat.messages)
+    if chat.response_format is not None:
+        _sub_read(chat.response_format, _decode_format, "response_format")
+    if chat.max_tokens and chat.max_completion_tokens and chat.max_tokens != chat.max_completion_tokens:
+        raise InvalidRequest(
+            "max_tokens and max_completion_tokens differ; send one of them", param="max_completion_tokens"
+        )
+    if chat.top_logprobs is not None and not chat.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+    sampling = _sampling(
+        chat,
+        logprobs=chat.logprobs or None,
+        top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        response_format=chat.response_format,
+    )
+    return _request(chat, "chat", chat.messages, chat.max_completion_tokens or chat.max_tokens, sampling)
+
+
+def read_completion(body: bytes) -> GenerateRequest:
+    """As `read_chat`, for a plain prompt."""
+    asked = _read(body, _decode_completion, _Completion)
+    prompt = asked.prompt
+    if isinstance(prompt, list):
+        if len(prompt) != 1:
+            raise InvalidRequest(
+                f"prompt holds {len(prompt)} texts; send one request for each", param="prompt"
+            )
+        prompt = prompt[0]
+    if not prompt:
+        raise InvalidRequest("prompt is empty; send at least one character", param="prompt")
+    sampling = _sampling(asked, logprobs=asked.logprobs)
+    return _request(asked, "completion", Raw(_encode(prompt)), asked.max_tokens, sampling)
+
+
+def read_embed(body: bytes) -> EmbedRequest:
+    """As `read_chat`, for texts to embed."""
+    asked = _read(body, _decode_embed, _Embed)
+    inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+    if not all(inputs):
+        raise InvalidRequest("input holds an empty text; leave it out", param="input")
+    return EmbedRequest(
+        endpoint=asked.model, inputs=inputs, base64=asked.encoding_format == "base64", subject=asked.user
+    )
+
+
+def _request(
+    asked: _Generate,
+    kind: Literal["chat", "completion"],
+    prompt: Raw,
+    max_tokens: int | None,
+    sampling: Sampling,
+) -> GenerateRequest:
+    if asked.stream_options is not None and not asked.stream:
+        raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
+    return GenerateRequest(
+        kind=kind,
+        endpoint=asked.model,
+        prompt=prompt,
+        prompt_bytes=len(prompt),
+        stream=bool(asked.stream),
+        include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
+        max_tokens=max_tokens,
+        choices=asked.n or 1,
+        sampling=sampling,
+        subject=asked.user,
+    )
+
+
+def _sampling(
+    asked: _Generate,
+    *,
+    logprobs: bool | int | None = None,
+    top_logprobs: int | None = None,
+    response_format: Raw | None = None,
+) -> Sampling:
+    return Sampling(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        min_p=asked.min_p,
+        seed=asked.seed,
+        stop=[asked.stop] if isinstance(asked.stop, str) else (asked.stop or None),
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
+        response_format=response_format,
+    )
+
+
+def _check_messages(raw: Raw) -> None:
+    messages = _sub_read(raw, _decode_messages, "messages")
+    if not messages:
+        raise InvalidRequest("messages is empty; send at least one message", param="messages")
+    for i, message in enumerate(messages):
+        if message.tool_calls is not None or message.role == "tool":
+            raise NotSupported(
+                "tool calls are not supported in this version", param=f"messages[{i}].tool_calls"
+            )
+        content = message.content
+        if isinstance(content, list):
+            _check_parts(content, i)
+        elif content is None and message.role != "assistant":
+            raise InvalidRequest(f"messages[{i}] has no content", param=f"messages[{i}].content")
+
+
+def _check_parts(parts: list[_Part], i: int) -> None:
+    if not parts:
+        raise InvalidRequest(f"messages[{i}].content is an empty list", param=f"messages[{i}].content")
+    for j, part in enumerate(parts):
+        if part.type != "text" or part.text is None:
+            where = f"messages[{i}].content[{j}]"
+            raise InvalidRequest(
+                f"{where} is of type {part.type[:40]!r}; this model reads text only", param=where
+            )
+
+
+def _sub_read(raw: Raw, decode: Any, name: str) -> Any:
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc), name) from exc
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"{name} is not valid JSON", param=name) from exc
+
+
+def _read(body: bytes, decode: Any, shape: type[Struct]) -> Any:
+    """Decode, and only when that fails find out why: the good request pays nothing."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as exc:
+        return _read_again(body, shape, exc)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidRequest("the request body is not valid JSON") from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the request body is nested too deeply") from exc
+
+
+def _read_again(body: bytes, shape: type[Struct], cause: msgspec.ValidationError) -> Any:
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Raw])
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise InvalidRequest("the request body must be a JSON object") from exc
+    unknown = [name for name in fields if name not in shape.__struct_fields__]
+    for name in unknown:
+        if name not in HARMLESS:
+            raise _unknown_field(name, shape) from cause
+    if unknown:
+        kept = {name: value for name, value in fields.items() if name not in HARMLESS}
+        try:
+            return msgspec.json.decode(_encode(kept), type=shape)
+        except msgspec.ValidationError as exc:
+            cause = exc
+    raise _invalid(str(cause), "") from cause
+
+
+def _unknown_field(name: str, shape: type[Struct]) -> PilothouseError:
+    shown = name[:64]
+    if name in NOT_BUILT:
+        return NotSupported(f"{shown} is not supported in this version; leave it out", param=shown)
+    near = difflib.get_close_matches(name, shape.__struct_fields__, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "; leave it out"
+    return InvalidRequest(f"unknown field {shown!r}{hint}", param=shown)
+
+
+def _invalid(message: str, prefix: str) -> InvalidRequest:
+    """Turn msgspec's "... - at `$.a[0]`" into an error that names the field."""
+    text, found, path = message.partition(" - at `")
+    place = (prefix + path.rstrip("`").removeprefix("$") if found else prefix).lstrip(".")
+    return InvalidRequest(f"{place}: {text}" if place else text, param=place or None)
