@@ -59,8 +59,16 @@ _WATCHES: frozenset[Action] = _READS | {
 }
 
 _OPERATES: frozenset[Action] = frozenset(
-    {"invoke", "spec.write", "models.pull", "models.delete", "replicas.logs"}
-    | {"keys.create", "keys.rotate", "keys.revoke"}
+    {
+        "invoke",
+        "spec.write",
+        "models.pull",
+        "models.delete",
+        "replicas.logs",
+        "keys.create",
+        "keys.rotate",
+        "keys.revoke",
+    }
 )
 _BUILDS: frozenset[Action] = frozenset({"invoke", "records.read", "usage.read"})
 _AUDITS: frozenset[Action] = frozenset({"records.content"})
