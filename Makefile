@@ -1,7 +1,71 @@
 # The targets of the contract. `make up` and `make test` are the README's two commands.
-PYTHON ?= python3
+# Nothing here needs root, Docker or a GPU. `make up ARGS="--port 9000"` passes options on.
+
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKS := requirements/runtime.txt requirements/dev.txt
+# The first interpreter that is new enough; PYTHON=... overrides it.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# uv is faster, pip is everywhere; both check every hash of the lock.
+UV := $(shell command -v uv 2>/dev/null)
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
-.PHONY: setup up test check bench docs lock clean
+.PHONY: setup up test check unit bench docs lock clean
 .DEFAULT_GOAL := up
+
+setup: $(VENV)/.project ## the virtual environment with the locked dependencies; quick when nothing changed
+	@$(BIN)/python -m compileall -q src
+
+up: setup ## start the server
+	@exec $(BIN)/pilothouse up $(ARGS)
+
+test: setup ## every test that this machine can run; what was skipped stands in a closing table
+	$(BIN)/python -m pytest $(ARGS)
+
+unit: setup
+	$(BIN)/python -m pytest -q tests/unit tests/docs
+
+check: setup ## format, lint, types, layers, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/unit tests/docs
+
+bench: setup ## every benchmark of bench/, each with its peer and the ratio
+	$(BIN)/python bench/all.py $(ARGS)
+
+docs: setup ## write docs/reference from the code
+	@if [ -f docs/generate.py ]; then $(BIN)/python docs/generate.py; else echo "docs/generate.py is not there yet"; fi
+
+lock: ## write the locks anew from pyproject.toml; UPGRADE=--upgrade takes newer releases
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	$(COMPILE) --output-file requirements/runtime.txt
+	$(COMPILE) --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+
+clean: ## remove what the targets above made, the virtual environment too
+	rm -rf $(VENV) bench/build .mypy_cache .ruff_cache .hypothesis .coverage
+
+# Three steps, each with a stamp: a changed pyproject.toml alone does not touch the dependencies.
+$(VENV)/.made:
+	@[ -n "$(PYTHON)" ] || { echo "Pilothouse needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(if $(UV),uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV),$(PYTHON) -m venv $(VENV) \
+		|| { echo "python3 has no venv module here: install python3-venv, or uv" >&2; exit 1; })
+	@touch $@
+
+$(VENV)/.dependencies: $(VENV)/.made requirements/dev.txt
+	@echo "Installing the locked dependencies (about 450 MB on disk, once)"
+	@$(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check) \
+		--require-hashes --requirement requirements/dev.txt
+	@echo "Compiling them, so that the first start is as quick as the others"
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # a package may carry a file for another Python
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.dependencies pyproject.toml
+	@$(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check) \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "Ready: $(BIN)/pilothouse"
