@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 ReplicaState = Literal["starting", "ready", "draining", "stopped", "failed"]
 Phase = Literal["pending", "pulling", "starting", "ready", "degraded", "failed"]
@@ -40,3 +40,43 @@ class Replica(Struct, frozen=True, kw_only=True):
     slots: int = 0
     context_tokens: int = 0
     model_version: str = ""
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far a slow step is; `total_bytes` 0 is unknown."""
+
+    stage: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+class DeploymentStatus(Struct, frozen=True, kw_only=True):
+    """`reason` is a word for machines, `message` a sentence for people with what to do next."""
+
+    name: str
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    wanted: int = 0
+    ready: int = 0
+    progress: Progress | None = None
+    """Of the model's pull, while that goes on."""
+    observed_revision: int = 0
+    """Revision of the spec that this status is about."""
+
+
+class EndpointStatus(Struct, frozen=True, kw_only=True):
+    name: str
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    observed_revision: int = 0
+
+
+class SystemStatus(Struct, frozen=True, kw_only=True):
+    """All that the control loop last saw, as one value."""
+
+    revision: int = 0
+    deployments: dict[str, DeploymentStatus] = field(default_factory=dict)
+    endpoints: dict[str, EndpointStatus] = field(default_factory=dict)
+    replicas: tuple[Replica, ...] = ()
