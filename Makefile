@@ -57,7 +57,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.dependencies: $(VENV)/.made requirements/dev.txt
-	@echo "Installing the locked dependencies (about 450 MB on disk, once)"
+	@echo "Installing the locked dependencies (450 MB on disk; once, a minute or two)"
 	@$(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check) \
 		--require-hashes --requirement requirements/dev.txt
 	@echo "Compiling them, so that the first start is as quick as the others"
