@@ -5,7 +5,7 @@ A driver knows the engine and not where it runs (that is `ports.target`). It is
 found by its name in a deployment's `engine`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from msgspec import Struct
@@ -75,11 +75,11 @@ class Engine(Protocol):
 
     def stream(
         self, request: GenerateRequest, placement: Placement, *, deadline_s: float
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """
         Yield chunks until the answer ends; the last carries the usage.
 
-        Closing the iterator (or cancelling its task) frees the slot within 1 s.
+        Closing the generator (or cancelling its task) frees the slot within 1 s.
         A consumer that is slow stops the engine's socket from being read.
 
         Args:

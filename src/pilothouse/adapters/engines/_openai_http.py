@@ -8,7 +8,7 @@ Translates failures once: what went wrong on the wire becomes an error of
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 
@@ -85,7 +85,7 @@ class OpenAIEngine:
 
     async def stream(
         self, request: GenerateRequest, placement: Placement, *, deadline_s: float
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         exchange = await self._post(request.kind, self._body(request, placement, stream=True), deadline_s)
         try:
             if exchange.status != 200:

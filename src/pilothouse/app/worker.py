@@ -1,0 +1,188 @@
+"""
+The gateway worker's process: `python -m pilothouse.app.worker`.
+
+Thin by contract: no SQL, no web framework, no engine library is imported here.
+It lives on snapshots; when its supervisor is gone, it drains and exits.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from ipaddress import ip_network
+from pathlib import Path
+
+import uvloop
+
+from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
+from pilothouse.adapters.engines.openai import OpenAIDriver
+from pilothouse.adapters.feeds.unix import UnixFeed
+from pilothouse.adapters.keys.file import FileKeys
+from pilothouse.config import Settings
+from pilothouse.domain.snapshot import ReplicaEntry, WorkerHello, WorkerReport
+from pilothouse.gateway.authenticate import Authenticator
+from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.meter import Meters
+from pilothouse.gateway.pipeline import Pipeline
+from pilothouse.gateway.state import GatewayState
+from pilothouse.http.data_plane import DataPlane, refusal
+from pilothouse.kit.heartbeat import wait_for_loss
+from pilothouse.kit.http1.client import Address, Client
+from pilothouse.kit.http1.message import Limits
+from pilothouse.kit.http1.server import Server, server_tls
+from pilothouse.kit.http1.sweep import Sweeper
+from pilothouse.kit.ids import new_id
+from pilothouse.kit.journal import JournalFull, JournalWriter
+from pilothouse.kit.log import Log
+from pilothouse.ports.engine import Engine
+from pilothouse.ports.feed import Feed
+
+REPORT_S = 0.5
+
+
+class Worker:
+    """All parts of one worker, and their life from start to drain."""
+
+    def __init__(self, settings: Settings, *, name: str, feed_socket: Path) -> None:
+        self.settings = settings
+        self.name = name
+        self.log = Log("worker")
+        keys = FileKeys(settings.keys_path)
+        self.journal = JournalWriter(
+            settings.journal_path,
+            writer=name,
+            segment_bytes=settings.journal_segment_bytes,
+            wrap=lambda key: keys.wrap(key, context=b"journal"),
+            sync=settings.journal_sync,
+        )
+        self._drivers = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
+        self._retired: set[asyncio.Task[None]] = set()
+        self.state = GatewayState(Authenticator(keys.pepper()), self._connect, self._retire)
+        self.meters = Meters(lambda endpoint: endpoint in self.state.snapshot.endpoints)
+        self.keeper = Keeper(
+            self.journal,
+            JournalFull,
+            self.meters,
+            subject_key=keys.subject_key(),
+            when_full=settings.journal_full,
+            on_dropped=lambda: self.log.event("record_dropped", "error"),
+            waits_for_disk=settings.journal_sync == "power",
+        )
+        self.feed: Feed = UnixFeed(feed_socket, self._hello)
+        self._sweeper = Sweeper()
+        controller = Client(Address(path=str(settings.control_socket)), self._sweeper)
+        pipeline = Pipeline(self.state, self.keeper, self.meters, self.log)
+        self.plane = DataPlane(self.state, pipeline, self.feed, controller)
+        self.server = Server(
+            self.plane.handle,
+            limits=_limits(settings),
+            on_defect=lambda exc: self.log.failure("connection_defect", exc),
+            stream_keepalive_s=settings.sse_keepalive_s,
+            refusal=refusal,
+        )
+
+    async def run(self, listening: socket.socket, heartbeat_fd: int) -> None:
+        """Serve until the supervisor is gone or says TERM; then drain."""
+        self.journal.open()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        self._sweeper.start()
+        background = [
+            asyncio.create_task(self._follow_feed()),
+            asyncio.create_task(self._report()),
+            asyncio.create_task(self._watch(heartbeat_fd, stop)),
+        ]
+        tls = self.settings.tls_certificate
+        await self.server.start(listening, server_tls(tls, self.settings.tls_key) if tls else None)
+        gc.freeze()
+        self.log.event("worker_started", worker=self.name, pid=os.getpid())
+        await stop.wait()
+        await self.server.drain(self.settings.drain_timeout_s)
+        self.feed.report(self._snapshot_report())
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, *self._retired, return_exceptions=True)
+        await self.feed.aclose()
+        self.journal.close()
+        self.log.event("worker_stopped", worker=self.name)
+
+    async def _follow_feed(self) -> None:
+        async for snapshot in self.feed.snapshots():
+            self.state.apply(snapshot)
+
+    async def _report(self) -> None:
+        while True:
+            self.feed.report(self._snapshot_report())
+            await asyncio.sleep(REPORT_S)
+
+    async def _watch(self, heartbeat_fd: int, stop: asyncio.Event) -> None:
+        loss = await wait_for_loss(heartbeat_fd)
+        self.log.event("supervisor_gone", "warning", loss=loss)
+        stop.set()
+
+    def _snapshot_report(self) -> WorkerReport:
+        return WorkerReport(
+            worker=self.name,
+            pid=os.getpid(),
+            time=time.time(),
+            revision=self.state.snapshot.revision,
+            inflight=self.state.inflight,
+            queued=self.state.queued,
+            connections=self.server.connections,
+            journal_dropped=self.keeper.dropped,
+            demand=dict(self.state.demand),
+            metrics=self.meters.registry.dump(),
+        )
+
+    def _hello(self) -> WorkerHello:
+        return WorkerHello(worker=self.name, pid=os.getpid(), slots=self.state.held_slots())
+
+    def _connect(self, entry: ReplicaEntry) -> Engine:
+        return self._drivers[entry.engine].connect(
+            entry.address,
+            model=entry.model,
+            context_tokens=entry.context_tokens,
+            token_file=entry.token_file,
+        )
+
+    def _retire(self, engine: Engine) -> None:
+        task = asyncio.get_running_loop().create_task(engine.aclose())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=settings.max_connections,
+        header_timeout_s=settings.header_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+        keepalive_timeout_s=settings.keepalive_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+        trusted_proxies=tuple(ip_network(text) for text in settings.trusted_proxies),
+        proxy_protocol=settings.proxy_protocol,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="pilothouse.app.worker", description=__doc__)
+    parser.add_argument("--settings", required=True, help="file with the settings as JSON")
+    parser.add_argument("--socket-fd", type=int, required=True, help="inherited listening socket")
+    parser.add_argument("--heartbeat-fd", type=int, required=True, help="inherited pipe of the supervisor")
+    parser.add_argument("--index", type=int, default=0, help="number of this worker, for its name")
+    options = parser.parse_args(argv)
+    settings = Settings.from_json(Path(options.settings).read_text())
+    name = new_id(f"w{options.index}-")
+    worker = Worker(settings, name=name, feed_socket=settings.feed_socket)
+    listening = socket.socket(fileno=options.socket_fd)
+    uvloop.run(worker.run(listening, options.heartbeat_fd))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""
+May this caller have this now: endpoint, scope, task, size, and room for its record.
+
+Limits and budgets come with the ledger (issue 3) and belong here as well.
+"""
+
+import msgspec
+
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.errors import ModelNotFound, NotSupported, PermissionDenied
+from pilothouse.domain.principal import Principal
+from pilothouse.domain.snapshot import EndpointEntry, Snapshot
+
+INVOKING_ROLES = frozenset({"admin", "operator", "developer"})
+
+
+def endpoint_for(snapshot: Snapshot, principal: Principal, name: str, task: str) -> EndpointEntry:
+    """
+    The endpoint that the caller asked for.
+
+    An endpoint out of the key's scope looks like one that is not there, so that
+    a key cannot be used to learn what else exists.
+
+    Raises:
+        ModelNotFound, PermissionDenied, NotSupported
+    """
+    if principal.role not in INVOKING_ROLES:
+        raise PermissionDenied(f"keys of role {principal.role} may not call models")
+    endpoint = snapshot.endpoints.get(name)
+    if endpoint is None or not may_see(principal, name):
+        shown = name if len(name) <= 100 else name[:100] + "..."
+        raise ModelNotFound(
+            f"the model {shown!r} does not exist or this key may not use it; GET /v1/models lists yours",
+            param="model",
+        )
+    if task not in endpoint.tasks:
+        raise NotSupported(
+            f"the model {name!r} does not do {task}; it does {', '.join(endpoint.tasks)}", param="model"
+        )
+    return endpoint
+
+
+def may_see(principal: Principal, name: str) -> bool:
+    return principal.endpoints is None or name in principal.endpoints
+
+
+def bounded(ask: GenerateRequest, endpoint: EndpointEntry) -> GenerateRequest:
+    """The request with the endpoint's bound on new tokens; a larger wish is cut to it, as documented."""
+    if ask.max_tokens is not None and ask.max_tokens <= endpoint.max_tokens:
+        return ask
+    return msgspec.structs.replace(ask, max_tokens=endpoint.max_tokens)

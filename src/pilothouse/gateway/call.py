@@ -1,0 +1,72 @@
+"""One request on its way through the pipeline: what the stages learn of it, in one place."""
+
+import time
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.principal import Principal
+from pilothouse.domain.snapshot import EndpointEntry
+from pilothouse.kit.http1.message import Request
+from pilothouse.kit.http1.server import Responder
+from pilothouse.kit.ids import new_id
+
+
+class Call:
+    """Filled stage by stage; `keep` reads it last. Times ending in `_ns` are `perf_counter_ns`."""
+
+    __slots__ = (
+        "answers",
+        "ask",
+        "code",
+        "created_at",
+        "deployment",
+        "endpoint",
+        "engine_ns",
+        "finish_reason",
+        "first_token_ns",
+        "id",
+        "is_kept",
+        "kind",
+        "overhead_us",
+        "principal",
+        "replica",
+        "request",
+        "responder",
+        "subject_hash",
+        "usage",
+    )
+
+    def __init__(self, request: Request, responder: Responder, kind: str) -> None:
+        self.request = request
+        self.responder = responder
+        self.kind = kind
+        self.id = new_id("req_")
+        self.created_at = time.time()
+        self.principal: Principal | None = None
+        self.endpoint: EndpointEntry | None = None
+        self.ask: GenerateRequest | EmbedRequest | None = None
+        self.subject_hash = ""
+        self.deployment = ""
+        self.replica = ""
+        self.code = "ok"
+        self.usage = Usage()
+        self.answers: list[list[str]] = []
+        self.finish_reason = ""
+        self.engine_ns = 0
+        """Time that was spent waiting for a place or for the engine: not our overhead."""
+        self.first_token_ns = 0
+        self.overhead_us = 0
+        self.is_kept = False
+
+    def measure_overhead(self) -> int:
+        """Microseconds since the request was complete that Pilothouse itself took."""
+        spent_ns = time.perf_counter_ns() - self.request.received_ns - self.engine_ns
+        self.overhead_us = max(0, spent_ns // 1000)
+        return self.overhead_us
+
+    def answer_headers(self, content_type: bytes) -> bytes:
+        """The head's lines that every answer carries."""
+        return (
+            b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: %d\r\n"
+            b"x-pilothouse-cache: bypass\r\nx-pilothouse-deployment: %s\r\n"
+            % (content_type, self.id.encode(), self.measure_overhead(), self.deployment.encode())
+        )

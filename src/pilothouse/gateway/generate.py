@@ -1,0 +1,181 @@
+"""
+Have an engine answer: one stream of chunks, whatever the engine can.
+
+An engine with slots answers one choice a slot; several choices are asked for
+one by one or side by side, as far as free places allow, each with its own seed.
+So no choice ever lands on a slot that another team's prompt will be compared with.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
+from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
+from pilothouse.domain.errors import DeadlineExceeded
+from pilothouse.gateway.permit import Place, Places
+
+_QUEUE = 32
+"""Chunks that may wait between several choices and one slow reader."""
+
+
+def chunks(
+    ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
+) -> AsyncGenerator[Chunk, None]:
+    """The answer as it comes. Close the iterator to cancel; `place` stays the caller's."""
+    if ask.choices == 1 or not place.engine.info.slots:
+        return place.engine.stream(ask, place.placement, deadline_s=deadline_s)
+    return _several(ask, place, places, team, deadline_s=deadline_s)
+
+
+async def whole(
+    ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
+) -> tuple[list[Delta], Usage]:
+    """The whole answer: a delta for each choice, in order, and the usage."""
+    if place.engine.info.whole:
+        chunk = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
+        return list(chunk.deltas), chunk.usage or Usage()
+    gathered = Gathered(ask.choices)
+    async for chunk in chunks(ask, place, places, team, deadline_s=deadline_s):
+        gathered.add(chunk)
+    return gathered.deltas(), gathered.usage
+
+
+class Gathered:
+    """Collects chunks into whole choices. Log probabilities of the steps are joined."""
+
+    __slots__ = ("_finish", "_logprobs", "texts", "usage")
+
+    def __init__(self, choices: int) -> None:
+        self.texts: list[list[str]] = [[] for _ in range(choices)]
+        self.usage = Usage()
+        self._finish: list[str | None] = [None] * choices
+        self._logprobs: list[list[msgspec.Raw]] = [[] for _ in range(choices)]
+
+    def add(self, chunk: Chunk) -> None:
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        for delta in chunk.deltas:
+            if delta.index >= len(self.texts):
+                continue
+            if delta.text:
+                self.texts[delta.index].append(delta.text)
+            if delta.finish_reason:
+                self._finish[delta.index] = delta.finish_reason
+            if delta.logprobs is not None:
+                self._logprobs[delta.index].append(delta.logprobs)
+
+    @property
+    def finish_reason(self) -> str:
+        return self._finish[0] or ""
+
+    def counted(self) -> Usage:
+        """The engine's usage, or what could be counted where it gave none."""
+        if self.usage.input or self.usage.output:
+            return self.usage
+        return Usage(0, sum(map(len, self.texts)), 0)
+
+    def deltas(self) -> list[Delta]:
+        return [
+            Delta("".join(text), i, self._finish[i] or "stop", _joined(self._logprobs[i]))
+            for i, text in enumerate(self.texts)
+        ]
+
+
+class _ChatLogprobs(msgspec.Struct):
+    content: list[msgspec.Raw] | None = None
+
+
+def _joined(parts: list[msgspec.Raw]) -> msgspec.Raw | None:
+    """Chat log probabilities of many steps as one object; other shapes: the last."""
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    steps: list[msgspec.Raw] = []
+    for part in parts:
+        found = msgspec.json.decode(part, type=_ChatLogprobs).content
+        if found is None:
+            return parts[-1]
+        steps.extend(found)
+    return msgspec.Raw(msgspec.json.encode({"content": steps}))
+
+
+async def _several(
+    ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
+) -> AsyncGenerator[Chunk, None]:
+    extra: list[Place] = []
+    while len(extra) < ask.choices - 1 and (another := places.try_take(team)) is not None:
+        extra.append(another)
+    lanes = [place, *extra]
+    queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue(_QUEUE)
+    ends = time.monotonic() + deadline_s
+    tasks = [
+        asyncio.create_task(_lane(ask, lane, list(range(i, ask.choices, len(lanes))), ends, queue))
+        for i, lane in enumerate(lanes)
+    ]
+    total = Usage()
+    running = len(tasks)
+    try:
+        while running:
+            item = await queue.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                if item.usage is not None:
+                    total = _summed(total, item.usage)
+                if item.deltas:
+                    yield Chunk(item.deltas)
+        yield Chunk((), total)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in extra:
+            places.release(lane)
+
+
+async def _lane(
+    ask: GenerateRequest,
+    place: Place,
+    indices: list[int],
+    ends: float,
+    queue: "asyncio.Queue[Chunk | BaseException | None]",
+) -> None:
+    """Answer these choices one after the other in one place."""
+    try:
+        for index in indices:
+            stream = place.engine.stream(_one_choice(ask, index), place.placement, deadline_s=_left_s(ends))
+            async with aclosing(stream):
+                async for chunk in stream:
+                    await queue.put(Chunk(tuple([_at(delta, index) for delta in chunk.deltas]), chunk.usage))
+        await queue.put(None)
+    except Exception as exc:  # noqa: BLE001 - the task ends here; the consumer raises what went wrong
+        await queue.put(exc)
+
+
+def _left_s(ends: float) -> float:
+    left_s = ends - time.monotonic()
+    if left_s <= 0:
+        raise DeadlineExceeded("the answer's time was over before all choices were there")
+    return left_s
+
+
+def _one_choice(ask: GenerateRequest, index: int) -> GenerateRequest:
+    sampling = ask.sampling
+    if index and sampling.seed is not None:
+        sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
+    return msgspec.structs.replace(ask, choices=1, sampling=sampling)
+
+
+def _at(delta: Delta, index: int) -> Delta:
+    return Delta(delta.text, index, delta.finish_reason, delta.logprobs)
+
+
+def _summed(a: Usage, b: Usage) -> Usage:
+    """The prompt is counted once, as OpenAI does, the answers all."""
+    return Usage(max(a.input, b.input), a.output + b.output, max(a.cached, b.cached))

@@ -1,0 +1,142 @@
+"""
+Keep what happened: one sealed journal frame, written before the last byte goes out.
+
+"Acknowledged" means that the client saw the end, so the end waits for the
+append. It is the only disk touch of the request path.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import msgspec
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.errors import StoreUnavailable
+from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
+from pilothouse.gateway.call import Call
+from pilothouse.gateway.meter import Meters
+
+ROOM_FOR_ANSWER_BYTES = 256 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Journal(Protocol):
+    """The part of `kit.journal.JournalWriter` that is used here."""
+
+    def append(self, payload: bytes) -> None: ...
+
+    def has_room(self, size: int) -> bool: ...
+
+    async def durable(self) -> None: ...
+
+
+class Keeper:
+    """Writes the record of each call exactly once."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        journal_full: type[Exception],
+        meters: Meters,
+        *,
+        subject_key: bytes,
+        when_full: Literal["refuse", "serve"],
+        on_dropped: Callable[[], None],
+        waits_for_disk: bool,
+    ) -> None:
+        self._journal = journal
+        self._journal_full = journal_full
+        self._meters = meters
+        self._subject_key = subject_key
+        self._refuses = when_full == "refuse"
+        self._on_dropped = on_dropped
+        self.waits_for_disk = waits_for_disk
+        self.dropped = 0
+
+    def check_room(self, body_bytes: int) -> None:
+        """
+        Refuse now what could not be recorded later.
+
+        Raises:
+            StoreUnavailable: No room, and the setting says to refuse.
+        """
+        if self._refuses and not self._journal.has_room(body_bytes + ROOM_FOR_ANSWER_BYTES):
+            raise StoreUnavailable(
+                "no record of this request could be kept, for the disk is full; free space on the server",
+                retry_after_s=5.0,
+            )
+
+    def hash_subject(self, call: Call, subject: str) -> None:
+        """Keyed per team, so that equal people of two teams cannot be matched."""
+        team = call.principal.team if call.principal else ""
+        message = f"{team}\0{subject}".encode()
+        call.subject_hash = hmac.new(self._subject_key, message, hashlib.sha256).hexdigest()[:32]
+
+    def keep(self, call: Call) -> None:
+        """
+        Append the record and count it. Later calls for the same request do nothing.
+
+        Raises:
+            StoreUnavailable: It could not be kept, and the setting says to refuse.
+        """
+        if call.is_kept or call.principal is None:
+            return
+        call.is_kept = True
+        record = _record(call)
+        self._meters.count(record)
+        content = None
+        if call.endpoint is not None and call.endpoint.records == "sealed":
+            content = Content(call.request.body, ["".join(parts) for parts in call.answers])
+        try:
+            self._journal.append(_encode(JournalEntry(record, content)))
+        except self._journal_full as exc:
+            self.dropped += 1
+            self._on_dropped()
+            if self._refuses:
+                raise StoreUnavailable(
+                    "the record of this request could not be kept, for the disk is full",
+                    retry_after_s=5.0,
+                ) from exc
+
+    async def durable(self) -> None:
+        """With `journal_sync: power`, wait until the disk has it."""
+        if self.waits_for_disk:
+            await self._journal.durable()
+
+
+def _record(call: Call) -> InferenceRecord:
+    now_ns = time.perf_counter_ns()
+    received_ns = call.request.received_ns
+    principal = call.principal
+    is_streamed = isinstance(call.ask, GenerateRequest) and call.ask.stream
+    return InferenceRecord(
+        id=call.id,
+        time=call.created_at,
+        team=principal.team if principal else "",
+        key_id=principal.key_id if principal else "",
+        endpoint=call.endpoint.name if call.endpoint else _asked_for(call),
+        deployment=call.deployment,
+        replica=call.replica,
+        kind=call.kind,
+        code=call.code,
+        subject_hash=call.subject_hash,
+        input_tokens=call.usage.input,
+        output_tokens=call.usage.output,
+        cached_tokens=call.usage.cached,
+        ttft_ms=(call.first_token_ns - received_ns) / 1e6 if call.first_token_ns else None,
+        duration_ms=(now_ns - received_ns) / 1e6,
+        overhead_us=call.overhead_us,
+        finish_reason=call.finish_reason,
+        streamed=is_streamed,
+    )
+
+
+def _asked_for(call: Call) -> str:
+    """The name of an endpoint that was refused: a caller's text, so it is cut."""
+    if isinstance(call.ask, GenerateRequest | EmbedRequest):
+        return call.ask.endpoint[:100]
+    return ""

@@ -1,0 +1,96 @@
+"""
+The data plane's metrics: each request counted once, from its record.
+
+Label sets are closed: endpoints and deployments of the snapshot, codes of
+`domain.errors`. What a caller invents is counted under the empty name.
+"""
+
+from collections.abc import Callable
+
+from pilothouse.domain.record import InferenceRecord
+from pilothouse.kit.metrics import (
+    DURATION_BUCKETS_S,
+    OVERHEAD_BUCKETS_S,
+    TOKEN_BUCKETS_S,
+    Registry,
+    Series,
+)
+
+_LABELS = ("endpoint", "deployment")
+
+
+class _RouteMeter:
+    """The series of one endpoint and deployment, looked up once."""
+
+    __slots__ = ("cached", "duration", "input", "output", "overhead", "per_token", "ttft")
+
+    def __init__(self, metrics: "Meters", labels: tuple[str, str]) -> None:
+        self.duration = metrics.duration.labels(*labels)
+        self.ttft = metrics.ttft.labels(*labels)
+        self.per_token = metrics.per_token.labels(*labels)
+        self.overhead = metrics.overhead.labels(*labels)
+        self.input = metrics.tokens.labels(*labels, "input")
+        self.output = metrics.tokens.labels(*labels, "output")
+        self.cached = metrics.tokens.labels(*labels, "cached")
+
+
+class Meters:
+    """Owns the worker's registry."""
+
+    def __init__(self, is_known_endpoint: Callable[[str], bool]) -> None:
+        self.registry = registry = Registry()
+        self._is_known = is_known_endpoint
+        self.requests = registry.counter(
+            "pilothouse_requests_total", "Requests by outcome.", (*_LABELS, "code")
+        )
+        self.duration = registry.histogram(
+            "pilothouse_request_duration_seconds", "Time of a whole request.", _LABELS, DURATION_BUCKETS_S
+        )
+        self.ttft = registry.histogram(
+            "pilothouse_time_to_first_token_seconds", "Time to the first token.", _LABELS, DURATION_BUCKETS_S
+        )
+        self.per_token = registry.histogram(
+            "pilothouse_time_per_output_token_seconds",
+            "Time per token after the first.",
+            _LABELS,
+            TOKEN_BUCKETS_S,
+        )
+        self.overhead = registry.histogram(
+            "pilothouse_overhead_seconds", "Time spent in Pilothouse itself.", _LABELS, OVERHEAD_BUCKETS_S
+        )
+        self.tokens = registry.counter(
+            "pilothouse_tokens_total", "Tokens as engines counted them.", (*_LABELS, "kind")
+        )
+        self.refused = registry.counter(
+            "pilothouse_refused_total",
+            "Requests that were refused before anyone was known to ask.",
+            ("code",),
+        )
+        self.cut = registry.counter(
+            "pilothouse_streams_cut_total", "Streams that ended in an error event.", _LABELS
+        )
+        self._routes: dict[tuple[str, str], _RouteMeter] = {}
+        self._codes: dict[tuple[str, str, str], Series] = {}
+
+    def count(self, record: InferenceRecord) -> None:
+        endpoint = record.endpoint if self._is_known(record.endpoint) else ""
+        labels = (endpoint, record.deployment)
+        route = self._routes.get(labels)
+        if route is None:
+            route = self._routes[labels] = _RouteMeter(self, labels)
+        key = (endpoint, record.deployment, record.code)
+        code = self._codes.get(key)
+        if code is None:
+            code = self._codes[key] = self.requests.labels(*key)
+        code.value += 1
+        route.duration.observe(record.duration_ms / 1000)
+        route.overhead.observe(record.overhead_us / 1e6)
+        if record.ttft_ms is not None:
+            route.ttft.observe(record.ttft_ms / 1000)
+            if record.output_tokens > 1:
+                rest_s = (record.duration_ms - record.ttft_ms) / 1000
+                route.per_token.observe(rest_s / (record.output_tokens - 1))
+        if record.input_tokens:
+            route.input.value += record.input_tokens
+            route.output.value += record.output_tokens
+            route.cached.value += record.cached_tokens

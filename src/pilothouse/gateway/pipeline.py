@@ -1,0 +1,210 @@
+"""
+The request path, from bytes to bytes, in the order it happens.
+
+    authenticate -> parse -> admit -> choose -> permit -> generate -> deliver -> keep
+
+A failure anywhere becomes one typed error in the caller's protocol. A caller
+who hangs up cancels what runs, and the record is kept all the same.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.errors import EngineUnavailable, Internal, PilothouseError
+from pilothouse.gateway import admit, generate
+from pilothouse.gateway.call import Call
+from pilothouse.gateway.choose import choose
+from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.meter import Meters
+from pilothouse.gateway.permit import Place, Places
+from pilothouse.gateway.state import GatewayState
+from pilothouse.kit import sse
+from pilothouse.kit.http1.message import Request
+from pilothouse.kit.http1.server import Responder
+from pilothouse.kit.log import Log
+from pilothouse.wire.openai import answers, inbound
+
+JSON = b"application/json"
+EVENTS = b"text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
+
+
+class Pipeline:
+    """Answers the OpenAI routes that reach an engine."""
+
+    def __init__(self, state: GatewayState, keeper: Keeper, meters: Meters, log: Log) -> None:
+        self._state = state
+        self._keeper = keeper
+        self._meters = meters
+        self._log = log
+
+    async def chat(self, request: Request, responder: Responder) -> None:
+        await self._run(Call(request, responder, "chat"))
+
+    async def completion(self, request: Request, responder: Responder) -> None:
+        await self._run(Call(request, responder, "completion"))
+
+    async def embedding(self, request: Request, responder: Responder) -> None:
+        await self._run(Call(request, responder, "embedding"))
+
+    async def _run(self, call: Call) -> None:
+        try:
+            await self._answer(call)
+        except PilothouseError as exc:
+            self._fail(call, exc)
+        except asyncio.CancelledError:
+            call.code = "client_closed"
+            self._keep_quietly(call)
+            raise
+        except Exception as exc:  # noqa: BLE001 - one request's defect must not end the worker, nor go unrecorded
+            self._log.failure("request_defect", exc, request_id=call.id)
+            self._fail(call, Internal("an internal error; the server's log has the request id"))
+
+    async def _answer(self, call: Call) -> None:
+        request, state = call.request, self._state
+        call.principal = principal = state.authenticator.authenticate(request.headers)
+        call.ask = ask = _READERS[call.kind](request.body)
+        state.demand[ask.endpoint] = state.demand.get(ask.endpoint, 0) + (ask.endpoint in state.demand)
+        call.endpoint = endpoint = admit.endpoint_for(state.snapshot, principal, ask.endpoint, call.kind)
+        subject = request.headers.get(b"x-pilothouse-subject")
+        if subject is not None or ask.subject is not None:
+            self._keeper.hash_subject(call, subject.decode("latin-1") if subject else ask.subject or "")
+        self._keeper.check_room(len(request.body))
+        deadline = time.monotonic() + endpoint.timeout_s
+        places = choose(state, endpoint, call)
+        place = await self._permit(call, places, principal.team, endpoint.timeout_s)
+        try:
+            left_s = max(0.001, deadline - time.monotonic())
+            if isinstance(ask, EmbedRequest):
+                await self._embed(call, ask, place, left_s)
+                return
+            ask = admit.bounded(ask, endpoint)
+            if ask.stream:
+                await self._stream(call, ask, place, places, left_s)
+            else:
+                await self._whole(call, ask, place, places, left_s)
+        finally:
+            places.release(place)
+
+    async def _permit(self, call: Call, places: Places, team: str, timeout_s: float) -> Place:
+        place = places.try_take(team)
+        if place is None:
+            asked_ns = time.perf_counter_ns()
+            try:
+                place = await places.take(team, timeout_s=timeout_s)
+            finally:
+                call.engine_ns += time.perf_counter_ns() - asked_ns
+        call.replica = place.replica.entry.name
+        return place
+
+    async def _whole(
+        self, call: Call, ask: GenerateRequest, place: Place, places: Places, deadline_s: float
+    ) -> None:
+        asked_ns = time.perf_counter_ns()
+        try:
+            deltas, call.usage = await generate.whole(ask, place, places, _team(call), deadline_s=deadline_s)
+        finally:
+            call.engine_ns += time.perf_counter_ns() - asked_ns
+        call.answers = [[delta.text] for delta in deltas]
+        call.finish_reason = deltas[0].finish_reason or "stop"
+        body = answers.write_whole(
+            ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
+        )
+        headers = call.answer_headers(JSON)
+        self._keeper.keep(call)
+        await self._keeper.durable()
+        call.responder.send(200, headers, body)
+
+    async def _stream(
+        self, call: Call, ask: GenerateRequest, place: Place, places: Places, deadline_s: float
+    ) -> None:
+        writer = answers.StreamWriter(ask, answer_id=_answer_id(call), created=int(call.created_at))
+        responder = call.responder
+        gathered = generate.Gathered(ask.choices)
+        call.answers = gathered.texts
+        asked_ns = time.perf_counter_ns()
+        stream = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)
+        try:
+            async with aclosing(stream):
+                async for chunk in stream:
+                    gathered.add(chunk)
+                    if not chunk.deltas:
+                        continue
+                    if not responder.is_started:
+                        call.engine_ns += time.perf_counter_ns() - asked_ns
+                        responder.start(200, call.answer_headers(EVENTS))
+                        responder.keepalive = sse.KEEPALIVE
+                    if not call.first_token_ns and chunk.deltas[0].text:
+                        call.first_token_ns = time.perf_counter_ns()
+                    responder.write(writer.chunk(chunk))
+                    await responder.drain()
+        finally:
+            call.usage = gathered.counted()
+            call.finish_reason = gathered.finish_reason
+        if not responder.is_started:
+            responder.start(200, call.answer_headers(EVENTS))
+        self._keeper.keep(call)
+        await self._keeper.durable()
+        responder.end(writer.end(call.usage))
+
+    async def _embed(self, call: Call, ask: EmbedRequest, place: Place, deadline_s: float) -> None:
+        asked_ns = time.perf_counter_ns()
+        try:
+            embeddings = await place.engine.embed(ask, deadline_s=deadline_s)
+        finally:
+            call.engine_ns += time.perf_counter_ns() - asked_ns
+        call.usage = embeddings.usage
+        call.finish_reason = "stop"
+        body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
+        headers = call.answer_headers(JSON)
+        self._keeper.keep(call)
+        await self._keeper.durable()
+        call.responder.send(200, headers, body)
+
+    def _fail(self, call: Call, error: PilothouseError) -> None:
+        """Tell the caller: as an answer, or inside the stream that has begun, which then has no `[DONE]`."""
+        call.code = error.code
+        responder = call.responder
+        if responder.is_started:
+            self._meters.cut.labels(call.endpoint.name if call.endpoint else "", call.deployment).inc()
+            self._keep_quietly(call)
+            responder.end(sse.event(answers.write_error(error)))
+            return
+        headers = call.answer_headers(JSON)
+        if call.principal is None:
+            self._meters.refused.labels(error.code).inc()
+        self._keep_quietly(call)
+        responder.send(error.status, headers + error_headers(error), answers.write_error(error))
+
+    def _keep_quietly(self, call: Call) -> None:
+        """Keep the record of a call that failed; a full journal has nothing to add to that."""
+        try:
+            self._keeper.keep(call)
+        except PilothouseError as exc:
+            self._log.failure("record_not_kept", exc, request_id=call.id)
+
+
+_READERS: dict[str, Callable[[bytes], GenerateRequest | EmbedRequest]] = {
+    "chat": inbound.read_chat,
+    "completion": inbound.read_completion,
+    "embedding": inbound.read_embed,
+}
+
+
+def error_headers(error: PilothouseError) -> bytes:
+    if error.retry_after_s is None:
+        return b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
+    return b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
+
+
+def _team(call: Call) -> str:
+    if call.principal is None:
+        raise EngineUnavailable("nobody asked")
+    return call.principal.team
+
+
+def _answer_id(call: Call) -> str:
+    """The answer's id leads to its record: `/v1/feedback` takes either."""
+    return ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.id.removeprefix("req_")

@@ -1,0 +1,96 @@
+"""
+What a worker knows: the newest snapshot, and what is kept up for it.
+
+Applying a snapshot swaps values; nothing waits, and requests in flight keep
+what they hold.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry, Snapshot
+from pilothouse.gateway.authenticate import Authenticator
+from pilothouse.gateway.permit import Places, ReplicaPlaces
+from pilothouse.ports.engine import Engine
+
+Connect = Callable[[ReplicaEntry], Engine]
+
+
+class Retire(Protocol):
+    def __call__(self, engine: Engine) -> None:
+        """Close an engine that no new request will use."""
+        ...
+
+
+class GatewayState:
+    """Mutable on purpose: the one place where a new snapshot takes effect."""
+
+    def __init__(self, authenticator: Authenticator, connect: Connect, retire: Retire) -> None:
+        self.authenticator = authenticator
+        self.snapshot = Snapshot()
+        self.has_snapshot = False
+        self.applied_at = 0.0
+        self.places: dict[str, Places] = {}
+        self.demand: dict[str, int] = {}
+        self._connect = connect
+        self._retire = retire
+
+    def apply(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.has_snapshot = True
+        self.applied_at = time.time()
+        self.authenticator.use(snapshot)
+        names = snapshot.deployments.keys() | snapshot.replicas.keys()
+        for name in names:
+            places = self.places.get(name)
+            if places is None:
+                places = self.places[name] = Places(name)
+            entry = snapshot.deployments.get(name) or DeploymentEntry(name=name, phase="pending")
+            places.change(entry, self._replicas(places, snapshot.replicas.get(name, ())))
+        for name in self.places.keys() - names:
+            gone = self.places.pop(name)
+            gone.change(DeploymentEntry(name=name, phase="failed", reason="it was removed"), {})
+        self.demand = {name: self.demand.get(name, 0) for name in snapshot.endpoints}
+
+    def _replicas(self, places: Places, entries: tuple[ReplicaEntry, ...]) -> dict[str, ReplicaPlaces]:
+        known: Mapping[str, ReplicaPlaces] = places.replicas
+        kept: dict[str, ReplicaPlaces] = {}
+        for entry in entries:
+            replica = known.get(entry.name)
+            if replica is not None and _is_same(replica.entry, entry):
+                replica.change(entry)
+            else:
+                replica = ReplicaPlaces(entry, self._connect(entry))
+            kept[entry.name] = replica
+        for name, replica in known.items():
+            if kept.get(name) is not replica:
+                self._retire(replica.engine)
+        return kept
+
+    @property
+    def inflight(self) -> int:
+        return sum(places.inflight for places in self.places.values())
+
+    @property
+    def queued(self) -> int:
+        return sum(places.queued for places in self.places.values())
+
+    def held_slots(self) -> dict[str, tuple[int, ...]]:
+        """The slot leases this worker holds, by replica: for a controller that starts anew."""
+        return {
+            name: replica.entry.slots
+            for places in self.places.values()
+            for name, replica in places.replicas.items()
+            if replica.entry.slots
+        }
+
+
+def _is_same(a: ReplicaEntry, b: ReplicaEntry) -> bool:
+    return (a.address, a.engine, a.model, a.context_tokens, a.token_file) == (
+        b.address,
+        b.engine,
+        b.model,
+        b.context_tokens,
+        b.token_file,
+    )

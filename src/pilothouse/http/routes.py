@@ -1,0 +1,58 @@
+"""
+The data plane's routes: path -> handler and policy, and nothing else.
+
+A route without a policy fails at start. What is not the hot path is passed
+through to the controller, which has policies of its own.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from pilothouse.kit.http1.message import Request
+from pilothouse.kit.http1.server import Responder
+
+Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
+Policy = Literal["key", "open", "controller"]
+"""`key`: the handler authenticates first. `open`: no key. `controller`: decided there."""
+
+
+class Route(Struct, frozen=True):
+    methods: frozenset[str]
+    handler: Handler
+    policy: Policy
+
+
+class Routes:
+    """Exact paths, then prefixes (longest first)."""
+
+    def __init__(self, exact: Mapping[str, Route], prefixes: Mapping[str, Route]) -> None:
+        for path, route in (*exact.items(), *prefixes.items()):
+            if route.policy not in ("key", "open", "controller"):
+                raise ValueError(f"route {path} has no policy")
+        self._exact = dict(exact)
+        self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+
+    def find(self, path: str) -> Route | None:
+        route = self._exact.get(path)
+        if route is None:
+            for prefix, candidate in self._prefixes:
+                if path.startswith(prefix):
+                    return candidate
+        return route
+
+
+NOT_BUILT_PATHS = (
+    "/v1/responses",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/fine_tuning",
+    "/v1/messages",
+    "/v1/moderations",
+    "/v1/audio",
+    "/v1/images",
+    "/v1/feedback",
+    "/v1/watermark",
+)
+"""Named in the contract, brought by later issues: 501 in the protocol's own shape."""
