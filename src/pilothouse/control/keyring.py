@@ -69,6 +69,10 @@ class Keyring:
         )
         return CreatedKey(row=row, key=Secret(apikey.make(key_id, secret)))
 
+    def replace(self, rows: Iterable[ApiKeyRow]) -> None:
+        """Know these keys and no others."""
+        self._rows = {row.id: row for row in rows}
+
     def follow(self, rows: Iterable[ApiKeyRow]) -> None:
         """Take over what the store says of these keys."""
         now = self._clock.now()

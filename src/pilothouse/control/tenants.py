@@ -8,7 +8,7 @@ what is decided before (`domain.policy`), not here.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.keyring import CreatedKey, Keyring, NewKey
@@ -21,7 +21,7 @@ from pilothouse.kit.log import Level, Log
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.store import Page, UnitOfWork
 
-Changed = Callable[[], Awaitable[None]]
+Changed = Callable[[], None]
 
 ADMIN_TEAM = "default"
 ADMIN_KEY_NAME = "admin.key"
@@ -33,7 +33,7 @@ _TEAM = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 class Tenants:
     """
     Args:
-        changed: Awaited after every committed change of keys, before the caller gets its answer.
+        changed: Called after every committed change of keys, before the caller gets its answer.
         admin_file: Where the text of this machine's own admin key lies.
     """
 
@@ -58,7 +58,7 @@ class Tenants:
     async def load(self) -> None:
         """Fill the keyring from the store. Call it once, before anybody asks."""
         now = self._clock.now()
-        self._keyring.follow(await self._transact(lambda unit: unit.keys.active(now)))
+        self._keyring.replace(await self._transact(lambda unit: unit.keys.active(now)))
 
     async def create_team(self, name: str) -> Team:
         """Conflict when it is there."""
@@ -188,7 +188,7 @@ class Tenants:
     ) -> list[ApiKeyRow]:
         rows = await self._transact(work, urgent=urgent)
         self._keyring.follow(rows)
-        await self._changed()
+        self._changed()
         return rows
 
 

@@ -1,0 +1,87 @@
+"""
+The controller's own metrics, made fresh at each scrape from what was observed.
+
+The workers' metrics are in `control.totals`. Processor time by role keeps what
+ended processes used, for a counter must not go backwards.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import get_args
+
+from pilothouse.control.status import ProcessFigures, Vitals
+from pilothouse.domain.status import ReplicaState, SystemStatus
+from pilothouse.kit.metrics import Registry
+
+
+class CpuTotals:
+    """Processor seconds by role, of all processes that ever were."""
+
+    def __init__(self) -> None:
+        self._live: dict[tuple[str, int, float], float] = {}
+        self._ended: dict[str, float] = defaultdict(float)
+
+    def follow(self, processes: Iterable[ProcessFigures]) -> dict[str, float]:
+        """Take the newest figures and return the seconds by role."""
+        now: dict[tuple[str, int, float], float] = {
+            (p.role, p.pid, p.started_at): p.cpu_seconds for p in processes
+        }
+        for key in self._live.keys() - now.keys():
+            self._ended[key[0]] += self._live[key]
+        self._live = now
+        seconds = defaultdict(float, self._ended)
+        for (role, _, _), used in now.items():
+            seconds[role] += used
+        return dict(seconds)
+
+
+def controller_metrics(system: SystemStatus, vitals: Vitals, cpu: CpuTotals) -> Registry:
+    """
+    What only the controller knows, ready to be merged with the workers' metrics.
+
+    Args:
+        cpu: Lives as long as the controller; it is told of `vitals` here.
+    """
+    registry = Registry()
+    registry.gauge("pilothouse_build_info", "Always 1; the version is the label.", ("version",)).labels(
+        vitals.version
+    ).set(1)
+    registry.gauge("pilothouse_disk_free_bytes", "Free space where the home is.").labels().set(
+        vitals.disk_free_bytes
+    )
+    registry.gauge(
+        "pilothouse_journal_lag_records", "Records in the journal that the store does not have yet."
+    ).labels().set(vitals.journal.lag_records)
+    _replicas(registry, system)
+    _processes(registry, vitals.processes, cpu)
+    return registry
+
+
+def _replicas(registry: Registry, system: SystemStatus) -> None:
+    family = registry.gauge("pilothouse_replicas", "Replicas by state.", ("deployment", "state"))
+    counts = Counter((replica.deployment, replica.state) for replica in system.replicas)
+    # Every state of every deployment, so that an alert on 0 ready replicas has a series to look at.
+    for deployment in {*system.deployments, *(replica.deployment for replica in system.replicas)}:
+        for state in get_args(ReplicaState):
+            family.labels(deployment, state).set(counts[deployment, state])
+
+
+def _processes(registry: Registry, processes: Iterable[ProcessFigures], cpu: CpuTotals) -> None:
+    processes = list(processes)
+    seconds = registry.counter(
+        "pilothouse_process_cpu_seconds_total", "Processor time, ended processes included.", ("role",)
+    )
+    for role, used in sorted(cpu.follow(processes).items()):
+        seconds.labels(role).set(used)
+    memory = registry.gauge("pilothouse_process_resident_memory_bytes", "Resident memory.", ("role",))
+    replica_cpu = registry.counter(
+        "pilothouse_replica_cpu_seconds_total", "Processor time of a replica.", ("deployment", "replica")
+    )
+    replica_memory = registry.gauge(
+        "pilothouse_replica_resident_memory_bytes", "Resident memory of a replica.", ("deployment", "replica")
+    )
+    for process in processes:
+        memory.labels(process.role).inc(process.rss_bytes)
+        if process.role == "replica":
+            replica_cpu.labels(process.deployment, process.name).set(process.cpu_seconds)
+            replica_memory.labels(process.deployment, process.name).set(process.rss_bytes)
