@@ -20,6 +20,7 @@ Every error that Pilothouse raises, and what it means to the caller.
     ├── StoreUnavailable 503          the record cannot be kept
     ├── DeadlineExceeded 504
     ├── ModelFileRefused 400          a model file that must not be loaded
+    ├── ServerUnreachable 503         a client of the admin API found no server
     └── OperationFailed 500           a command of an operator failed; the message says why
 
 Each answers four questions: `code` (stable, documented), `status`, `retryable`,
@@ -116,6 +117,10 @@ class DeadlineExceeded(PilothouseError):
 
 class ModelFileRefused(PilothouseError):
     code, status, level, kind = "model_file_refused", 400, "warning", "invalid_request_error"
+
+
+class ServerUnreachable(PilothouseError):
+    code, status, retryable, level = "server_unreachable", 503, True, "warning"
 
 
 class OperationFailed(PilothouseError):

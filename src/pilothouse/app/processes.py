@@ -1,0 +1,207 @@
+"""
+The supervisor's children: starting one, seeing it die, starting it again.
+
+Which children there are, and when all of them shall end, the supervisor says.
+The one idea: a child holds a pipe to its parent, so that neither outlives the
+other unnoticed, and nothing but the listed descriptors is inherited.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from msgspec import Struct
+
+from pilothouse.kit.heartbeat import Heartbeat
+from pilothouse.kit.retry import Backoff
+
+RESTARTS = Backoff(first_s=0.2, factor=2.0, ceiling_s=30.0)
+"""The first restart comes within 0.2 s: connections wait in the listening socket meanwhile."""
+OUTSIDE_CEILING_S = 1.0
+"""Whoever was killed from outside is not in a crash loop: he is not kept waiting."""
+LOG_BYTES = 4 * 1024 * 1024
+"""A log file is at most so long, and one older file of that length lies beside it."""
+TAIL_BYTES = 64 * 1024
+
+
+class Death(Struct, frozen=True, kw_only=True):
+    """How a child ended: the nth time in a row that it did not live long."""
+
+    status: str
+    lived_s: float
+    deaths: int
+    retry_in_s: float
+    from_outside: bool = False
+    """Somebody sent SIGKILL or SIGTERM (the kernel, short of memory, is one): no fault of its setup."""
+
+
+class Child:
+    """One place in the family, filled by one process at a time."""
+
+    def __init__(self, name: str, argv: Sequence[str], *, fds: Sequence[int] = (), log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.deaths = 0
+        self.was_stable = False
+        """It once lived long enough: what it does now is no fault of the setup."""
+        self.due_at = 0.0
+        """Monotonic time of its next start, while it is dead."""
+        self._argv = tuple(argv)
+        self._fds = tuple(fds)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._started_at = 0.0
+
+    @property
+    def pid(self) -> int:
+        """0 while it is dead."""
+        return self._process.pid if self._process else 0
+
+    def start(self, now: float) -> None:
+        """
+        Start its process, in a session of its own: a Ctrl-C on the terminal is for the supervisor alone.
+
+        Raises:
+            OSError: The machine has no process or descriptor left; try again later.
+        """
+        heartbeat = Heartbeat()
+        # -P: the folder that `up` was called in is no place to import modules from.
+        argv = [sys.executable, "-P", *self._argv, "--heartbeat-fd", str(heartbeat.child_fd)]
+        try:
+            with self.log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(heartbeat.child_fd, *self._fds),
+                    start_new_session=True,
+                )
+        except OSError:
+            heartbeat.close()
+            raise
+        heartbeat.close_child_end()
+        self._heartbeat = heartbeat
+        self._started_at = now
+
+    def beat(self) -> None:
+        if self._heartbeat:
+            self._heartbeat.beat()
+
+    def reap(self, now: float, random: Random, *, stable_s: float) -> Death | None:
+        """What happened to it since the last look; None when it lives, or was dead already."""
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return None
+        self._forget()
+        lived_s = now - self._started_at
+        if lived_s >= stable_s:
+            self.deaths, self.was_stable = 0, True
+        outside = code in (-signal.SIGKILL, -signal.SIGTERM)
+        return self.delay_start(
+            now, random, status=describe_exit(code), lived_s=lived_s, from_outside=outside
+        )
+
+    def delay_start(
+        self, now: float, random: Random, *, status: str, lived_s: float = 0.0, from_outside: bool = False
+    ) -> Death:
+        """Count a death (or a start that failed), and set the time of the next start."""
+        self.deaths += 1
+        delay_s = RESTARTS.delay_s(self.deaths, random)
+        if from_outside:
+            delay_s = min(delay_s, OUTSIDE_CEILING_S)
+        self.due_at = now + delay_s
+        return Death(
+            status=status,
+            lived_s=lived_s,
+            deaths=self.deaths,
+            retry_in_s=delay_s,
+            from_outside=from_outside,
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Nothing when it is dead: its status was taken, so the pid may be another's."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def has_ended(self) -> bool:
+        """Also clears away what is left of it."""
+        if self._process and self._process.poll() is not None:
+            self._forget()
+        return self._process is None
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._heartbeat:
+            self._heartbeat.close()
+            self._heartbeat = None
+
+
+def describe_exit(code: int) -> str:
+    """`exit status 1`, or `killed by SIGKILL`."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def trim_log(path: Path, *, max_bytes: int = LOG_BYTES) -> None:
+    """
+    Keep a log file bounded while its writer holds it open.
+
+    The file is copied aside and emptied in place: its writer appends, so that it
+    goes on at the new end. Lines written between the two steps are lost.
+    """
+    try:
+        if path.stat().st_size <= max_bytes:
+            return
+        older = path.with_name(path.name + ".1")
+        older.write_bytes(_last_bytes(path, max_bytes))
+        os.truncate(path, 0)
+    except OSError:  # a full disk: emptying the log is what helps most
+        try:
+            os.truncate(path, 0)
+        except OSError:
+            pass
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The newest lines of a log file, oldest first; empty when there is none."""
+    try:
+        data = _last_bytes(path, TAIL_BYTES)
+    except OSError:
+        return []
+    return data.decode(errors="replace").splitlines()[-lines:] if lines > 0 else []
+
+
+def _last_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - count))
+        return file.read(count)
+
+
+def detach(log: Path) -> int:
+    """
+    Fork: the child (0 is returned) has no terminal and writes to `log`; the parent gets its pid.
+
+    Call it while there is one thread. What was opened before is shared, so a
+    lock or a listening socket passes over without a gap.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    return 0
