@@ -66,6 +66,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """When no record can be kept: refuse with 503, or serve and count what was dropped."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks (CIDR) whose `x-forwarded-for` is believed."""
+    metrics: Literal["auto", "open", "key"] = "auto"
+    """Who may read /metrics: `key` needs an admin, operator or auditor key; `open` is for anyone who
+    reaches the port; `auto` is `open` to this machine when `host` is loopback, else `key`."""
     proxy_protocol: bool = False
     """Expect a PROXY protocol header (version 1 or 2) on every connection."""
 
@@ -161,6 +164,21 @@ def read_spec(text: bytes, *, name: str = "spec") -> Spec:
         raise InvalidRequest(f"{name}: {exc}{_suggestion(str(exc))}") from exc
     except msgspec.DecodeError as exc:
         raise InvalidRequest(f"{name}: not valid YAML: {exc}") from exc
+
+
+def read_spec_json(text: bytes) -> Spec:
+    """
+    Read a spec that came over the network: JSON only, for YAML's aliases can be a bomb.
+
+    Raises:
+        InvalidRequest: As `read_spec`.
+    """
+    try:
+        return msgspec.json.decode(text, type=Spec)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"spec: {exc}{_suggestion(str(exc))}", param="spec") from exc
+    except msgspec.DecodeError as exc:
+        raise InvalidRequest(f"spec: not valid JSON: {exc}", param="spec") from exc
 
 
 def write_spec(spec: Spec) -> bytes:

