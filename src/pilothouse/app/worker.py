@@ -137,7 +137,7 @@ class Worker:
             connections=self.server.connections,
             journal_dropped=self.keeper.dropped,
             demand=dict(self.state.demand),
-            metrics=self.meters.registry.dump(),
+            metrics=self.meters.dump(),
         )
 
     def _hello(self) -> WorkerHello:

@@ -13,8 +13,12 @@ from msgspec import Raw, Struct
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Sampling settings that reach an engine: the allow-list, and nothing else."""
+class Sampling(Struct, frozen=True, omit_defaults=True):
+    """
+    Sampling settings that reach an engine: the allow-list, and nothing else.
+
+    The names are the OpenAI dialect's, so that encoding one gives an engine's fields.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -29,7 +33,7 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_format: Raw | None = None
 
 
-class GenerateRequest(Struct, frozen=True, kw_only=True):
+class GenerateRequest(Struct, frozen=True):
     """
     A valid request for generated text.
 

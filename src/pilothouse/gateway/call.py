@@ -1,6 +1,7 @@
 """One request on its way through the pipeline: what the stages learn of it, in one place."""
 
 import time
+from collections.abc import Sequence
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.principal import Principal
@@ -13,27 +14,22 @@ from pilothouse.kit.ids import new_id
 class Call:
     """Filled stage by stage; `keep` reads it last. Times ending in `_ns` are `perf_counter_ns`."""
 
-    __slots__ = (
-        "answers",
-        "ask",
-        "code",
-        "created_at",
-        "deployment",
-        "endpoint",
-        "engine_ns",
-        "finish_reason",
-        "first_token_ns",
-        "id",
-        "is_kept",
-        "kind",
-        "overhead_us",
-        "principal",
-        "replica",
-        "request",
-        "responder",
-        "subject_hash",
-        "usage",
-    )
+    principal: Principal | None = None
+    endpoint: EndpointEntry | None = None
+    ask: GenerateRequest | EmbedRequest | None = None
+    subject_hash = ""
+    deployment = ""
+    replica = ""
+    code = "ok"
+    usage = Usage()
+    finish_reason = ""
+    engine_ns = 0
+    """Time that was spent waiting for a place or for the engine: not our overhead."""
+    first_token_ns = 0
+    overhead_us = 0
+    is_kept = False
+    answers: Sequence[Sequence[str]] = ()
+    """The pieces of each choice's text."""
 
     def __init__(self, request: Request, responder: Responder, kind: str) -> None:
         self.request = request
@@ -41,21 +37,6 @@ class Call:
         self.kind = kind
         self.id = new_id("req_")
         self.created_at = time.time()
-        self.principal: Principal | None = None
-        self.endpoint: EndpointEntry | None = None
-        self.ask: GenerateRequest | EmbedRequest | None = None
-        self.subject_hash = ""
-        self.deployment = ""
-        self.replica = ""
-        self.code = "ok"
-        self.usage = Usage()
-        self.answers: list[list[str]] = []
-        self.finish_reason = ""
-        self.engine_ns = 0
-        """Time that was spent waiting for a place or for the engine: not our overhead."""
-        self.first_token_ns = 0
-        self.overhead_us = 0
-        self.is_kept = False
 
     def measure_overhead(self) -> int:
         """Microseconds since the request was complete that Pilothouse itself took."""

@@ -14,11 +14,9 @@ def choose(state: GatewayState, endpoint: EndpointEntry, call: Call) -> Places:
     Raises:
         EngineUnavailable: None is.
     """
-    for route in sorted(endpoint.routes, key=lambda route: -route.weight):
-        places = state.places.get(route.deployment)
-        if places is not None:
-            call.deployment = route.deployment
-            return places
+    for deployment, places in state.routes[endpoint.name]:
+        call.deployment = deployment
+        return places
     raise EngineUnavailable(
         f"no deployment of endpoint {endpoint.name} is known to this worker yet", retry_after_s=1.0
     )

@@ -30,17 +30,16 @@ def chunks(
     return _several(ask, place, places, team, deadline_s=deadline_s)
 
 
-async def whole(
+async def gathered(
     ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
-) -> tuple[list[Delta], Usage]:
-    """The whole answer: a delta for each choice, in order, and the usage."""
-    if place.engine.info.whole:
-        chunk = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
-        return list(chunk.deltas), chunk.usage or Usage()
-    gathered = Gathered(ask.choices)
-    async for chunk in chunks(ask, place, places, team, deadline_s=deadline_s):
-        gathered.add(chunk)
-    return gathered.deltas(), gathered.usage
+) -> Chunk:
+    """The whole answer of an engine that only streams: a delta for each choice, and the usage."""
+    parts = Gathered(ask.choices)
+    stream = chunks(ask, place, places, team, deadline_s=deadline_s)
+    async with aclosing(stream):
+        async for chunk in stream:
+            parts.add(chunk)
+    return Chunk(tuple(parts.deltas()), parts.counted())
 
 
 class Gathered:

@@ -103,9 +103,8 @@ class Keeper:
                 ) from exc
 
     async def durable(self) -> None:
-        """With `journal_sync: power`, wait until the disk has it."""
-        if self.waits_for_disk:
-            await self._journal.durable()
+        """Wait until the disk has every record so far: where `waits_for_disk`, before the last byte."""
+        await self._journal.durable()
 
 
 def _record(call: Call) -> InferenceRecord:

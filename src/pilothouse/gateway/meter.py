@@ -16,6 +16,7 @@ from pilothouse.kit.metrics import (
     Series,
 )
 
+_MAX_PENDING = 256
 _LABELS = ("endpoint", "deployment")
 
 
@@ -69,10 +70,27 @@ class Meters:
         self.cut = registry.counter(
             "pilothouse_streams_cut_total", "Streams that ended in an error event.", _LABELS
         )
+        self._pending: list[InferenceRecord] = []
         self._routes: dict[tuple[str, str], _RouteMeter] = {}
         self._codes: dict[tuple[str, str, str], Series] = {}
 
     def count(self, record: InferenceRecord) -> None:
+        """Take a record in; it is counted with others, off the request path."""
+        self._pending.append(record)
+        if len(self._pending) >= _MAX_PENDING:
+            self._count_pending()
+
+    def dump(self) -> bytes:
+        """Everything that was counted so far, for the controller."""
+        self._count_pending()
+        return self.registry.dump()
+
+    def _count_pending(self) -> None:
+        pending, self._pending = self._pending, []
+        for record in pending:
+            self._count(record)
+
+    def _count(self, record: InferenceRecord) -> None:
         endpoint = record.endpoint if self._is_known(record.endpoint) else ""
         labels = (endpoint, record.deployment)
         route = self._routes.get(labels)

@@ -9,8 +9,9 @@ who hangs up cancels what runs, and the record is kept all the same.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from typing import Any
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import EngineUnavailable, Internal, PilothouseError
@@ -40,14 +41,14 @@ class Pipeline:
         self._meters = meters
         self._log = log
 
-    async def chat(self, request: Request, responder: Responder) -> None:
-        await self._run(Call(request, responder, "chat"))
+    def chat(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
+        return self._run(Call(request, responder, "chat"))
 
-    async def completion(self, request: Request, responder: Responder) -> None:
-        await self._run(Call(request, responder, "completion"))
+    def completion(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
+        return self._run(Call(request, responder, "completion"))
 
-    async def embedding(self, request: Request, responder: Responder) -> None:
-        await self._run(Call(request, responder, "embedding"))
+    def embedding(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
+        return self._run(Call(request, responder, "embedding"))
 
     async def _run(self, call: Call) -> None:
         try:
@@ -74,7 +75,10 @@ class Pipeline:
         self._keeper.check_room(len(request.body))
         deadline = time.monotonic() + endpoint.timeout_s
         places = choose(state, endpoint, call)
-        place = await self._permit(call, places, principal.team, endpoint.timeout_s)
+        place = places.try_take(principal.team)
+        if place is None:
+            place = await self._wait_for_place(call, places, principal.team, endpoint.timeout_s)
+        call.replica = place.replica.entry.name
         try:
             left_s = max(0.001, deadline - time.monotonic())
             if isinstance(ask, EmbedRequest):
@@ -88,33 +92,35 @@ class Pipeline:
         finally:
             places.release(place)
 
-    async def _permit(self, call: Call, places: Places, team: str, timeout_s: float) -> Place:
-        place = places.try_take(team)
-        if place is None:
-            asked_ns = time.perf_counter_ns()
-            try:
-                place = await places.take(team, timeout_s=timeout_s)
-            finally:
-                call.engine_ns += time.perf_counter_ns() - asked_ns
-        call.replica = place.replica.entry.name
-        return place
+    async def _wait_for_place(self, call: Call, places: Places, team: str, timeout_s: float) -> Place:
+        asked_ns = time.perf_counter_ns()
+        try:
+            return await places.take(team, timeout_s=timeout_s)
+        finally:
+            call.engine_ns += time.perf_counter_ns() - asked_ns
 
     async def _whole(
         self, call: Call, ask: GenerateRequest, place: Place, places: Places, deadline_s: float
     ) -> None:
         asked_ns = time.perf_counter_ns()
         try:
-            deltas, call.usage = await generate.whole(ask, place, places, _team(call), deadline_s=deadline_s)
+            if place.engine.info.whole:
+                answer = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
+            else:
+                answer = await generate.gathered(ask, place, places, _team(call), deadline_s=deadline_s)
         finally:
             call.engine_ns += time.perf_counter_ns() - asked_ns
-        call.answers = [[delta.text] for delta in deltas]
+        deltas = answer.deltas
+        call.usage = answer.usage or call.usage
+        call.answers = [(delta.text,) for delta in deltas]
         call.finish_reason = deltas[0].finish_reason or "stop"
         body = answers.write_whole(
             ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
         )
         headers = call.answer_headers(JSON)
         self._keeper.keep(call)
-        await self._keeper.durable()
+        if self._keeper.waits_for_disk:
+            await self._keeper.durable()
         call.responder.send(200, headers, body)
 
     async def _stream(
@@ -146,7 +152,8 @@ class Pipeline:
         if not responder.is_started:
             responder.start(200, call.answer_headers(EVENTS))
         self._keeper.keep(call)
-        await self._keeper.durable()
+        if self._keeper.waits_for_disk:
+            await self._keeper.durable()
         responder.end(writer.end(call.usage))
 
     async def _embed(self, call: Call, ask: EmbedRequest, place: Place, deadline_s: float) -> None:
@@ -160,7 +167,8 @@ class Pipeline:
         body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
         headers = call.answer_headers(JSON)
         self._keeper.keep(call)
-        await self._keeper.durable()
+        if self._keeper.waits_for_disk:
+            await self._keeper.durable()
         call.responder.send(200, headers, body)
 
     def _fail(self, call: Call, error: PilothouseError) -> None:

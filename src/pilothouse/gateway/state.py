@@ -32,6 +32,8 @@ class GatewayState:
         self.has_snapshot = False
         self.applied_at = 0.0
         self.places: dict[str, Places] = {}
+        self.routes: dict[str, list[tuple[str, Places]]] = {}
+        """An endpoint's deployments that are known here, the heaviest first."""
         self.demand: dict[str, int] = {}
         self._connect = connect
         self._retire = retire
@@ -51,6 +53,14 @@ class GatewayState:
         for name in self.places.keys() - names:
             gone = self.places.pop(name)
             gone.change(DeploymentEntry(name=name, phase="failed", reason="it was removed"), {})
+        self.routes = {
+            endpoint.name: [
+                (route.deployment, self.places[route.deployment])
+                for route in sorted(endpoint.routes, key=lambda route: -route.weight)
+                if route.deployment in self.places
+            ]
+            for endpoint in snapshot.endpoints.values()
+        }
         self.demand = {name: self.demand.get(name, 0) for name in snapshot.endpoints}
 
     def _replicas(self, places: Places, entries: tuple[ReplicaEntry, ...]) -> dict[str, ReplicaPlaces]:

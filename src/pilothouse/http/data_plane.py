@@ -3,6 +3,8 @@ What a gateway worker answers: the OpenAI routes, health, and the way to the con
 """
 
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 
@@ -72,19 +74,17 @@ class DataPlane:
                 **dict.fromkeys(NOT_BUILT_PATHS, not_built),
             },
         )
-        self.handles = self._routes.find
 
-    async def handle(self, request: Request, responder: Responder) -> None:
+    def handle(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
         route = self._routes.find(request.path)
         if route is None:
             shown = request.path[:100]
-            _send_error(responder, NotFound(f"there is nothing at {shown}; the API begins with /v1"))
-        elif request.method not in route.methods:
+            return _refuse(responder, NotFound(f"there is nothing at {shown}; the API begins with /v1"))
+        if request.method not in route.methods:
             allowed = ", ".join(sorted(route.methods))
             error = InvalidRequest(f"{request.method} is not allowed here; use {allowed}")
-            _send_error(responder, error, status=405, headers=f"allow: {allowed}\r\n".encode())
-        else:
-            await route.handler(request, responder)
+            return _refuse(responder, error, status=405, headers=f"allow: {allowed}\r\n".encode())
+        return route.handler(request, responder)
 
     async def _models(self, request: Request, responder: Responder) -> None:
         try:
@@ -196,6 +196,12 @@ def _send(responder: Responder, status: int, body: bytes) -> None:
         new_id("req_").encode(),
     )
     responder.send(status, headers, body)
+
+
+async def _refuse(
+    responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
+) -> None:
+    _send_error(responder, error, status=status, headers=headers)
 
 
 def _send_error(

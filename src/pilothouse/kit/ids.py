@@ -1,18 +1,15 @@
 """
-Sortable ids: 48 bits of milliseconds, 80 random bits, in Crockford's base 32.
+Sortable ids: 48 bits of milliseconds, then 80 random bits, as 32 hex digits.
 
-Source: the ULID specification, without its monotonic mode.
+The layout is the ULID specification's; hex, because making one costs half a
+microsecond and every request needs one. Unique, not secret: a key or a token
+is never made here.
 """
 
-import os
 import time
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+from random import getrandbits
 
 
 def new_id(prefix: str = "") -> str:
-    """Return `prefix` and 26 characters that sort by the time of their making."""
-    value = (int(time.time() * 1000) << 80) | int.from_bytes(os.urandom(10), "big")
-    pairs = _PAIRS
-    return prefix + "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+    """Return `prefix` and 32 characters that sort by the time of their making."""
+    return f"{prefix}{int(time.time() * 1000):012x}{getrandbits(80):020x}"

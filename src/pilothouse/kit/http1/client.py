@@ -57,6 +57,7 @@ class Address(Struct, frozen=True, kw_only=True):
         return "localhost" if self.path else (self.server_name or f"{self.host}:{self.port}")
 
 
+_NEVER = float("inf")
 _MAX_BUFFERED = 256 * 1024
 _MAX_HEAD = 64 * 1024
 
@@ -73,6 +74,7 @@ class Exchange(asyncio.Protocol):
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.is_complete = False
+        self._keeps_alive = False
         self._got_bytes = False
         self._has_head = False
         self._chunks: list[bytes] = []
@@ -81,7 +83,7 @@ class Exchange(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._wants_all = False
         self._failure: HttpFailure | None = None
-        self._wait_by = 0.0
+        self._wait_by = _NEVER
         self._total_by = 0.0
         self._idle_s = 0.0
         self.in_use = False
@@ -100,9 +102,14 @@ class Exchange(asyncio.Protocol):
         self._idle_s = timeouts.idle_s
         self._total_by = now + timeouts.total_s
         self._wait_by = min(now + timeouts.first_byte_s, self._total_by)
-        self._client.sweeper.members.add(self)
+        self._waiter = waiter = self._loop.create_future()
         self._transport.write(data)
-        await self._wait()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+        if self._failure is not None and not self._has_head:
+            raise self._failure
 
     async def read(self) -> bytes:
         """
@@ -147,13 +154,8 @@ class Exchange(asyncio.Protocol):
         if not self.in_use:
             return
         self.in_use = False
-        self._client.sweeper.members.discard(self)
-        reusable = (
-            self.is_complete
-            and not self.is_closed
-            and self._failure is None
-            and self._parser.should_keep_alive()
-        )
+        self._wait_by = _NEVER
+        reusable = self.is_complete and not self.is_closed and self._failure is None and self._keeps_alive
         if reusable and not self._is_paused:
             self._chunks = []
             self._buffered = 0
@@ -176,6 +178,7 @@ class Exchange(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._client.sweeper.members.add(self)
 
     def data_received(self, data: bytes) -> None:
         if not self.in_use:
@@ -199,6 +202,7 @@ class Exchange(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.is_closed = True
+        self._client.sweeper.members.discard(self)
         self._client.forget(self)
         if self.in_use and not self.is_complete:
             if self._has_head and self._ends_with_connection():
@@ -241,6 +245,7 @@ class Exchange(asyncio.Protocol):
         if not self._has_head:
             return
         self.is_complete = True
+        self._keeps_alive = self._parser.should_keep_alive()
         self._wake()
 
     def sweep(self, now: float) -> None:

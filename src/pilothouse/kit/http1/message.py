@@ -31,17 +31,37 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Request:
     """One request, complete with its body. Header names are lower case."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "peer", "query", "received_ns", "version")
+    __slots__ = (
+        "body",
+        "headers",
+        "is_http11",
+        "keep_alive",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "received_ns",
+    )
 
-    def __init__(self, method: str, path: str, query: str, headers: dict[bytes, bytes], peer: str) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[bytes, bytes],
+        peer: str,
+        *,
+        keep_alive: bool = True,
+        is_http11: bool = True,
+    ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers
         self.peer = peer
+        self.keep_alive = keep_alive
+        self.is_http11 = is_http11
         self.body = b""
-        self.keep_alive = True
-        self.version = "1.1"
         self.received_ns = 0
         """`time.perf_counter_ns()` when the last byte of the request was here."""
 

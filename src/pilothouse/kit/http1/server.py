@@ -39,27 +39,17 @@ class Responder:
     between them, and `end`. Writing to a client that is gone does nothing.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_head",
-        "_keep_alive",
-        "is_ended",
-        "is_started",
-        "keepalive",
-        "written_at",
-    )
+    is_started = False
+    is_ended = False
+    keepalive: bytes | None = None
+    """Bytes to send when a started stream was silent for long; None sends nothing."""
+    written_at = 0.0
+    _head = b""
 
     def __init__(self, connection: "Connection", *, keep_alive: bool, chunked: bool) -> None:
         self._connection = connection
         self._keep_alive = keep_alive
         self._chunked = chunked
-        self._head = b""
-        self.is_started = False
-        self.is_ended = False
-        self.keepalive: bytes | None = None
-        """Bytes to send when a started stream was silent for long; None sends nothing."""
-        self.written_at = 0.0
 
     @property
     def is_gone(self) -> bool:
@@ -198,7 +188,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.drain_waiter is None:
-            self.drain_waiter = asyncio.get_running_loop().create_future()
+            self.drain_waiter = self.server.loop.create_future()
             self._write_by = time.monotonic() + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
@@ -231,29 +221,37 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         parser, headers = self._parser, self._headers
-        version = parser.get_http_version()
-        if not self._url.startswith(b"/"):
+        keep_alive = parser.should_keep_alive()
+        # Asking for the version costs; without a connection header only 1.1 keeps alive.
+        is_http11 = (keep_alive and b"connection" not in headers) or parser.get_http_version() == "1.1"
+        if self._url[:1] != b"/":
             raise Refused(400, "the request target must be a path")
-        if b"host" not in headers and version == "1.1":
+        if is_http11 and b"host" not in headers:
             raise Refused(400, "the host header is missing")
         if self._last:
             raise Refused(400, "a request came after connection: close")
         path, _, query = self._url.decode("latin-1").partition("?")
-        peer = client_address(self._peer, headers.get(b"x-forwarded-for"), self._limits.trusted_proxies)
-        request = Request(parser.get_method().decode(), path, query, headers, peer)
-        request.keep_alive = parser.should_keep_alive()
-        request.version = version
-        self._request = request
+        peer = self._peer
+        if self._limits.trusted_proxies:
+            peer = client_address(peer, headers.get(b"x-forwarded-for"), self._limits.trusted_proxies)
+        self._request = Request(
+            parser.get_method().decode(),
+            path,
+            query,
+            headers,
+            peer,
+            keep_alive=keep_alive and is_http11,
+            is_http11=is_http11,
+        )
+        self._check_body(headers)
+
+    def _check_body(self, headers: dict[bytes, bytes]) -> None:
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._limits.max_body_bytes:
             raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
-        if (
-            headers.get(b"expect", b"").lower() == b"100-continue"
-            and not self._pending
-            and self._task is None
-        ):
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._task is None:
+            if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._pending:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._read_by = time.monotonic() + self._limits.body_timeout_s
 
     def on_body(self, data: bytes) -> None:
@@ -286,23 +284,26 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         request.received_ns = time.perf_counter_ns()
-        chunked = request.version == "1.1"
         self._responder = responder = Responder(
-            self, keep_alive=request.keep_alive and chunked, chunked=chunked
+            self, keep_alive=request.keep_alive, chunked=request.is_http11
         )
-        self._task = task = asyncio.get_running_loop().create_task(self.server.handler(request, responder))
-        task.add_done_callback(self._finished)
+        self._task = self.server.loop.create_task(self._serve(request, responder))
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        responder = cast(Responder, self._responder)
-        self._responder = None
-        failed = task.cancelled() or task.exception() is not None
-        if not task.cancelled() and (exc := task.exception()) is not None:
+    async def _serve(self, request: Request, responder: Responder) -> None:
+        try:
+            await self.server.handler(request, responder)
+        except Exception as exc:  # noqa: BLE001 - a handler's defect ends its connection, not the server
+            responder.is_ended = False
             self.server.on_defect(exc)
+        finally:
+            self._finished(responder)
+
+    def _finished(self, responder: Responder) -> None:
+        self._task = None
+        self._responder = None
         if self.is_closed:
             return
-        if failed or not responder.is_ended:
+        if not responder.is_ended:
             self.abort()
         elif responder.closes:
             self._transport.close()
@@ -403,6 +404,7 @@ class Server:
         self.stream_keepalive_s = stream_keepalive_s
         self.sweeper = Sweeper()
         self.is_draining = False
+        self.loop = cast(asyncio.AbstractEventLoop, None)
         self._server: asyncio.Server | None = None
         self._gone = asyncio.Event()
 
@@ -411,11 +413,10 @@ class Server:
         return len(self.sweeper.members)
 
     async def start(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        self.sweeper.members.clear()
+        self.loop = asyncio.get_running_loop()
         self.sweeper.start()
         self.sweeper.members.add(_DateClock())
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        self._server = await self.loop.create_server(
             lambda: Connection(self), sock=listening, ssl=tls, backlog=4096
         )
 

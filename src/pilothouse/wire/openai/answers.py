@@ -7,9 +7,9 @@ string that is new: this is the inner loop of streaming.
 
 import struct
 from base64 import b64encode
+from collections.abc import Sequence
 
 import msgspec
-from msgspec import Raw, Struct
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, Usage
 from pilothouse.domain.errors import PilothouseError
@@ -78,44 +78,35 @@ class StreamWriter:
         return b'%s],"usage":%s}\n\n%s' % (self._prefix, usage_json(usage), sse.DONE)
 
 
-class _Message(Struct):
-    content: str
-    role: str = "assistant"
-    refusal: None = None
-
-
-class _ChatChoice(Struct):
-    index: int
-    message: _Message
-    finish_reason: str
-    logprobs: Raw | None = None
-
-
-class _TextChoice(Struct):
-    index: int
-    text: str
-    finish_reason: str
-    logprobs: Raw | None = None
+_CHAT_CHOICE = (
+    b'{"index":%d,"message":{"role":"assistant","content":%s,"refusal":null},'
+    b'"logprobs":%s,"finish_reason":%s}'
+)
+_TEXT_CHOICE = b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}'
 
 
 def write_whole(
-    request: GenerateRequest, choices: list[Delta], usage: Usage, *, answer_id: str, created: int
+    request: GenerateRequest, choices: Sequence[Delta], usage: Usage, *, answer_id: str, created: int
 ) -> bytes:
     """A whole answer: one delta a choice, each with all of its text."""
     is_chat = request.kind == "chat"
-    listed: list[_ChatChoice] | list[_TextChoice]
-    if is_chat:
-        listed = [
-            _ChatChoice(c.index, _Message(c.text), c.finish_reason or "stop", c.logprobs) for c in choices
-        ]
-    else:
-        listed = [_TextChoice(c.index, c.text, c.finish_reason or "stop", c.logprobs) for c in choices]
-    return b'{"id":"%s","object":"%s","created":%d,"model":%s,"choices":%s,"usage":%s}' % (
+    shape = _CHAT_CHOICE if is_chat else _TEXT_CHOICE
+    listed = [
+        shape
+        % (
+            choice.index,
+            _encode(choice.text),
+            choice.logprobs or b"null",
+            _encode(choice.finish_reason or "stop"),
+        )
+        for choice in choices
+    ]
+    return b'{"id":"%s","object":"%s","created":%d,"model":%s,"choices":[%s],"usage":%s}' % (
         answer_id.encode(),
         b"chat.completion" if is_chat else b"text_completion",
         created,
         _encode(request.endpoint),
-        _encode(listed),
+        b",".join(listed),
         usage_json(usage),
     )
 

@@ -98,18 +98,18 @@ class _Embed(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Subject | None = None
 
 
-class _Part(Struct):
-    type: str
-    text: str | None = None
+class _Part(Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
+    text: str
 
 
 class _Message(Struct, forbid_unknown_fields=True):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Part] | None = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[_Part], Meta(min_length=1)]
     name: Annotated[str, Meta(max_length=256)] | None = None
     refusal: str | None = None
-    tool_call_id: str | None = None
-    tool_calls: Raw | None = None
+
+
+_Messages = Annotated[list[_Message], Meta(min_length=1)]
 
 
 class _Format(Struct):
@@ -119,7 +119,7 @@ class _Format(Struct):
 _decode_chat = msgspec.json.Decoder(_Chat).decode
 _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_embed = msgspec.json.Decoder(_Embed).decode
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_messages = msgspec.json.Decoder(_Messages).decode
 _decode_format = msgspec.json.Decoder(_Format).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -130,23 +130,26 @@ def read_chat(body: bytes) -> GenerateRequest:
         InvalidRequest: With the field in `param`.
         NotSupported: For a field of `NOT_BUILT`.
     """
-    chat = _read(body, _decode_chat, _Chat)
-    _check_messages(chat.messages)
+    try:
+        chat = _decode_chat(body)
+        _decode_messages(chat.messages)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        chat = _read(body, _decode_chat, _Chat)
+        _read_messages(chat.messages)
     if chat.response_format is not None:
         _sub_read(chat.response_format, _decode_format, "response_format")
-    if chat.max_tokens and chat.max_completion_tokens and chat.max_tokens != chat.max_completion_tokens:
+    max_tokens = chat.max_completion_tokens or chat.max_tokens
+    if chat.max_tokens is not None and max_tokens != chat.max_tokens:
         raise InvalidRequest(
             "max_tokens and max_completion_tokens differ; send one of them", param="max_completion_tokens"
         )
     if chat.top_logprobs is not None and not chat.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+    top_logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
     sampling = _sampling(
-        chat,
-        logprobs=chat.logprobs or None,
-        top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-        response_format=chat.response_format,
+        chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=chat.response_format
     )
-    return _request(chat, "chat", chat.messages, chat.max_completion_tokens or chat.max_tokens, sampling)
+    return _request(chat, "chat", chat.messages, max_tokens, sampling)
 
 
 def read_completion(body: bytes) -> GenerateRequest:
@@ -183,69 +186,62 @@ def _request(
     max_tokens: int | None,
     sampling: Sampling,
 ) -> GenerateRequest:
-    if asked.stream_options is not None and not asked.stream:
+    options = asked.stream_options
+    if options is not None and not asked.stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
     return GenerateRequest(
-        kind=kind,
-        endpoint=asked.model,
-        prompt=prompt,
-        prompt_bytes=len(prompt),
-        stream=bool(asked.stream),
-        include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
-        max_tokens=max_tokens,
-        choices=asked.n or 1,
-        sampling=sampling,
-        subject=asked.user,
+        kind,
+        asked.model,
+        prompt,
+        len(prompt),
+        asked.stream is True,
+        options is not None and options.include_usage,
+        max_tokens,
+        asked.n or 1,
+        sampling,
+        asked.user,
     )
 
 
 def _sampling(
     asked: _Generate,
     *,
-    logprobs: bool | int | None = None,
+    logprobs: bool | int | None,
     top_logprobs: int | None = None,
     response_format: Raw | None = None,
 ) -> Sampling:
+    stop = asked.stop
     return Sampling(
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        min_p=asked.min_p,
-        seed=asked.seed,
-        stop=[asked.stop] if isinstance(asked.stop, str) else (asked.stop or None),
-        frequency_penalty=asked.frequency_penalty,
-        presence_penalty=asked.presence_penalty,
-        logprobs=logprobs,
-        top_logprobs=top_logprobs,
-        response_format=response_format,
+        asked.temperature,
+        asked.top_p,
+        asked.top_k,
+        asked.min_p,
+        asked.seed,
+        [stop] if isinstance(stop, str) else (stop or None),
+        asked.frequency_penalty,
+        asked.presence_penalty,
+        logprobs,
+        top_logprobs,
+        response_format,
     )
 
 
-def _check_messages(raw: Raw) -> None:
-    messages = _sub_read(raw, _decode_messages, "messages")
-    if not messages:
-        raise InvalidRequest("messages is empty; send at least one message", param="messages")
-    for i, message in enumerate(messages):
-        if message.tool_calls is not None or message.role == "tool":
-            raise NotSupported(
-                "tool calls are not supported in this version", param=f"messages[{i}].tool_calls"
-            )
-        content = message.content
-        if isinstance(content, list):
-            _check_parts(content, i)
-        elif content is None and message.role != "assistant":
-            raise InvalidRequest(f"messages[{i}] has no content", param=f"messages[{i}].content")
-
-
-def _check_parts(parts: list[_Part], i: int) -> None:
-    if not parts:
-        raise InvalidRequest(f"messages[{i}].content is an empty list", param=f"messages[{i}].content")
-    for j, part in enumerate(parts):
-        if part.type != "text" or part.text is None:
-            where = f"messages[{i}].content[{j}]"
+def _read_messages(raw: Raw) -> None:
+    """Say what is wrong with the messages: the path of those that could not be decoded."""
+    try:
+        found = msgspec.json.decode(raw, type=list[dict[str, Raw]])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        found = []
+    for i, message in enumerate(found):
+        if "tool_calls" in message or bytes(message.get("role", b"")) == b'"tool"':
+            raise NotSupported("tool calls are not supported in this version", param=f"messages[{i}]")
+        content = bytes(message.get("content", b""))
+        if content.startswith(b"[") and (b'"image_url"' in content or b'"input_audio"' in content):
             raise InvalidRequest(
-                f"{where} is of type {part.type[:40]!r}; this model reads text only", param=where
+                f"messages[{i}].content holds an image or sound; this model reads text only",
+                param=f"messages[{i}].content",
             )
+    _sub_read(raw, _decode_messages, "messages")
 
 
 def _sub_read(raw: Raw, decode: Any, name: str) -> Any:

@@ -6,37 +6,13 @@ read by typed decoders that know only what is used.
 """
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import UpstreamError
 
-
-class _Ask(Struct, omit_defaults=True, kw_only=True):
-    model: str = field(default="")
-    messages: Raw | None = None
-    prompt: Raw | None = None
-    stream: bool = False
-    stream_options: dict[str, bool] | None = None
-    max_tokens: int | None = None
-    n: int = 1
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logprobs: bool | int | None = None
-    top_logprobs: int | None = None
-    response_format: Raw | None = None
-    id_slot: int | None = None
-    cache_prompt: bool | None = None
-
-
-_USAGE = {"include_usage": True}
 _encode = msgspec.json.Encoder().encode
+_STREAMED = b',"stream":true,"stream_options":{"include_usage":true}'
 
 
 def write_request(
@@ -54,32 +30,20 @@ def write_request(
         slot: `id_slot`, where the engine is llama.cpp's server.
         reuse_prefix: `cache_prompt`, likewise; None leaves both out.
     """
-    sampling = request.sampling
-    is_chat = request.kind == "chat"
-    return _encode(
-        _Ask(
-            model=model,
-            messages=request.prompt if is_chat else None,
-            prompt=None if is_chat else request.prompt,
-            stream=stream,
-            stream_options=_USAGE if stream else None,
-            max_tokens=request.max_tokens,
-            n=request.choices,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            seed=sampling.seed,
-            stop=sampling.stop,
-            frequency_penalty=sampling.frequency_penalty,
-            presence_penalty=sampling.presence_penalty,
-            logprobs=sampling.logprobs,
-            top_logprobs=sampling.top_logprobs,
-            response_format=sampling.response_format,
-            id_slot=slot,
-            cache_prompt=reuse_prefix,
-        )
-    )
+    sampling = _encode(request.sampling)
+    rest = b"," + sampling[1:-1] if len(sampling) > 2 else b""
+    if request.max_tokens is not None:
+        rest += b',"max_tokens":%d' % request.max_tokens
+    if request.choices > 1:
+        rest += b',"n":%d' % request.choices
+    if stream:
+        rest += _STREAMED
+    if reuse_prefix is not None:
+        rest += b',"cache_prompt":%s' % (b"true" if reuse_prefix else b"false")
+    if slot is not None:
+        rest += b',"id_slot":%d' % slot
+    name = b"messages" if request.kind == "chat" else b"prompt"
+    return b'{"model":%s,"%s":%s%s}' % (_encode(model), name, request.prompt, rest)
 
 
 def write_embed(request: EmbedRequest, *, model: str) -> bytes:
