@@ -28,7 +28,7 @@ def check_writer(writer: str) -> str:
 
 def segment_name(writer: str, seq: int) -> str:
     """Sorts by the time of its making, within one writer."""
-    return f"{writer}-{seq:016d}"
+    return f"{writer}-{seq:020d}"
 
 
 def lock_for_writing(fd: int) -> None:

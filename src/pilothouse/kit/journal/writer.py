@@ -100,7 +100,7 @@ class JournalWriter:
         files.remove_leftovers(self._folder)
         # Names are never used twice, also not by a writer of the same name in a later life:
         # a reader remembers how far it came by the name.
-        self._seq = time.time_ns() // 1_000_000
+        self._seq = time.time_ns()
         try:
             self._current = self._allocate()
             self._spare = self._allocate()
