@@ -23,6 +23,8 @@ class ModelHeader(Struct, frozen=True, kw_only=True):
     """Not empty: the model embeds and does not generate."""
     tokens: int = 0
     """Size of the vocabulary."""
+    licence: str = ""
+    """What the file itself says, if it says."""
 
 
 class ModelVersion(Struct, frozen=True, kw_only=True):
@@ -30,6 +32,7 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
+    """The source's own where it has versions, else the first digits of the digest."""
     digest: str
     format: Literal["gguf"]
     bytes: int
@@ -38,7 +41,7 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
     licence: str
     source: str
     source_digest: str
-    """sha256 of what the source delivered, where it differs from what is loaded (a conversion)."""
+    """Digest of what the source delivered: the wheel or file before anything was taken out or converted."""
     header: ModelHeader
     created_at: float
 

@@ -1,0 +1,77 @@
+"""
+Which files may hold a model, and what the others are.
+
+Belongs here: the formats that are taken, by their first bytes, and the names
+that are taken out of an archive. The one idea: an allow-list. A file is GGUF or
+safetensors, or it is refused with the name of what it is; nothing that can
+carry code (pickle, archives of it) is ever scanned and then trusted.
+"""
+
+HEAD_BYTES = 512
+"""So many first bytes are enough to tell what a file is."""
+
+MAX_MODEL_BYTES = 256 * 1024**3
+"""Far above the largest single model files; a bound so that no source can fill a disk without end."""
+
+CONVERTIBLE_FILES = frozenset(
+    {
+        "model.safetensors",
+        "config.json",
+        "vocab.txt",
+        "tokenizer_config.json",
+        "sentence_bert_config.json",
+        "modules.json",
+        "1_Pooling/config.json",
+    }
+)
+"""What a sentence-transformers model is converted from; relative to the folder of its weights."""
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\x80\x02", "a Python pickle, which runs code when it is loaded"),
+    (b"\x80\x03", "a Python pickle, which runs code when it is loaded"),
+    (b"\x80\x04", "a Python pickle, which runs code when it is loaded"),
+    (b"\x80\x05", "a Python pickle, which runs code when it is loaded"),
+    (b"PK\x03\x04", "a zip archive: a PyTorch file holds a pickle, which runs code when it is loaded"),
+    (b"\x89HDF\r\n", "a Keras or HDF5 file, which can run code when it is loaded"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"(\xb5/\xfd", "a zstandard archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"ggml", "a file of the GGML format, which came before GGUF"),
+    (b"ggjt", "a file of the GGML format, which came before GGUF"),
+    (b"ggla", "a GGML adapter"),
+    (b"FUGG", "a big-endian GGUF file"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a Windows program"),
+)
+
+
+def why_not_gguf(head: bytes) -> str | None:
+    """
+    Say what a file is that does not begin as GGUF does.
+
+    Args:
+        head: The first `HEAD_BYTES` of the file, or all of a shorter one.
+
+    Returns:
+        None for GGUF; otherwise words that complete "the file is ...".
+    """
+    if head.startswith(b"GGUF"):
+        return None
+    if not head:
+        return "empty"
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    if _is_safetensors(head):
+        return "safetensors, which is taken only as part of a sentence-transformers model from `pypi:`"
+    if head.lstrip()[:1] == b"<":
+        return "a web page or XML, not a model: the address wants a browser or a login"
+    return "not GGUF: it does not begin with the bytes GGUF"
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
