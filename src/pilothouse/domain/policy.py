@@ -107,7 +107,6 @@ class Grant(Struct, frozen=True, kw_only=True):
 
     team: str
     role: str
-    endpoints: frozenset[str] | None
     expires_at: float | None
 
 

@@ -29,7 +29,7 @@ def who(
 
 
 def grant(role: str, *, team: str = "red", expires_at: float | None = None) -> Grant:
-    return Grant(team=team, role=role, endpoints=None, expires_at=expires_at)
+    return Grant(team=team, role=role, expires_at=expires_at)
 
 
 @given(st.text(), st.text(), st.none() | st.text())

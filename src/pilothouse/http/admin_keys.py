@@ -1,0 +1,133 @@
+"""Keys and teams: make, list, rotate, revoke."""
+
+from typing import Annotated
+
+from litestar import delete, get, post
+from litestar.types import ControllerRouterHandler
+from msgspec import Meta, Struct
+
+from pilothouse.control.keyring import NewKey
+from pilothouse.control.tenants import renewed_expiry
+from pilothouse.domain.duration import parse_duration_s
+from pilothouse.domain.errors import InvalidRequest, NotFound
+from pilothouse.domain.policy import Action, Grant, decide_grant, sees_all_teams
+from pilothouse.domain.tenancy import ApiKeyRow, Team
+from pilothouse.http.access import Asked, allow, needs, team_filter
+from pilothouse.http.paging import Cursor, Limit
+from pilothouse.http.plane import plane_of
+from pilothouse.http.views import CreatedKeyView, Items, KeyView, created_key_view, key_view
+
+Name = Annotated[str, Meta(max_length=100)]
+
+
+class KeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    team: Annotated[str, Meta(max_length=63)]
+    role: Annotated[str, Meta(max_length=32)] = "developer"
+    name: Name = ""
+    endpoints: Annotated[list[Name], Meta(max_length=1000)] | None = None
+    """Endpoints it may call; absent or null is all of them."""
+    expires: Annotated[str, Meta(max_length=32)] = "never"
+    """A duration from now, such as 30d or 12h, or never."""
+
+
+class RotateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    overlap: Annotated[str, Meta(max_length=32)] = ""
+    """How long the old key goes on working, such as 1h; by default it ends at once."""
+
+
+class TeamBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(max_length=1000)]
+
+
+@get("/keys", opt=needs("keys.read"))
+async def list_keys(
+    request: Asked, team: str | None = None, cursor: Cursor = None, limit: Limit = 100
+) -> Items[KeyView]:
+    """Newest first, revoked and expired ones too. No secret is in it."""
+    plane = plane_of(request)
+    about = team_filter(request, "keys.read", team)
+    page = await plane.tenants.keys(team=about, cursor=cursor, limit=limit)
+    now = plane.clock.now()
+    return Items([key_view(row, now) for row in page.items], page.next)
+
+
+@post("/keys", opt=needs("keys.create"))
+async def create_key(request: Asked, data: KeyBody) -> CreatedKeyView:
+    """The answer is the only place where the key is ever shown."""
+    plane = plane_of(request)
+    life_s = parse_duration_s(data.expires, param="expires")
+    new = NewKey(
+        team=data.team,
+        role=data.role,
+        name=data.name,
+        endpoints=None if data.endpoints is None else frozenset(data.endpoints),
+        expires_at=None if life_s is None else plane.clock.now() + life_s,
+    )
+    grant = Grant(team=new.team, role=new.role, expires_at=new.expires_at)
+    allow(
+        decide_grant(request.user, "keys.create", grant, decide=plane.policy),
+        missing=f"no team {new.team!r}, or this key may not see it",
+    )
+    return created_key_view(await plane.tenants.create_key(new))
+
+
+@post("/keys/{key_id:str}/rotate", opt=needs("keys.rotate"))
+async def rotate_key(request: Asked, key_id: str, data: RotateBody | None = None) -> CreatedKeyView:
+    """Give a new secret under a new id; the old key ends at once, or after `overlap`."""
+    plane = plane_of(request)
+    row = await _visible_key(request, "keys.rotate", key_id)
+    overlap_s = parse_duration_s(data.overlap, param="overlap") if data and data.overlap else 0.0
+    if overlap_s is None:
+        raise InvalidRequest(
+            "overlap: the old key has to end some time; write a duration such as 1h", param="overlap"
+        )
+    _may_hand_out(request, "keys.rotate", row, expires_at=renewed_expiry(row, plane.clock.now()))
+    return created_key_view(await plane.tenants.rotate(row.id, overlap_s=overlap_s))
+
+
+@delete("/keys/{key_id:str}", opt=needs("keys.revoke"), status_code=200)
+async def revoke_key(request: Asked, key_id: str) -> KeyView:
+    """End the key at once; all workers know within a second. A second call changes nothing."""
+    plane = plane_of(request)
+    row = await _visible_key(request, "keys.revoke", key_id)
+    _may_hand_out(request, "keys.revoke", row, expires_at=row.expires_at)
+    return key_view(await plane.tenants.revoke(row.id), plane.clock.now())
+
+
+@get("/teams", opt=needs("teams.read"))
+async def list_teams(request: Asked) -> Items[Team]:
+    """All teams for an admin, his own for anybody else."""
+    teams = await plane_of(request).tenants.teams()
+    return Items([team for team in teams if sees_all_teams(request.user) or team.name == request.user.team])
+
+
+@post("/teams", opt=needs("teams.create"))
+async def create_team(request: Asked, data: TeamBody) -> Team:
+    return await plane_of(request).tenants.create_team(data.name)
+
+
+async def _visible_key(request: Asked, action: Action, key_id: str) -> ApiKeyRow:
+    """Another team's key and one that never was give the same answer."""
+    plane = plane_of(request)
+    missing = f"no key {key_id[:64]!r}, or this key may not see it"
+    try:
+        row = await plane.tenants.key(key_id)
+    except NotFound as exc:
+        raise NotFound(missing) from exc
+    allow(plane.policy(request.user, action, row.team), missing=missing)
+    return row
+
+
+def _may_hand_out(request: Asked, action: Action, row: ApiKeyRow, *, expires_at: float | None) -> None:
+    grant = Grant(team=row.team, role=row.role, expires_at=expires_at)
+    allow(decide_grant(request.user, action, grant, decide=plane_of(request).policy))
+
+
+ROUTES: list[ControllerRouterHandler] = [
+    list_keys,
+    create_key,
+    rotate_key,
+    revoke_key,
+    list_teams,
+    create_team,
+]

@@ -1,0 +1,112 @@
+"""
+Models: list, pull, remove.
+
+A pull answers with its progress, one JSON object a line, and at the end the
+model or an error. Whoever hangs up stops watching; the pull itself goes on,
+for it can be hours of download, and asking again joins it (pulls of the same
+source under the same name are one).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from litestar import delete, get, post
+from litestar.response import Stream
+from litestar.types import ControllerRouterHandler
+from msgspec import Meta, Struct
+
+from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.model import ModelVersion
+from pilothouse.http.access import Asked, needs
+from pilothouse.http.errors import ErrorBody, error_object
+from pilothouse.http.plane import plane_of
+from pilothouse.http.pulls import Pull, Pulls
+from pilothouse.http.views import Items, ModelView, model_view
+
+PROGRESS_S = 0.25
+SILENCE_S = 10.0
+"""Progress that stands still is told again after this, so that nobody takes the stream for dead."""
+
+
+class PullBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    source: Annotated[str, Meta(max_length=2000)]
+    """`pypi:name==version`, `file:path` or `https:` address."""
+    name: Annotated[str, Meta(max_length=63)] | None = None
+    """What it shall be called here; by default as the source calls it."""
+    licence: Annotated[str, Meta(max_length=100)] = ""
+
+
+class ProgressEvent(Struct, frozen=True, kw_only=True, tag_field="event", tag="progress"):
+    stage: str
+    done_bytes: int
+    total_bytes: int
+    """0 is unknown."""
+
+
+class ModelEvent(Struct, frozen=True, kw_only=True, tag_field="event", tag="model"):
+    model: ModelView
+
+
+class FailedEvent(Struct, frozen=True, kw_only=True, tag_field="event", tag="error"):
+    error: ErrorBody
+
+
+Event = ProgressEvent | ModelEvent | FailedEvent
+
+
+@get("/models", opt=needs("models.read"))
+async def list_models(request: Asked) -> Items[ModelView]:
+    """By name, the newest version first."""
+    return Items([model_view(model) for model in await plane_of(request).models.versions()])
+
+
+@post("/models", opt=needs("models.pull"), status_code=200)
+async def pull_model(request: Asked, data: PullBody) -> Stream:
+    """Pull a model: lines of `progress`, then one of `model` or `error` (application/x-ndjson)."""
+    pulls: Pulls = request.app.state["pulls"]
+    pull = pulls.start(data.source, name=data.name, licence=data.licence)
+    return Stream(_watch(pull), media_type="application/x-ndjson")
+
+
+@delete("/models/{name:str}", opt=needs("models.delete"), status_code=200)
+async def remove_model(request: Asked, name: str) -> Items[ModelView]:
+    """Remove all versions of that name; refused, with the reason, while a deployment uses one."""
+    return Items([model_view(model) for model in await plane_of(request).models.remove(name)])
+
+
+async def _watch(pull: Pull) -> AsyncIterator[bytes]:
+    told: Event | None = None
+    waited_s = SILENCE_S
+    while not pull.task.done():
+        now = _progress(pull)
+        if now != told or waited_s >= SILENCE_S:
+            yield _line(now)
+            told, waited_s = now, 0.0
+        await asyncio.wait([pull.task], timeout=PROGRESS_S)
+        waited_s += PROGRESS_S
+    yield _line(_progress(pull))
+    yield _line(_outcome(pull.task))
+
+
+def _progress(pull: Pull) -> ProgressEvent:
+    return ProgressEvent(stage=pull.stage, done_bytes=pull.done_bytes, total_bytes=pull.total_bytes)
+
+
+def _outcome(task: "asyncio.Task[ModelVersion]") -> Event:
+    if task.cancelled():
+        return FailedEvent(error=error_object(Internal("the server stopped before the pull ended")).error)
+    error = task.exception()
+    if error is None:
+        return ModelEvent(model=model_view(task.result()))
+    if not isinstance(error, PilothouseError):
+        error = Internal("a defect of Pilothouse; the log has it as model_pull_failed")
+    return FailedEvent(error=error_object(error).error)
+
+
+def _line(event: Event) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
+
+
+ROUTES: list[ControllerRouterHandler] = [list_models, pull_model, remove_model]

@@ -1,0 +1,52 @@
+"""The server as a whole: its status, its engines, and what is not built yet."""
+
+from litestar import get, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ControllerRouterHandler
+
+from pilothouse.control.status import StatusReport
+from pilothouse.domain.errors import NotSupported
+from pilothouse.http.access import Asked, needs
+from pilothouse.http.plane import EngineView, plane_of
+from pilothouse.http.views import Items
+
+NOT_BUILT = (
+    "feedback",
+    "datasets",
+    "jobs",
+    "evaluations",
+    "drift",
+    "rollouts",
+    "audit",
+    "subjects",
+    "secrets",
+    "guards",
+)
+"""Resources of the contract that later versions bring."""
+
+
+@get("/status", opt=needs("status.read"))
+async def get_status(request: Asked) -> StatusReport:
+    """All that `pilothouse status` prints."""
+    return await plane_of(request).status()
+
+
+@get("/engines", opt=needs("engines.read"))
+async def list_engines(request: Asked) -> Items[EngineView]:
+    return Items(list(plane_of(request).engines()))
+
+
+def _not_built(resource: str) -> HTTPRouteHandler:
+    async def refuse(request: Asked) -> None:  # noqa: ARG001 - a handler's shape
+        raise NotSupported(f"{resource} are not supported in this version; see the documentation's roadmap")
+
+    return route(
+        [f"/{resource}", f"/{resource}/{{rest:path}}"],
+        http_method=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        opt=needs("admin.other"),
+        status_code=200,
+        include_in_schema=False,
+    )(refuse)
+
+
+ROUTES: list[ControllerRouterHandler] = [get_status, list_engines, *map(_not_built, NOT_BUILT)]

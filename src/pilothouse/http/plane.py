@@ -1,0 +1,109 @@
+"""
+What the admin API stands on: one frozen value, put together by `app.controller`.
+
+Routes reach everything through it and build nothing themselves. What another
+package does is named here by its shape alone.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from litestar.connection import ASGIConnection
+from msgspec import Struct
+
+from pilothouse.config import Settings
+from pilothouse.control.keyring import Keyring
+from pilothouse.control.status import StatusReport
+from pilothouse.control.tenants import Tenants
+from pilothouse.control.transact import Transact
+from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.policy import Policy, decide
+from pilothouse.domain.record import Content
+from pilothouse.domain.spec import Spec
+from pilothouse.domain.status import SystemStatus
+from pilothouse.kit.clock import Clock
+from pilothouse.kit.log import Log
+from pilothouse.ports.source import Progress
+from pilothouse.ports.store import SealedRecord, StoredSpec
+
+
+class EngineView(Struct, frozen=True, kw_only=True):
+    """An engine that deployments may name, and what is missing where it cannot run here."""
+
+    name: str
+    installed: bool
+    version: str = ""
+    capabilities: tuple[str, ...] = ()
+    missing: str = ""
+    install_command: str = ""
+
+
+class Specs(Protocol):
+    """The declaration, and the way to change it."""
+
+    async def current(self) -> StoredSpec:
+        """Revision 0 and an empty spec when nothing was declared yet."""
+        ...
+
+    async def declare(
+        self, spec: Spec, *, expected_revision: int | None, author: str, dry_run: bool = False
+    ) -> StoredSpec:
+        """
+        Check and store the next revision, and wake the control loop.
+
+        Args:
+            expected_revision: The revision it was made from; None is whatever is there.
+            dry_run: Only check; returns what is there.
+
+        Raises:
+            InvalidRequest: It cannot be run as declared.
+            Conflict: Somebody declared another since.
+        """
+        ...
+
+
+class Models(Protocol):
+    """The registry of model versions."""
+
+    async def versions(self) -> list[ModelVersion]: ...
+
+    async def pull(self, source: str, *, name: str | None, licence: str, progress: Progress) -> ModelVersion:
+        """Fetch, check and register. `progress` may be called from another thread."""
+        ...
+
+    async def remove(self, name: str) -> list[ModelVersion]:
+        """Remove all versions of that name; Conflict, with the reason, while one is used; NotFound."""
+        ...
+
+
+class Logs(Protocol):
+    async def __call__(self, replica: str, *, lines: int) -> list[str]:
+        """The newest lines, oldest first; NotFound."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    settings: Settings
+    clock: Clock
+    log: Log
+    keyring: Keyring
+    tenants: Tenants
+    transact: Transact
+    specs: Specs
+    models: Models
+    system: Callable[[], SystemStatus]
+    """What the control loop last saw."""
+    status: Callable[[], Awaitable[StatusReport]]
+    metrics: Callable[[], Awaitable[str]]
+    """Prometheus text of workers and controller together."""
+    logs: Logs
+    open_content: Callable[[SealedRecord], Awaitable[Content]]
+    engines: Callable[[], Sequence[EngineView]] = field(default=tuple)
+    policy: Policy = decide
+
+
+def plane_of(connection: ASGIConnection) -> Plane:  # type: ignore[type-arg]
+    """The plane of the app that a request came to."""
+    return cast("Plane", connection.app.state["plane"])

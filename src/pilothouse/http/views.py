@@ -1,0 +1,257 @@
+"""
+The objects of the admin API, as the contract names their fields.
+
+Fields may be added and never removed. Times are Unix seconds.
+"""
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from pilothouse.control.keyring import CreatedKey
+from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.record import CacheResult, Content, InferenceRecord
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec
+from pilothouse.domain.status import DeploymentStatus, EndpointStatus, Load, Replica, ReplicaState
+from pilothouse.domain.tenancy import ApiKeyRow
+
+T = TypeVar("T")
+
+
+class Items(Struct, Generic[T], frozen=True):
+    """Part of a list; `next` is the cursor for the rest, null at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class KeyView(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    team: str
+    role: str
+    endpoints: list[str] | None
+    """Endpoints it may call; null is all of them."""
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    state: Literal["active", "expired", "revoked"]
+
+
+class CreatedKeyView(Struct, frozen=True, kw_only=True):
+    """The only time that `key` is shown."""
+
+    id: str
+    key: str
+    name: str
+    team: str
+    role: str
+    endpoints: list[str] | None
+    created_at: float
+    expires_at: float | None
+
+
+class Tokens(Struct, frozen=True):
+    input: int
+    output: int
+    cached: int
+
+
+class ContentView(Struct, frozen=True):
+    """The request as it came (JSON, or text where it was none) and the answers' text."""
+
+    request: Any
+    answers: list[str]
+
+
+class RecordView(Struct, frozen=True, kw_only=True):
+    id: str
+    time: float
+    team: str
+    key_id: str
+    subject_hash: str
+    endpoint: str
+    deployment: str
+    replica: str
+    kind: str
+    code: str
+    tokens: Tokens
+    ttft_ms: float | None
+    duration_ms: float
+    overhead_us: int
+    cost_micro_usd: int
+    cache: CacheResult
+    finish_reason: str
+    streamed: bool
+    content: ContentView | None = None
+    """Only when asked for, allowed and kept."""
+
+
+class ModelView(Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    digest: str
+    format: str
+    bytes: int
+    quantization: str
+    context_tokens: int
+    architecture: str
+    parameters: int
+    licence: str
+    source: str
+    created_at: float
+    lineage: list[str] = []
+    stages: list[str] = []
+    signature: str | None = None
+
+
+class ReplicaView(Struct, frozen=True, kw_only=True):
+    name: str
+    deployment: str
+    model_version: str
+    state: ReplicaState
+    reason: str
+    pid: int
+    address: str
+    started_at: float
+    engine: str
+    slots: int
+    context_tokens: int
+    load: Load | None
+    """Null before it said anything."""
+
+
+class DeploymentView(Struct, frozen=True, kw_only=True):
+    name: str
+    spec: DeploymentSpec
+    status: DeploymentStatus | None
+
+
+class EndpointState(Struct, frozen=True, kw_only=True):
+    phase: str
+    reason: str
+    message: str
+    observed_revision: int
+
+
+class EndpointView(Struct, frozen=True, kw_only=True):
+    name: str
+    revision: int
+    routes: list[RouteSpec]
+    status: EndpointState
+    spec: EndpointSpec
+    rollout: None = None
+
+
+def key_view(row: ApiKeyRow, now: float) -> KeyView:
+    ended: Literal["expired", "revoked"] = "revoked" if row.revoked_at is not None else "expired"
+    return KeyView(
+        id=row.id,
+        name=row.name,
+        team=row.team,
+        role=row.role,
+        endpoints=_sorted(row.endpoints),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        state="active" if row.is_active(now) else ended,
+    )
+
+
+def created_key_view(made: CreatedKey) -> CreatedKeyView:
+    row = made.row
+    return CreatedKeyView(
+        id=row.id,
+        key=made.key.reveal(),
+        name=row.name,
+        team=row.team,
+        role=row.role,
+        endpoints=_sorted(row.endpoints),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+def record_view(record: InferenceRecord, content: Content | None = None) -> RecordView:
+    return RecordView(
+        id=record.id,
+        time=record.time,
+        team=record.team,
+        key_id=record.key_id,
+        subject_hash=record.subject_hash,
+        endpoint=record.endpoint,
+        deployment=record.deployment,
+        replica=record.replica,
+        kind=record.kind,
+        code=record.code,
+        tokens=Tokens(record.input_tokens, record.output_tokens, record.cached_tokens),
+        ttft_ms=record.ttft_ms,
+        duration_ms=record.duration_ms,
+        overhead_us=record.overhead_us,
+        cost_micro_usd=record.cost_micro_usd,
+        cache=record.cache,
+        finish_reason=record.finish_reason,
+        streamed=record.streamed,
+        content=ContentView(_json_or_text(content.request), content.answers) if content else None,
+    )
+
+
+def model_view(model: ModelVersion) -> ModelView:
+    return ModelView(
+        name=model.name,
+        version=model.version,
+        digest=model.digest,
+        format=model.format,
+        bytes=model.bytes,
+        quantization=model.quantization,
+        context_tokens=model.context_tokens,
+        architecture=model.header.architecture,
+        parameters=model.header.parameters,
+        licence=model.licence,
+        source=model.source,
+        created_at=model.created_at,
+    )
+
+
+def replica_view(replica: Replica) -> ReplicaView:
+    return ReplicaView(
+        name=replica.name,
+        deployment=replica.deployment,
+        model_version=replica.model_version,
+        state=replica.state,
+        reason=replica.reason,
+        pid=replica.pid,
+        address=replica.address,
+        started_at=replica.started_at,
+        engine=replica.engine,
+        slots=replica.slots,
+        context_tokens=replica.context_tokens,
+        load=replica.load,
+    )
+
+
+def endpoint_view(
+    name: str, spec: EndpointSpec, *, revision: int, status: EndpointStatus | None
+) -> EndpointView:
+    """Of a spec that the control loop has not seen yet, the status says so."""
+    state = EndpointState(phase="pending", reason="not_observed", message="", observed_revision=0)
+    if status is not None:
+        state = EndpointState(
+            phase=status.phase,
+            reason=status.reason,
+            message=status.message,
+            observed_revision=status.observed_revision,
+        )
+    return EndpointView(name=name, revision=revision, routes=spec.routes, status=state, spec=spec)
+
+
+def _sorted(endpoints: frozenset[str] | None) -> list[str] | None:
+    return None if endpoints is None else sorted(endpoints)
+
+
+def _json_or_text(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return body.decode(errors="replace")
