@@ -38,6 +38,8 @@ class ServerState(Struct, frozen=True, kw_only=True):
     version: str
     started_at: float
     pids: Pids
+    is_stopping: bool = False
+    """It was told to end: a second signal would cut the requests that it still finishes."""
     home: str = ""
     admin_key_file: str = ""
     certificate: str = ""
@@ -67,6 +69,14 @@ def prepare_folders(settings: Settings) -> None:
             ) from exc
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OperationFailed(f"the folder {folder} is not writable. fix: chmod u+rwx {folder}")
+
+
+def remove_if_empty(folder: Path) -> None:
+    """The run folder may lie in the shared temporary folder: leave nothing there."""
+    try:
+        folder.rmdir()
+    except OSError:  # something of an engine or of a killed process is still in it
+        pass
 
 
 class HomeLock:

@@ -30,12 +30,16 @@ from pilothouse.app.home import (
     exposure_warning,
     listen,
     prepare_folders,
+    remove_if_empty,
     url_of,
     write_private,
 )
-from pilothouse.app.processes import Child, Death, trim_log
+from pilothouse.app.processes import Child, Death, tail, trim_log
 from pilothouse.config import Settings
 from pilothouse.kit.log import Level
+
+TAIL_LINES = 20
+"""So much of a child's log is told when its setup is wrong."""
 
 
 class Programs(Struct, frozen=True, kw_only=True):
@@ -181,6 +185,9 @@ class Supervisor:
 
     def _mourn(self, child: Child, death: Death) -> None:
         is_loop = death.deaths >= self._timing.give_up_deaths
+        if is_loop and not child.was_stable and not death.from_outside:
+            self._give_up(child, death)
+            return
         self._tell.event(
             "child_keeps_dying" if is_loop else "child_died",
             "error" if is_loop else "warning",
@@ -190,11 +197,12 @@ class Supervisor:
             deaths=death.deaths,
             retry_in_s=round(death.retry_in_s, 1),
         )
-        if is_loop and not child.was_stable and not death.from_outside:
-            self.failure = (
-                f"the {child.name} ended {death.deaths} times right after its start ({death.status})"
-            )
-            self.failed_log = child.log
+
+    def _give_up(self, child: Child, death: Death) -> None:
+        self.failure = f"the {child.name} ended {death.deaths} times right after its start ({death.status})"
+        self.failed_log = child.log
+        last = tail(child.log, TAIL_LINES)
+        self._tell.event("gave_up", "error", reason=self.failure, log=str(child.log), tail=last)
 
     def _beat(self, now: float) -> None:
         if now < self._next_beat:
@@ -210,11 +218,13 @@ class Supervisor:
     def _stop(self) -> None:
         """Workers first, so that the last requests still find their engines; then the controller."""
         self._tell.event("stopping", failure=self.failure)
+        self._write_state(is_stopping=True)
         self._listener.close()
         self._end(self._workers, self.settings.drain_timeout_s + self._timing.after_drain_s, hurry_s=0.0)
         self._end([self._controller], self._timing.controller_grace_s, hurry_s=self._timing.hurry_s)
         self.settings.state_file.unlink(missing_ok=True)
         self._settings_file.unlink(missing_ok=True)
+        remove_if_empty(self.settings.run_path)
         self._tell.event("stopped")
         self._lock.release()
 
@@ -275,7 +285,7 @@ class Supervisor:
         if ready:
             self._wakeup.recv(4096)
 
-    def _write_state(self) -> None:
+    def _write_state(self, *, is_stopping: bool = False) -> None:
         state = ServerState(
             url=self.url,
             version=__version__,
@@ -285,6 +295,7 @@ class Supervisor:
                 controller=self._controller.pid,
                 workers=tuple(worker.pid for worker in self._workers if worker.pid),
             ),
+            is_stopping=is_stopping,
             home=self.settings.home,
             admin_key_file=str(self.settings.admin_key_file),
             certificate=self.settings.tls_certificate,

@@ -1,0 +1,308 @@
+"""
+The client of the admin API: find the server, ask, and turn its errors into ours.
+
+What the answers mean is for the commands. The standard library's HTTP client
+does, for nothing here is on the request path. The one idea: the local admin key
+goes to the local server and to nobody else.
+"""
+
+import http.client
+import json
+import ssl
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import TypeVar
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+import msgspec
+
+from pilothouse import __version__
+from pilothouse.app.home import ServerState, running_server
+from pilothouse.config import Settings, client_api_key, client_url, make_settings
+from pilothouse.domain import errors
+from pilothouse.domain.errors import (
+    InvalidApiKey,
+    InvalidRequest,
+    NotFound,
+    OperationFailed,
+    PermissionDenied,
+    PilothouseError,
+    ServerUnreachable,
+)
+
+Query = Mapping[str, str | int | float | bool | None]
+T = TypeVar("T")
+TIMEOUT_S = 30.0
+STREAM_TIMEOUT_S = 600.0
+"""Between two pieces of a stream: a pull or a long answer may be silent for a while."""
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_LINE_BYTES = 4 * 1024 * 1024
+
+_BY_CODE = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, PilothouseError)
+}
+_BY_STATUS: dict[int, type[PilothouseError]] = {
+    400: InvalidRequest,
+    401: InvalidApiKey,
+    403: PermissionDenied,
+    404: NotFound,
+    409: errors.Conflict,
+    412: errors.Conflict,
+    422: InvalidRequest,
+}
+
+
+class Server:
+    """A server, by its address and a key. One connection a request."""
+
+    def __init__(self, url: str, api_key: str, *, certificate: str = "") -> None:
+        self.url = url.rstrip("/")
+        self.api_key = api_key
+        self._parts = _parse_url(self.url)
+        self._certificate = certificate
+
+    def get(self, path: str, query: Query | None = None) -> object:
+        return self.call("GET", path, query=query)
+
+    def fetch(self, path: str, shape: type[T], query: Query | None = None) -> T:
+        """Like `get`, as a value of that shape; fields that we do not know are passed over."""
+        try:
+            return msgspec.convert(self.get(path, query), shape, strict=False)
+        except msgspec.ValidationError as exc:
+            raise OperationFailed(
+                f"{self.url} answers in a shape that this version does not know ({exc}). "
+                "fix: use the command line of the server's version"
+            ) from exc
+
+    def probe(self, path: str, *, timeout_s: float) -> tuple[int, object]:
+        """Status and body of a GET, whatever the status is; (0, None) when nobody answers."""
+        try:
+            with self.open("GET", path, timeout_s=timeout_s, accepts_errors=True) as response:
+                return response.status, json.loads(response.read(1024 * 1024))
+        except (ServerUnreachable, OSError, HTTPException, ValueError):
+            return 0, None
+
+    def post(self, path: str, body: object = None) -> object:
+        return self.call("POST", path, body=body)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> object:
+        """
+        Ask, and return the decoded answer; None when it is empty.
+
+        Raises:
+            ServerUnreachable: Nobody answers there.
+            PilothouseError: The server's own error, by its code.
+        """
+        with self.open(method, path, query=query, body=body, timeout_s=timeout_s) as response:
+            try:
+                data = response.read(MAX_ANSWER_BYTES + 1)
+            except (OSError, HTTPException) as exc:
+                raise _unreachable(self.url, exc) from exc
+        if len(data) > MAX_ANSWER_BYTES:
+            raise OperationFailed(f"the answer is over {MAX_ANSWER_BYTES} bytes. fix: ask for less")
+        return _decode(data) if data.strip() else None
+
+    def lines(self, method: str, path: str, *, body: object = None) -> Iterator[bytes]:
+        """
+        The lines of a streamed answer, as they come, without their ends.
+
+        Closing the iterator closes the connection. Errors are those of `call`.
+        """
+        with self.open(method, path, body=body) as response:
+            try:
+                while line := response.readline(MAX_LINE_BYTES + 1):
+                    if len(line) > MAX_LINE_BYTES:
+                        raise OperationFailed(f"the answer has a line over {MAX_LINE_BYTES} bytes")
+                    yield line.rstrip(b"\r\n")
+            except (OSError, HTTPException) as exc:
+                raise _unreachable(self.url, exc) from exc
+
+    def pages(self, path: str, query: Query | None = None, *, limit: int) -> Iterator[dict[str, object]]:
+        """The items of a list, over its pages, at most `limit`."""
+        asked: dict[str, str | int | float | bool | None] = dict(query or {})
+        left = limit
+        while left > 0:
+            page = as_object(self.get(path, {**asked, "limit": min(left, 1000)}))
+            for item in as_items(page)[:left]:
+                left -= 1
+                yield item
+            asked["cursor"] = cursor = str(page.get("next") or "")
+            if not cursor:
+                return
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        timeout_s: float = STREAM_TIMEOUT_S,
+        accepts_errors: bool = False,
+    ) -> Iterator[HTTPResponse]:
+        """The answer's head, its body still to be read; leaving the block closes the connection."""
+        headers = {"user-agent": f"pilothouse/{__version__}", "accept": "application/json"}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key}"
+        data = None
+        if body is not None:
+            data = msgspec.json.encode(body)
+            headers["content-type"] = "application/json"
+        target = self._parts.path + path + _query_string(query)
+        connection = self._connection(timeout_s)
+        try:
+            try:
+                connection.request(method, target, body=data, headers=headers)
+                response = connection.getresponse()
+            except (OSError, HTTPException) as exc:
+                raise _unreachable(self.url, exc) from exc
+            if response.status >= 400 and not accepts_errors:
+                raise _server_error(response)
+            yield response
+        finally:
+            connection.close()
+
+    def _connection(self, timeout_s: float) -> HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "http":
+            return HTTPConnection(host, port, timeout=timeout_s)
+        context = ssl.create_default_context(cafile=self._certificate or None)
+        if self._certificate:
+            # The local server's own certificate is the anchor: whoever holds its key is that server,
+            # whatever name stands in it.
+            context.check_hostname = False
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return HTTPSConnection(host, port, timeout=timeout_s, context=context)
+
+
+def find_server(
+    *, home: str | None = None, keys: str | None = None, url: str | None = None, api_key: str | None = None
+) -> Server:
+    """
+    The server that the options, the environment or the local home name.
+
+    Raises:
+        ServerUnreachable: None is named, and none runs in the home.
+        InvalidApiKey: There is no key for it.
+    """
+    settings = make_settings(home=home, keys=keys)
+    state = running_server(settings.home_path)
+    wanted = url or client_url()
+    key = api_key or client_api_key()
+    if wanted:
+        is_local = state is not None and state.url == wanted.rstrip("/")
+        if not key and not is_local:
+            raise InvalidApiKey(f"no key for {wanted}. fix: set PILOTHOUSE_API_KEY, or give --api-key")
+        return Server(wanted, key or read_admin_key(settings), certificate=_certificate(state, is_local))
+    if state is None:
+        raise ServerUnreachable(
+            f"no server runs in {settings.home}. fix: pilothouse up, or name one by --url"
+        )
+    return Server(state.url, key or read_admin_key(settings), certificate=state.certificate)
+
+
+def _certificate(state: ServerState | None, is_local: bool) -> str:  # noqa: FBT001 - a fact, not an option
+    return state.certificate if state and is_local else ""
+
+
+def read_admin_key(settings: Settings) -> str:
+    """
+    Raises:
+        InvalidApiKey: The file is not there or not readable.
+    """
+    try:
+        return settings.admin_key_file.read_text().strip()
+    except OSError as exc:
+        raise InvalidApiKey(
+            f"cannot read the admin key {settings.admin_key_file}: {exc.strerror}. "
+            "fix: set PILOTHOUSE_API_KEY, or name the keys folder by --keys"
+        ) from exc
+
+
+def warn_about_clear_text(server: Server) -> None:
+    """Say so when a key would cross a network unprotected."""
+    parts = urlsplit(server.url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        print(f"warning: the key goes to {parts.hostname} in clear text. fix: https", file=sys.stderr)
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def as_object(value: object) -> dict[str, object]:
+    """
+    Raises:
+        OperationFailed: The answer is not a JSON object: that is no Pilothouse server.
+    """
+    if not isinstance(value, dict):
+        raise OperationFailed("the answer is not what Pilothouse sends. fix: check --url")
+    return value
+
+
+def as_items(page: Mapping[str, object]) -> list[dict[str, object]]:
+    items = page.get("items")
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _parse_url(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        known = False
+    if not known:
+        raise InvalidRequest(f"{url!r} is not an address. fix: such as http://127.0.0.1:8420", param="url")
+    return parts
+
+
+def _query_string(query: Query | None) -> str:
+    given = {name: value for name, value in (query or {}).items() if value is not None and value != ""}
+    return "?" + urlencode(given) if given else ""
+
+
+def _decode(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except ValueError as exc:
+        raise OperationFailed(
+            "the answer is not JSON: no Pilothouse server answers. fix: check --url"
+        ) from exc
+
+
+def _server_error(response: HTTPResponse) -> PilothouseError:
+    try:
+        body = json.loads(response.read(1024 * 1024))
+    except (ValueError, OSError, HTTPException):
+        body = None
+    return error_of(body, response.status)
+
+
+def error_of(body: object, status: int) -> PilothouseError:
+    """The error that an OpenAI-shaped body tells of; by the status alone where there is none."""
+    found = body.get("error") if isinstance(body, dict) else None
+    found = found if isinstance(found, dict) else {}
+    message = str(found.get("message") or f"the server answered with status {status}")
+    kind = _BY_CODE.get(str(found.get("code"))) or _BY_STATUS.get(status) or OperationFailed
+    return kind(message)
+
+
+def _unreachable(url: str, cause: BaseException) -> ServerUnreachable:
+    if isinstance(cause, TimeoutError):
+        return ServerUnreachable(f"{url} does not answer in time. fix: pilothouse status, pilothouse doctor")
+    if isinstance(cause, http.client.RemoteDisconnected | ConnectionResetError):
+        return ServerUnreachable(f"{url} closed the connection. fix: try again; see pilothouse logs")
+    return ServerUnreachable(f"nobody answers at {url} ({cause}). fix: pilothouse up, or another --url")

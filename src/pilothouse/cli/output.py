@@ -1,0 +1,114 @@
+"""
+What commands print: tables and sentences for people, JSON for machines.
+
+What a value means is not decided here. The one idea: a command hands in the
+value once, and both forms come from it. Text from elsewhere never steers the
+terminal.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Cell = object
+PHASE_STYLES = {"ready": "green", "ok": "green", "failed": "red", "fail": "red", "revoked": "red"}
+WAITING_STYLES = {"starting": "yellow", "pulling": "yellow", "pending": "yellow", "degraded": "yellow"}
+_STYLES = PHASE_STYLES | WAITING_STYLES | {"warn": "yellow", "draining": "yellow"}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Output:
+    """Where a command's result goes. `is_json` is the user's `--json`."""
+
+    def __init__(self, *, is_json: bool) -> None:
+        self.is_json = is_json
+        # Piped, a table is as wide as its cells: a cut name is of no use to `grep`.
+        self.console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+    def json(self, value: object) -> None:
+        """One JSON object on one line."""
+        click.echo(msgspec.json.encode(value).decode())
+
+    def line(self, text: str, *, style: str = "") -> None:
+        """A sentence for people; nothing with `--json`."""
+        if not self.is_json:
+            self.console.print(Text(clean(text), style=style), soft_wrap=True)
+
+    def table(self, value: object, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+        """The value as JSON, or its rows as a table."""
+        if self.is_json:
+            self.json(value)
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in columns:
+            table.add_column(name.upper(), overflow="fold")
+        for row in rows:
+            table.add_row(*[_cell(cell) for cell in row])
+        self.console.print(table)
+
+    def facts(self, value: object, facts: dict[str, Cell]) -> None:
+        """The value as JSON, or its facts one a line."""
+        if self.is_json:
+            self.json(value)
+            return
+        width = max(map(len, facts), default=0)
+        for name, fact in facts.items():
+            self.console.print(Text.assemble((f"{name:{width}}  ", "bold"), _cell(fact)), soft_wrap=True)
+
+
+def clean(text: str) -> str:
+    """Without control characters: an answer or a name must not move the cursor or retitle the window."""
+    return _CONTROL.sub("", text)
+
+
+def _cell(value: Cell) -> Text:
+    if value is None or value in ("", [], {}):
+        return Text("-", style="dim")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, list | tuple | set | frozenset):
+        return Text(clean(", ".join(map(str, value))))
+    text = clean(str(value))
+    return Text(text, style=_STYLES.get(text, ""))
+
+
+def size(value: float | None) -> str:
+    """`98.4 MB`: powers of 1000, as disks are sold."""
+    if value is None:
+        return "-"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def ago(then: float | None, *, now: float | None = None) -> str:
+    """`3m`: how long ago, in the largest unit."""
+    if not then:
+        return "-"
+    return span((time.time() if now is None else now) - then)
+
+
+def span(seconds: float) -> str:
+    """`42s`, `3m`, `5h`, `12d`."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{max(0, seconds):.0f}s"
+
+
+def moment(then: float | None) -> str:
+    """`2026-11-22 21:09:05Z`"""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(then)) if then else "-"
+
+
+def dollars(micro_usd: int) -> str:
+    return f"${micro_usd / 1e6:.4f}" if micro_usd % 10_000 else f"${micro_usd / 1e6:.2f}"

@@ -1,0 +1,276 @@
+"""
+What the terminal shows between `up` and ready: what is waited for, and at the end how to ask.
+
+It only looks (`/readyz`, and the status once there is a key), and starts
+nothing. The same eyes serve `up` in the foreground and `up --detach`.
+"""
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from pilothouse import __version__
+from pilothouse.cli.client import Server
+from pilothouse.cli.output import Output, clean, size
+from pilothouse.config import Settings
+from pilothouse.control.status import StatusReport
+from pilothouse.domain.status import DeploymentStatus
+from pilothouse.kit.log import Level
+
+POLL_S = 0.05
+SLOW_POLL_S = 0.25
+NAMES_PATIENCE_S = 2.0
+"""So long is the status asked for the endpoints' names once the server is ready."""
+DEMONSTRATION_MODEL = "smollm2"
+QUESTION = "What is a pilot house?"
+
+_SERVING = ("ready", "degraded")
+_SENTENCES: Mapping[str, str] = {
+    "child_died": "{child} ended ({status}); it is started again",
+    "child_keeps_dying": "{child} keeps ending ({status}, {deaths} times); next try in {retry_in_s} s. "
+    "fix: pilothouse logs {child}",
+    "state_not_written": "server.json cannot be written: {message}",
+    "stopping_at_once": "stopping at once: requests in flight are cut",
+    "exposed": "{message}",
+    "waiting": "{message}",
+}
+
+
+class Terminal:
+    """Tells a person, or with `--json` a program, what happens. Safe from two threads."""
+
+    def __init__(self, out: Output) -> None:
+        self.out = out
+
+    def event(self, name: str, level: Level = "info", /, **fields: object) -> None:
+        if self.out.is_json:
+            self.out.json({"event": name, "level": level, **fields})
+        elif name in _SENTENCES:
+            prefix = "warning: " if level in ("warning", "error") else ""
+            self.out.line(prefix + _SENTENCES[name].format(**fields), style="yellow")
+        elif name == "gave_up":
+            lines = fields.get("tail")
+            for line in lines if isinstance(lines, list) else []:
+                self.out.line(f"  {line}", style="dim")
+        elif name == "stopping" and not fields.get("failure"):
+            self.out.line("stopping: requests in flight are finished first (again: at once)")
+        elif name == "stopped":
+            self.out.line("stopped")
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """One look at a server that starts."""
+
+    is_ready: bool = False
+    reasons: tuple[str, ...] = ()
+    deployments: tuple[DeploymentStatus, ...] = ()
+    endpoints: tuple[str, ...] = ()
+
+    @property
+    def failure(self) -> str:
+        """What stands in the way by itself, where nothing that still moves is waited for."""
+        failed = [one for one in self.deployments if one.phase == "failed"]
+        if not failed or len(failed) < len(self.deployments):
+            return ""
+        return "; ".join(f"{one.name}: {one.message or one.reason}" for one in failed)
+
+
+class Watch:
+    """Looks at a starting server. Never raises: not reachable yet is one of the states."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._server = Server(url, "", certificate=settings.tls_certificate)
+        self._key_file = settings.admin_key_file
+
+    def look(self) -> Seen:
+        status, body = self._server.probe("/readyz", timeout_s=2.0)
+        reasons = body.get("reasons", []) if isinstance(body, dict) else []
+        is_ready = status == 200
+        report = self._report()
+        return Seen(
+            is_ready=is_ready,
+            reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+            deployments=report.deployments if report else (),
+            endpoints=tuple(e.name for e in report.endpoints if e.phase in _SERVING) if report else (),
+        )
+
+    def _report(self) -> StatusReport | None:
+        if not self._server.api_key:
+            self._server.api_key = _read_key(self._key_file)
+            if not self._server.api_key:
+                return None
+        status, body = self._server.probe("/admin/v1/status", timeout_s=2.0)
+        if status == 401:  # the file is of another life of this home: it is being written anew
+            self._server.api_key = ""
+        try:
+            return msgspec.convert(body, StatusReport, strict=False) if status == 200 else None
+        except msgspec.ValidationError:
+            return None
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def wait_until_ready(
+    watch: Watch, terminal: Terminal, *, pause: Callable[[float], bool], fail_after_s: float | None = None
+) -> Seen | None:
+    """
+    Show what is waited for until the server is ready.
+
+    Args:
+        pause: Waits that many seconds; True ends the waiting (the server is gone).
+        fail_after_s: Give up when everything has failed for so long; None waits on, for it is tried again.
+
+    Returns:
+        What was seen last; None when `pause` ended it.
+    """
+    began = time.monotonic()
+    failing_since: float | None = None
+    ready_since: float | None = None
+    with _display(terminal) as show:
+        while True:
+            seen = watch.look()
+            now = time.monotonic()
+            if seen.is_ready:
+                ready_since = ready_since or now
+                if seen.endpoints or now - ready_since > NAMES_PATIENCE_S:
+                    return seen
+            show(seen)
+            failing_since = (failing_since or now) if seen.failure else None
+            if fail_after_s is not None and failing_since and now - failing_since >= fail_after_s:
+                return seen
+            if pause(POLL_S if now - began < 10 else SLOW_POLL_S):
+                return None
+
+
+@contextmanager
+def _display(terminal: Terminal) -> Iterator[Callable[[Seen], None]]:
+    if terminal.out.is_json or not terminal.out.console.is_terminal:
+        yield _Lines(terminal).show
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=terminal.out.console, transient=True) as progress:
+        yield _Bars(progress, terminal).show
+
+
+class _Bars:
+    """A bar for each deployment that is not ready."""
+
+    def __init__(self, progress: Progress, terminal: Terminal) -> None:
+        self._progress = progress
+        self._terminal = terminal
+        self._tasks: dict[str, TaskID] = {}
+        self._told: set[str] = set()
+
+    def show(self, seen: Seen) -> None:
+        for one in seen.deployments:
+            task = self._tasks.get(one.name)
+            if task is None:
+                task = self._tasks[one.name] = self._progress.add_task(one.name, total=None)
+            done = one.progress
+            self._progress.update(
+                task,
+                description=clean(f"{one.name}: {done.stage if done else one.phase}"),
+                completed=done.done_bytes if done else 0,
+                total=(done.total_bytes or None) if done else None,
+                visible=one.phase != "ready",
+            )
+            if one.phase == "failed" and one.message not in self._told:
+                self._told.add(one.message)
+                self._terminal.event("waiting", "warning", message=f"{one.name}: {one.message}; trying again")
+
+
+class _Lines:
+    """The same for a log or a program: one line a change, and each tenth of a download."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._told: dict[str, str] = {}
+
+    def show(self, seen: Seen) -> None:
+        for one in seen.deployments:
+            done = one.progress
+            share = f"{done.done_bytes * 10 // done.total_bytes}0%" if done and done.total_bytes else ""
+            mark = f"{one.phase} {done.stage if done else one.message} {share}".strip()
+            if self._told.get(one.name) == mark or one.phase == "ready":
+                continue
+            self._told[one.name] = mark
+            if self._terminal.out.is_json:
+                self._terminal.event("progress", **msgspec.structs.asdict(one))
+            else:
+                total = f" of {size(done.total_bytes)}" if done and done.total_bytes else ""
+                self._terminal.out.line(f"{one.name}: {mark}{total}")
+
+
+def tell_ready(
+    terminal: Terminal, *, url: str, settings: Settings, seen: Seen, took_s: float, pid: int
+) -> None:
+    """The last of the start: where it is, and a line that works when pasted."""
+    if terminal.out.is_json:
+        terminal.event(
+            "ready",
+            url=url,
+            admin_key_file=str(settings.admin_key_file),
+            home=settings.home,
+            pid=pid,
+            version=__version__,
+            endpoints=seen.endpoints,
+            took_s=round(took_s, 2),
+        )
+        return
+    key_file = shlex.quote(str(settings.admin_key_file))
+    endpoint = seen.endpoints[0] if seen.endpoints else DEMONSTRATION_MODEL
+    out = terminal.out
+    out.line(f"Pilothouse {__version__} is ready, after {took_s:.1f} s", style="bold green")
+    out.line(f"  server    {url}    (OpenAI base URL: {url}/v1)")
+    out.line(f"  endpoint  {', '.join(seen.endpoints) or endpoint}")
+    out.line(f"  key file  {settings.admin_key_file}")
+    out.line(f"  stop      pilothouse down --home {shlex.quote(settings.home)}")
+    if DEMONSTRATION_MODEL in seen.endpoints:
+        out.line(
+            f"  {DEMONSTRATION_MODEL} is a small demonstration model and often wrong; "
+            "better ones for this machine: pilothouse model suggest"
+        )
+    out.line("\nAsk it:")
+    out.line(curl_line(url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
+
+
+def curl_line(url: str, quoted_key_file: str, endpoint: str, *, certificate: str = "") -> str:
+    body = json.dumps({"model": endpoint, "messages": [{"role": "user", "content": QUESTION}]})
+    trust = f"--cacert {shlex.quote(certificate)} " if certificate else ""
+    return (
+        f'curl {trust}{url}/v1/chat/completions -H "Authorization: Bearer $(cat {quoted_key_file})" '
+        f"-H 'content-type: application/json' -d '{body}'"
+    )
+
+
+def describe_failure(seen: Seen) -> str:
+    """Why a start did not come to its end, from the last look."""
+    return seen.failure or "; ".join(seen.reasons) or "the server did not become ready"

@@ -1,0 +1,231 @@
+"""
+`pilothouse up`: start the server of a home, in the foreground or detached, and say when it is ready.
+
+The supervisor does the work (`app.supervisor`); here are the options, the two
+ways to run it, and the end.
+"""
+
+import json
+import os
+import shlex
+import sys
+import threading
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+
+from pilothouse.app.processes import detach, tail
+from pilothouse.app.supervisor import Programs, Supervisor, Teller
+from pilothouse.cli.options import home_options, json_option
+from pilothouse.cli.output import Output
+from pilothouse.cli.start import Terminal, Watch, describe_failure, tell_ready, wait_until_ready
+from pilothouse.config import Settings, make_settings, read_spec
+from pilothouse.domain.errors import InvalidRequest, OperationFailed
+from pilothouse.kit.log import Level, Log
+
+DETACHED_FAILURE_S = 10.0
+"""So long may everything stand at failed (it is tried again) before `--detach` reports it."""
+
+
+class UpOptions(Struct, frozen=True, kw_only=True):
+    home: str | None
+    keys: str | None
+    host: str | None
+    port: int | None
+    workers: int | None
+    config: str | None
+    store: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+    detach: bool
+    is_json: bool
+
+
+@click.command()
+@home_options
+@click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port (default: 8420); 0 picks a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Gateway processes (default: 1).")
+@click.option("--config", metavar="FILE", help="Spec file, such as pilothouse.yaml.")
+@click.option("--store", metavar="URL", help="Store (default: SQLite in the home).")
+@click.option("--tls-certificate", metavar="FILE", help="PEM file with the certificate chain.")
+@click.option("--tls-key", metavar="FILE", help="PEM file with its key.")
+@click.option("--detach", is_flag=True, help="Run in the background; returns when it is ready.")
+@json_option
+def up(**given: object) -> None:
+    """
+    Start the server of a home, and say when it is ready.
+
+    Without --config it runs what it ran before; at first the default model,
+    SmolLM2-135M-Instruct, as endpoint `smollm2`. That is a demonstration model.
+
+    \b
+    Example:
+      pilothouse up
+      pilothouse up --home ./state --port 0 --detach --json
+    """
+    options = msgspec.convert(given, UpOptions)
+    terminal = Terminal(Output(is_json=options.is_json))
+    settings = settings_of(options)
+    if options.detach:
+        run_detached(settings, terminal)
+    else:
+        run_here(settings, terminal)
+
+
+def settings_of(options: UpOptions) -> Settings:
+    """
+    Raises:
+        InvalidRequest: A file that is named is not there, or is not a spec.
+    """
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(options, name)
+        if path and not Path(path).is_file():
+            raise InvalidRequest(f"--{name.replace('_', '-')}: there is no file {path}. fix: name a PEM file")
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        raise InvalidRequest("TLS needs both. fix: --tls-certificate FILE --tls-key FILE")
+    if options.config:
+        check_spec(Path(options.config))
+    return make_settings(
+        home=options.home,
+        keys=options.keys,
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        store=options.store,
+        config=_absolute(options.config),
+        tls_certificate=_absolute(options.tls_certificate),
+        tls_key=_absolute(options.tls_key),
+    )
+
+
+def check_spec(path: Path) -> None:
+    """Here rather than in the controller alone: a typing error must not cost a start."""
+    try:
+        read_spec(path.read_bytes(), name=str(path))
+    except OSError as exc:
+        raise InvalidRequest(f"--config: cannot read {path}: {exc.strerror}. fix: name a spec file") from exc
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None
+
+
+class _Both:
+    """The terminal, and once there is a home its log."""
+
+    def __init__(self, first: Teller) -> None:
+        self.tellers: list[Teller] = [first]
+
+    def event(self, name: str, level: Level = "info", /, **fields: object) -> None:
+        for teller in self.tellers:
+            teller.event(name, level, **fields)
+
+
+def run_here(settings: Settings, terminal: Terminal, *, programs: Programs | None = None) -> None:
+    """
+    Be the supervisor until a signal comes.
+
+    Raises:
+        Conflict, OperationFailed: See `Supervisor.prepare`.
+    """
+    began = time.monotonic()
+    tell = _Both(terminal)
+    supervisor = Supervisor(settings, tell=tell, programs=programs or Programs())
+    if warning := supervisor.prepare():
+        terminal.event("exposed", "warning", message=warning)
+    ended = threading.Event()
+
+    def watch_start() -> None:
+        watch = Watch(supervisor.url, settings)
+        seen = wait_until_ready(watch, terminal, pause=ended.wait)
+        if seen is not None:
+            took_s = time.monotonic() - began
+            tell_ready(
+                terminal, url=supervisor.url, settings=settings, seen=seen, took_s=took_s, pid=os.getpid()
+            )
+
+    # A thread beside the supervisor's loop: drawing must never delay a heartbeat.
+    watcher = threading.Thread(target=watch_start, name="watch-start", daemon=True)
+    with supervisor_log(settings).open("a") as file:
+        tell.tellers.append(Log("supervisor", stream=file))
+        watcher.start()
+        status = supervisor.run()
+        ended.set()
+        watcher.join(timeout=5.0)
+    if status:
+        raise OperationFailed(f"{supervisor.failure}. fix: see {supervisor.failed_log}")
+
+
+def run_detached(settings: Settings, terminal: Terminal, *, programs: Programs | None = None) -> None:
+    """
+    Start a supervisor without a terminal; return when the server is ready.
+
+    Raises:
+        Conflict, OperationFailed: It cannot start, or did not become ready; the message says why.
+    """
+    began = time.monotonic()
+    tell = _Both(Log("supervisor"))
+    supervisor = Supervisor(settings, tell=tell, programs=programs or Programs(), ignore_hangup=True)
+    warning = supervisor.prepare()
+    log = supervisor_log(settings)
+    log_began = log.stat().st_size if log.exists() else 0
+    pid = detach(log)
+    if pid == 0:
+        _be_detached(supervisor)
+    supervisor.let_go()
+    if warning:
+        terminal.event("exposed", "warning", message=warning)
+
+    def pause(seconds: float) -> bool:
+        time.sleep(seconds)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+
+    seen = wait_until_ready(
+        Watch(supervisor.url, settings), terminal, pause=pause, fail_after_s=DETACHED_FAILURE_S
+    )
+    if seen is None:
+        raise OperationFailed(_why_it_ended(log, log_began, terminal))
+    if not seen.is_ready:
+        raise OperationFailed(
+            f"not ready: {describe_failure(seen)}. It goes on trying at {supervisor.url}. "
+            f"fix: see pilothouse logs, or stop it: pilothouse down --home {shlex.quote(settings.home)}"
+        )
+    took_s = time.monotonic() - began
+    tell_ready(terminal, url=supervisor.url, settings=settings, seen=seen, took_s=took_s, pid=pid)
+
+
+def _be_detached(supervisor: Supervisor) -> None:
+    """The child of the fork. It leaves by `_exit`: what the parent has open is not its to flush or close."""
+    status = 1
+    try:
+        status = supervisor.run()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def supervisor_log(settings: Settings) -> Path:
+    return settings.home_path / "logs" / "supervisor.log"
+
+
+def _why_it_ended(log: Path, began: int, terminal: Terminal) -> str:
+    """The reason that the supervisor left in its log, after its last lines."""
+    with log.open("rb") as file:
+        file.seek(began)
+        lines = file.read(64 * 1024).decode(errors="replace").splitlines()
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") == "gave_up":
+            terminal.event("gave_up", "error", tail=event.get("tail"), log=event.get("log"))
+            return f"{event.get('reason')}. fix: see {event.get('log')}"
+    for line in lines[-20:] or tail(log, 20):
+        terminal.out.line(f"  {line}", style="dim")
+    return f"the server ended while it started. fix: see {log}"
