@@ -1,0 +1,99 @@
+"""The C instruments from Python: a mock upstream for a `with` block, and one run of load."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from build import build
+from rig.machine import LOAD_CORE, free_port, pinned
+
+CHAT = {
+    "model": "mock",
+    "messages": [
+        {"role": "system", "content": "You are a keeper of a lighthouse. You answer in two sentences."},
+        {"role": "user", "content": "What did the night bring, and what did you write in the book about it?"},
+    ],
+    "temperature": 0.7,
+    "max_tokens": 256,
+}
+"""The request of every gateway bench: 266 bytes."""
+
+
+class LoadResult(msgspec.Struct):
+    """What `load` prints; times in microseconds. `count` is of the window, `answered` of the whole run."""
+
+    count: int
+    answered: int
+    failed: int
+    rate: float
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    first_byte_p50_us: float
+    first_byte_p99_us: float
+    events: int
+    event_rate: float
+    fault: str
+
+
+@contextmanager
+def mock(
+    *, delay_us: int = 0, events: int = 100, interval_us: int = 10_000, event_bytes: int = 300
+) -> Iterator[int]:
+    """An upstream that runs for the block; gives its port."""
+    port = free_port()
+    options = {"port": port, "delay-us": delay_us, "events": events, "interval-us": interval_us}
+    argv = [str(build("mock")), "--event-bytes", str(event_bytes)]
+    for name, value in options.items():
+        argv += [f"--{name}", str(value)]
+    with running(pinned(LOAD_CORE, argv)) as process:
+        if process.stdout is None or process.stdout.readline() != b"listening\n":
+            raise RuntimeError("the mock did not start")
+        yield port
+
+
+@contextmanager
+def running(argv: Sequence[str], **options: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that ends with the block, whether it likes to or not."""
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, **options)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def load(
+    port: int,
+    body: Path,
+    *,
+    seconds: float = 3.0,
+    connections: int = 32,
+    rate: float = 0.0,
+    requests: int = 0,
+    headers: Sequence[str] = (),
+) -> LoadResult:
+    """One run; a warm-up of a second is not in the window, but in `answered`."""
+    argv = [str(build("load")), "--port", str(port), "--body", str(body), "--seconds", str(seconds)]
+    argv += ["--connections", str(connections), "--rate", str(rate), "--requests", str(requests)]
+    for header in headers:
+        argv += ["--header", header]
+    done = subprocess.run(pinned(LOAD_CORE, argv), capture_output=True, check=False, timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"load failed: {done.stderr.decode().strip()}")
+    return msgspec.json.decode(done.stdout, type=LoadResult)
+
+
+def body_file(folder: Path, *, stream: bool = False, model: str = "mock") -> Path:
+    path = folder / f"{model}-{'stream' if stream else 'whole'}.json"
+    path.write_bytes(msgspec.json.encode({**CHAT, "model": model, **({"stream": True} if stream else {})}))
+    return path

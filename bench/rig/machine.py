@@ -1,0 +1,81 @@
+"""
+Where things run, and what they used.
+
+What is measured has a core of its own; mock and load share another. A real-time
+class keeps the rest of the machine out, where the system permits it.
+"""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+
+import psutil
+
+MEASURED_CORE = 0
+LOAD_CORE = min(1, (os.cpu_count() or 1) - 1)
+PRIORITY = 10
+
+
+@cache
+def _chrt() -> tuple[str, ...]:
+    """`chrt` when this user may raise a process to a real-time class, else nothing."""
+    tool = shutil.which("chrt")
+    if tool is None:
+        return ()
+    prefix = (tool, "-r", str(PRIORITY))
+    return (
+        prefix if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0 else ()
+    )
+
+
+def pinned(core: int, argv: Iterable[str]) -> list[str]:
+    """The command, bound to a core and raised above the rest of the machine."""
+    tool = shutil.which("taskset")
+    binding = [tool, "-c", str(core)] if tool else []
+    return [*binding, *_chrt(), *argv]
+
+
+def describe() -> str:
+    """One line for the head of a table: figures without it are worth nothing."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - a system file, read once
+            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    chrt = "real-time class" if _chrt() else "no real-time class (noisier)"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} x {model}, {system}, {chrt}, load {os.getloadavg()[0]:.1f}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all below it."""
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def cpu_s(pid: int) -> float:
+    """User and system seconds of a process and all below it, so far."""
+    return sum(_cpu_s(process) for process in family(pid))
+
+
+def rss_bytes(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
