@@ -1,0 +1,189 @@
+"""What clients send: carried, dropped, or refused by name; never passed on unseen."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.wire.openai.inbound import NOT_BUILT, read_chat, read_completion, read_embed
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def status_of(read: Callable[[bytes], object], raw: bytes) -> int:
+    """200, or the status of the typed error; any other exception fails the test."""
+    try:
+        read(raw)
+    except PilothouseError as exc:
+        return exc.status
+    return 200
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": MESSAGES, **fields}).encode()
+
+
+def test_a_plain_request_keeps_its_messages_byte_for_byte() -> None:
+    raw = b'{"model":"m","messages":[ {"role":"user","content":"h\\u00e9"} ],"stop":"x","max_tokens":5}'
+
+    ask = read_chat(raw)
+
+    assert bytes(ask.prompt) == b'[ {"role":"user","content":"h\\u00e9"} ]'
+    assert ask.sampling.stop == ["x"]
+    assert ask.max_tokens == 5
+    assert not ask.stream
+
+
+def test_the_newer_name_of_max_tokens_works() -> None:
+    assert read_chat(body(max_completion_tokens=7)).max_tokens == 7
+
+
+def test_null_means_absent_as_sdks_send_it() -> None:
+    ask = read_chat(body(temperature=None, stream=None, n=None, stop=None))
+
+    assert ask.sampling.temperature is None
+    assert ask.choices == 1
+
+
+def test_harmless_fields_are_dropped() -> None:
+    ask = read_chat(body(metadata={"a": "b"}, store=True, temperature=0.5))
+
+    assert ask.sampling.temperature == 0.5
+
+
+@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+def test_known_fields_that_are_not_built_are_refused_by_name(name: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        read_chat(body(**{name: []}))
+
+    assert caught.value.param == name
+    assert caught.value.status == 501
+
+
+@pytest.mark.parametrize(
+    "name", ["n_discard", "prompt_embeds", "chat_template", "id_slot", "cache_prompt", "lora", "grammar"]
+)
+def test_an_engines_own_fields_never_pass(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_chat(body(**{name: 1}))
+
+    assert caught.value.param == name
+
+
+def test_a_mistyped_field_gets_the_nearest_name() -> None:
+    with pytest.raises(InvalidRequest, match="did you mean temperature"):
+        read_chat(body(temprature=1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 5}, "n"),
+        ({"n": 0}, "n"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"seed": 2**70}, "seed"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0]"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "x", "cache_prompt": True}]}, "messages[0]"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"response_format": {"type": "poem"}}, "response_format"),
+        ({"model": 3}, "model"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_field(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_chat(body(**fields))
+
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b'"text"',
+        b'{"model":"m","messages":[{"role":"user","content":"x"}],"temperature":NaN}',
+        b'{"model":"m","messages":' + b"[" * 100_000,
+        b'{"model":"m","response_format":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+        b'{"model":"m","messages":[{"role":"user","content":"\xff\xfe"}]}',
+        b'{"model":"m"}',
+    ],
+)
+def test_what_is_not_a_request_is_an_invalid_request(raw: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_chat(raw)
+
+
+def test_an_image_is_refused_where_the_model_has_no_eyes() -> None:
+    content = [{"type": "image_url", "image_url": {"url": "data:,"}}]
+
+    with pytest.raises(InvalidRequest, match="reads text only"):
+        read_chat(body(messages=[{"role": "user", "content": content}]))
+
+
+def test_tool_messages_are_refused_as_not_supported() -> None:
+    with pytest.raises(NotSupported):
+        read_chat(body(messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(raw=st.binary(max_size=200))
+def test_any_bytes_give_a_request_or_a_typed_error(raw: bytes) -> None:
+    for read in (read_chat, read_completion, read_embed):
+        assert status_of(read, raw) in (200, 400, 501)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(
+            ["model", "messages", "n", "stop", "seed", "stream", "logprobs", "user", "x", "tools"]
+        ),
+        JSON_VALUES,
+    )
+)
+def test_any_json_object_gives_a_request_or_a_typed_error(fields: dict[str, Any]) -> None:
+    assert status_of(read_chat, json.dumps(fields).encode()) in (200, 400, 501)
+
+
+def test_a_completion_takes_one_prompt() -> None:
+    ask = read_completion(b'{"model":"m","prompt":["once upon"],"logprobs":2}')
+
+    assert bytes(ask.prompt) == b'"once upon"'
+    assert ask.sampling.logprobs == 2
+    with pytest.raises(InvalidRequest, match="holds 2 texts"):
+        read_completion(b'{"model":"m","prompt":["a","b"]}')
+    with pytest.raises(InvalidRequest, match="empty"):
+        read_completion(b'{"model":"m","prompt":""}')
+
+
+def test_embedding_input_is_one_text_or_a_list() -> None:
+    assert read_embed(b'{"model":"m","input":"a"}').inputs == ["a"]
+    assert read_embed(b'{"model":"m","input":["a","b"],"encoding_format":"base64"}').base64
+    with pytest.raises(InvalidRequest):
+        read_embed(b'{"model":"m","input":["a",""]}')
