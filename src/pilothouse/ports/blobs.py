@@ -6,6 +6,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+YOUNG_S = 3600.0
+"""A blob younger than this is never collected: what refers to it may not be written down yet."""
+
 
 class Blob(Struct, frozen=True):
     digest: str
@@ -17,7 +20,16 @@ class Blobs(Protocol):
     """Content-addressed files. Nothing is visible under a digest before all of it was verified."""
 
     def adopt(self, path: Path) -> Blob:
-        """Move a complete file in, by the digest of what it holds."""
+        """
+        Move a complete file in, by the digest of what it holds; `path` is gone afterwards.
+
+        What is there already under that digest is replaced by the file, for it may
+        have been damaged. Interrupted, it leaves nothing visible.
+
+        Raises:
+            ModelFileRefused: Not a regular file.
+            OperationFailed: The disk failed or is full.
+        """
         ...
 
     def path(self, digest: str) -> Path:
@@ -31,7 +43,7 @@ class Blobs(Protocol):
 
     def verify(self, digest: str) -> Path:
         """
-        Read all of it and return its path.
+        Read all of it and return its path. Blocking, about a second a gigabyte.
 
         Raises:
             NotFound: No such blob.
@@ -42,5 +54,5 @@ class Blobs(Protocol):
     def all(self) -> list[Blob]: ...
 
     def collect(self, keep: Iterable[str]) -> list[Blob]:
-        """Delete what is not in `keep` and not younger than an hour; return what was deleted."""
+        """Delete what is neither in `keep` nor younger than `YOUNG_S`; return what was deleted."""
         ...

@@ -109,7 +109,7 @@ def test_what_is_no_model_is_refused(changes: dict[str, Field], words: str) -> N
 def test_a_vocabulary_without_weights_is_refused() -> None:
     data = make_gguf(None, ())
 
-    with pytest.raises(ModelFileRefused, match="no |weights"):
+    with pytest.raises(ModelFileRefused, match="no weights"):
         read_model(parse(data, file_bytes=len(data)))
 
 
@@ -123,8 +123,7 @@ def test_mutated_files_give_a_model_or_a_refusal(data: st.DataObject) -> None:
 
     try:
         header = read_model(parse(bytes(broken), file_bytes=len(broken)))
-    except (GgufError, ModelFileRefused) as exc:
-        assert str(exc)
+    except (GgufError, ModelFileRefused):
         return
     assert header.architecture
     assert header.context_tokens > 0
