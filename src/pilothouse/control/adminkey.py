@@ -6,6 +6,7 @@ into place. Which key belongs into it is decided in `control.tenants`.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pilothouse.domain.errors import OperationFailed
@@ -53,7 +54,8 @@ class AdminKeyFile:
             fresh.replace(self.path)
             _sync_folder(self.path.parent)
         except OSError as exc:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):
+                fresh.unlink()
             raise OperationFailed(
                 f"cannot write the admin key file {self.path}: {exc.strerror}; "
                 "make room or fix the folder's owner, then start again: a new key is made"

@@ -91,7 +91,10 @@ async def _watch(pull: Pull) -> AsyncIterator[bytes]:
 
 
 def _progress(pull: Pull) -> ProgressEvent:
-    return ProgressEvent(stage=pull.stage, done_bytes=pull.done_bytes, total_bytes=pull.total_bytes)
+    progress = pull.progress
+    return ProgressEvent(
+        stage=progress.stage, done_bytes=progress.done_bytes, total_bytes=progress.total_bytes
+    )
 
 
 def _outcome(task: "asyncio.Task[ModelVersion]") -> Event:

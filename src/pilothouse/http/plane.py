@@ -21,10 +21,9 @@ from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.policy import Policy, decide
 from pilothouse.domain.record import Content
 from pilothouse.domain.spec import Spec
-from pilothouse.domain.status import SystemStatus
+from pilothouse.domain.status import Progress, SystemStatus
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.log import Log
-from pilothouse.ports.source import Progress
 from pilothouse.ports.store import SealedRecord, StoredSpec
 
 
@@ -68,7 +67,9 @@ class Models(Protocol):
 
     async def versions(self) -> list[ModelVersion]: ...
 
-    async def pull(self, source: str, *, name: str | None, licence: str, progress: Progress) -> ModelVersion:
+    async def pull(
+        self, source: str, *, name: str | None, licence: str, progress: Callable[[Progress], None]
+    ) -> ModelVersion:
         """Fetch, check and register. `progress` may be called from another thread."""
         ...
 

@@ -8,6 +8,7 @@ import asyncio
 
 from pilothouse.domain.errors import Overloaded
 from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.status import Progress
 from pilothouse.http.plane import Models
 from pilothouse.kit.log import Log
 
@@ -16,16 +17,14 @@ _STOP_S = 5.0
 
 
 class Pull:
-    """One pull and how far it is. Its progress is set from another thread, a field at a time."""
+    """One pull and how far it is; the progress may be set from another thread."""
 
     def __init__(self) -> None:
-        self.stage = "starting"
-        self.done_bytes = 0
-        self.total_bytes = 0
+        self.progress = Progress(stage="starting")
         self.task: asyncio.Task[ModelVersion]
 
-    def progress(self, stage: str, done_bytes: int, total_bytes: int) -> None:
-        self.stage, self.done_bytes, self.total_bytes = stage, done_bytes, total_bytes
+    def tell(self, progress: Progress) -> None:
+        self.progress = progress
 
 
 class Pulls:
@@ -48,7 +47,7 @@ class Pulls:
             raise Overloaded(f"{AT_ONCE} pulls run already; wait for one to end", retry_after_s=10.0)
         pull = Pull()
         pull.task = asyncio.create_task(
-            self._models.pull(source, name=name, licence=licence, progress=pull.progress)
+            self._models.pull(source, name=name, licence=licence, progress=pull.tell)
         )
         self._running[key] = pull
         pull.task.add_done_callback(lambda task: self._end(key, task))
