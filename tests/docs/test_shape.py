@@ -19,6 +19,8 @@ PACKAGE = ROOT / "src" / rules.PACKAGE
 WORKER = PACKAGE / "app" / "worker.py"
 
 BROAD_EXCEPTS = {
+    "control/store_thread.py:StoreThread.start.body": "told to the caller of start, on its own thread",
+    "control/store_thread.py:_Job.run": "the store's thread serves all: an error is its caller's alone",
     "gateway/generate.py:_lane": "the lane's task ends here; its consumer raises what went wrong",
     "gateway/pipeline.py:Pipeline._run": "one request's defect must not end the worker, nor go unrecorded",
     "kit/journal/writer.py:JournalWriter._keep_a_spare": "serving goes on while a disk or key fails",

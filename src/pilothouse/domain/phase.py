@@ -92,7 +92,8 @@ def _with_model(
         return replace(status, phase="ready", reason=word)
     missing = [name for name in wanted if name not in ready]
     why = [_trouble(name, found, observed) for name in missing]
-    message = next((text for text in why if text), "Waiting for a first token.")
+    waiting = [found[name].reason for name in missing if name in found]
+    message = next((text for text in (*why, *waiting) if text), "Waiting for a first token.")
     if ready:
         return replace(status, phase="degraded", reason="replicas_missing", message=message)
     if any(why):

@@ -98,6 +98,8 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     journal_dropped: int = 0
     demand: dict[str, int] = field(default_factory=dict)
     """Requests that arrived, by endpoint, since the worker started."""
+    replicas: dict[str, int] = field(default_factory=dict)
+    """Requests in flight, by replica; those without any may be absent."""
     metrics: bytes = b""
     """`kit.metrics.Registry.dump()`: cumulative, so that a lost report loses nothing."""
 

@@ -40,6 +40,8 @@ class Replica(Struct, frozen=True, kw_only=True):
     slots: int = 0
     context_tokens: int = 0
     model_version: str = ""
+    load: Load | None = None
+    """When it last said so."""
 
 
 class Progress(Struct, frozen=True, kw_only=True):

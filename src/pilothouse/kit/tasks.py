@@ -17,11 +17,19 @@ class Tasks:
 
     Args:
         on_error: Called with the task's name and its error; must not raise.
+        on_end: Called with its name when a task has ended, after it left `names`; must not raise.
         limit: Tasks at once; beyond it `start` refuses, so that no caller piles them up.
     """
 
-    def __init__(self, on_error: Callable[[str, Exception], None], *, limit: int = 256) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[str, Exception], None],
+        *,
+        on_end: Callable[[str], None] | None = None,
+        limit: int = 256,
+    ) -> None:
         self._on_error = on_error
+        self._on_end = on_end
         self._limit = limit
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -35,7 +43,7 @@ class Tasks:
             return False
         task = asyncio.get_running_loop().create_task(self._once(name, work, timeout_s), name=name)
         self._running[name] = task
-        task.add_done_callback(lambda _: self._running.pop(name, None))
+        task.add_done_callback(lambda _: self._ended(name))
         return True
 
     def keep(self, name: str, work: Work, *, pause_s: float = 1.0) -> bool:
@@ -54,6 +62,11 @@ class Tasks:
         if tasks:
             await asyncio.wait(tasks.values(), timeout=timeout_s)
         return frozenset(name for name, task in tasks.items() if not task.done())
+
+    def _ended(self, name: str) -> None:
+        self._running.pop(name, None)
+        if self._on_end is not None:
+            self._on_end(name)
 
     async def _once(self, name: str, work: Work, timeout_s: float | None) -> None:
         try:

@@ -107,3 +107,17 @@ async def test_closing_names_what_would_not_end():
     let_go.set()
     while tasks.names:
         await asyncio.sleep(0)
+
+
+async def test_the_end_of_a_task_is_told_when_its_name_is_free_again():
+    ended: list[tuple[str, bool]] = []
+    tasks = Tasks(Errors().note, on_end=lambda name: ended.append((name, name in tasks.names)))
+
+    async def work() -> None:
+        pass
+
+    tasks.start("pull", work)
+    while not ended:
+        await asyncio.sleep(0)
+
+    assert ended == [("pull", False)]

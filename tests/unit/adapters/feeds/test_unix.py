@@ -145,5 +145,5 @@ def test_the_workers_end_imports_nothing_heavy():
 
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
+        == "set()\n"
     )

@@ -1,0 +1,111 @@
+"""
+Acting: what the plan says, done in the background, each action a bounded task.
+
+Every action is idempotent, so that one which was cut half-way is simply planned
+again. A failure is noted with its reason and the time of the next attempt.
+"""
+
+from collections.abc import Callable, MutableMapping
+
+from pilothouse.control.retries import Retries
+from pilothouse.control.world import World
+from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound
+from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.plan import PullModel, StartReplica, StopReplica, subject
+from pilothouse.domain.spec import DeploymentSpec, ModelSpec
+from pilothouse.domain.status import Progress
+from pilothouse.kit.tasks import Tasks
+
+STOP_GRACE_S = 10.0
+"""From TERM to KILL; draining was before."""
+START_TIMEOUT_S = 300.0
+"""Checking the digest of a large model and starting its process; readiness is waited for elsewhere."""
+STOP_TIMEOUT_S = 60.0
+PULL_TIMEOUT_S = 6 * 3600.0
+HOPELESS_S = 300.0
+"""Pause before the next attempt at what only a correction can help: a wrong name, a bad file."""
+_HOPELESS = (InvalidRequest, ModelFileRefused, NotFound)
+
+Models = MutableMapping[tuple[str, str], ModelVersion]
+"""Models that are here, by name and source."""
+
+
+class Actor:
+    """
+    Args:
+        models: A pull adds to it; a file that is gone is taken out, so that it is pulled again.
+        ended: Called when an action ended, well or not.
+    """
+
+    def __init__(self, world: World, models: Models, *, retries: Retries, ended: Callable[[], None]) -> None:
+        self._world = world
+        self._models = models
+        self._retries = retries
+        self._tasks = Tasks(self._failed, on_end=lambda _: ended())
+        self.progress: dict[str, Progress] = {}
+        """Of pulls in flight, by subject."""
+
+    @property
+    def busy(self) -> frozenset[str]:
+        return self._tasks.names
+
+    def start(self, action: StartReplica, deployment: DeploymentSpec, declared: ModelSpec) -> None:
+        model = self._models[deployment.model, declared.source]
+
+        async def work() -> None:
+            await self._start(action, deployment, model)
+
+        self._tasks.start(subject(action), work, timeout_s=START_TIMEOUT_S)
+
+    def stop(self, action: StopReplica, target: str) -> None:
+        async def work() -> None:
+            self._world.log.event("replica_stopping", name=action.name, reason=action.reason)
+            await self._world.targets[target].stop(action.name, grace_s=STOP_GRACE_S)
+
+        self._tasks.start(subject(action), work, timeout_s=STOP_TIMEOUT_S)
+
+    def pull(self, action: PullModel, declared: ModelSpec) -> None:
+        key = subject(action)
+
+        async def work() -> None:
+            try:
+                model = await self._world.shelf.pull(
+                    action.name, declared, progress=lambda progress: self.progress.update({key: progress})
+                )
+            finally:
+                self.progress.pop(key, None)
+            self._models[action.name, declared.source] = model
+            self._retries.succeeded(key)
+            self._world.log.event("model_pulled", name=action.name, digest=model.digest, bytes=model.bytes)
+
+        self._tasks.start(key, work, timeout_s=PULL_TIMEOUT_S)
+
+    async def aclose(self, *, timeout_s: float) -> None:
+        """Cut what is in flight: the next controller plans it again."""
+        await self._tasks.aclose(timeout_s=timeout_s)
+
+    async def _start(self, action: StartReplica, deployment: DeploymentSpec, model: ModelVersion) -> None:
+        try:
+            artifact = await self._world.shelf.load(model)
+        except NotFound:
+            self._models.pop((model.name, model.source), None)
+            raise
+        driver = self._world.drivers[deployment.engine]
+        launch = driver.launch(action.name, deployment, artifact, self._world.machine())
+        replica = await self._world.targets[deployment.target].start(
+            action.name,
+            launch,
+            deployment=action.deployment,
+            engine=driver.name,
+            model_digest=model.digest,
+            model_version=f"{model.name}:{model.version}",
+        )
+        self._world.log.event(
+            "replica_started", name=replica.name, pid=replica.pid, slots=launch.slots, digest=model.digest
+        )
+
+    def _failed(self, name: str, error: Exception) -> None:
+        at_least_s = HOPELESS_S if isinstance(error, _HOPELESS) and name.startswith("pull:") else 0.0
+        reason = str(error) or type(error).__name__
+        retry = self._retries.failed(name, self._world.clock.monotonic(), reason, at_least_s=at_least_s)
+        self._world.log.failure("action_failed", error, subject=name, failures=retry.failures)

@@ -1,0 +1,188 @@
+"""
+Publishing: from what is declared and what is ready to what the workers serve.
+
+One base for all; each worker's view adds its own slot leases. A change is
+noticed by comparison, so publishing once too often costs nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec.structs import replace
+
+from pilothouse.control.fleet import Fleet
+from pilothouse.control.lease import SlotLeases
+from pilothouse.domain.duration import parse_duration_s
+from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.snapshot import (
+    DeploymentEntry,
+    EndpointEntry,
+    KeyEntry,
+    ReplicaEntry,
+    Route,
+    Snapshot,
+    WorkerHello,
+    WorkerReport,
+)
+from pilothouse.domain.spec import EndpointSpec, Spec
+from pilothouse.domain.status import DeploymentStatus, Phase, Replica, SystemStatus
+from pilothouse.ports.feed import Publisher
+
+RETRY_AFTER_S: Mapping[Phase, float] = {"starting": 2.0, "pulling": 15.0, "pending": 5.0, "failed": 30.0}
+"""What a caller is told to wait: about as long as each phase takes."""
+LONGEST_TIMEOUT_S = 24 * 3600.0
+
+
+class Publishing:
+    """
+    Args:
+        keys: The valid keys by id, from memory.
+        first_revision: Above all revisions of earlier controllers, so that a
+            worker's word for one of those is never taken for one of ours.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        leases: SlotLeases,
+        fleet: Fleet,
+        *,
+        keys: Callable[[], dict[str, KeyEntry]],
+        epoch: str,
+        first_revision: int,
+    ) -> None:
+        self._publisher = publisher
+        self._leases = leases
+        self._fleet = fleet
+        self._keys = keys
+        self._base = Snapshot(epoch=epoch, revision=first_revision)
+        self._was_settled = leases.is_settled
+
+    @property
+    def revision(self) -> int:
+        return self._base.revision
+
+    async def serve(self) -> None:
+        """Serve the workers until cancelled."""
+        await self._publisher.serve(view=self._view, on_report=self._fleet.hear, on_leave=self._leave)
+
+    async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:
+        return await self._publisher.collect(timeout_s=timeout_s)
+
+    def update(
+        self, spec: Spec, status: SystemStatus, *, models: Mapping[str, ModelVersion], declared_at: float
+    ) -> bool:
+        """Take over a new state; True when it differs and all workers were told."""
+        ready = [replica for replica in status.replicas if replica.state == "ready"]
+        self._leases.keep_only(replica.name for replica in status.replicas)
+        return self._change(
+            replace(
+                self._base,
+                keys=self._keys(),
+                endpoints={
+                    name: _endpoint(name, spec, status, models=models, declared_at=declared_at)
+                    for name in spec.endpoints
+                },
+                deployments={name: _deployment(one) for name, one in status.deployments.items()},
+                replicas=_by_deployment(_entry(replica, spec) for replica in ready),
+            )
+        )
+
+    def keys_changed(self) -> None:
+        """Tell all workers the keys that are valid now; returns when that is under way."""
+        self._change(replace(self._base, keys=self._keys()))
+
+    def _change(self, base: Snapshot) -> bool:
+        settled = self._leases.is_settled
+        if base == self._base and settled == self._was_settled:
+            return False
+        self._was_settled = settled
+        self._base = replace(base, revision=self._base.revision + 1)
+        self._publisher.publish()
+        return True
+
+    def _view(self, hello: WorkerHello) -> Snapshot:
+        self._fleet.enter(hello.worker)
+        self._leases.enter(hello)
+        return replace(
+            self._base,
+            replicas={
+                deployment: tuple(self._with_slots(entry, hello.worker) for entry in entries)
+                for deployment, entries in self._base.replicas.items()
+            },
+        )
+
+    def _with_slots(self, entry: ReplicaEntry, worker: str) -> ReplicaEntry:
+        total = len(entry.slots)
+        return replace(entry, slots=self._leases.slots(worker, entry.name, total)) if total else entry
+
+    def _leave(self, worker: str) -> None:
+        self._fleet.leave(worker)
+        self._leases.leave(worker)
+        self._publisher.publish()  # its slots go to those who wait for theirs
+
+
+def _by_deployment(entries: Iterable[ReplicaEntry]) -> dict[str, tuple[ReplicaEntry, ...]]:
+    grouped: dict[str, tuple[ReplicaEntry, ...]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        grouped[entry.deployment] = (*grouped.get(entry.deployment, ()), entry)
+    return grouped
+
+
+def _entry(replica: Replica, spec: Spec) -> ReplicaEntry:
+    """All slots of the replica; a worker's view keeps those leased to it."""
+    declared = spec.deployments.get(replica.deployment)
+    entry = ReplicaEntry(
+        name=replica.name,
+        deployment=replica.deployment,
+        engine=replica.engine,
+        address=replica.address,
+        model_digest=replica.model_digest,
+        context_tokens=replica.context_tokens,
+        slots=tuple(range(replica.slots)),
+    )
+    if declared is None:  # drained away soon; the routes that led here are gone already
+        return entry
+    options = declared.engine_options
+    return replace(
+        entry,
+        model=declared.provider_model or declared.model,
+        max_inflight=0 if replica.slots else options.max_inflight,
+        token_file=options.token_file,
+    )
+
+
+def _deployment(status: DeploymentStatus) -> DeploymentEntry:
+    reason = f"{status.reason}: {status.message}" if status.message else status.reason
+    return DeploymentEntry(
+        name=status.name,
+        phase=status.phase,
+        reason=reason,
+        retry_after_s=RETRY_AFTER_S.get(status.phase, 1.0),
+    )
+
+
+def _endpoint(
+    name: str, spec: Spec, status: SystemStatus, *, models: Mapping[str, ModelVersion], declared_at: float
+) -> EndpointEntry:
+    declared = spec.endpoints[name]
+    routes = tuple(Route(route.deployment, route.weight) for route in declared.routes)
+    served = [
+        models.get(spec.deployments[r.deployment].model) for r in routes if r.deployment in spec.deployments
+    ]
+    known = [model for model in served if model is not None]
+    embeds = bool(known) and all(model.header.pooling for model in known)
+    return EndpointEntry(
+        name=name,
+        revision=status.revision,
+        routes=routes,
+        tasks=("embedding",) if embeds else ("chat", "completion"),
+        max_tokens=declared.limits.max_tokens,
+        timeout_s=_timeout_s(declared),
+        records=declared.records.content,
+        created_at=int(min((model.created_at for model in known), default=declared_at)),
+    )
+
+
+def _timeout_s(declared: EndpointSpec) -> float:
+    timeout_s = parse_duration_s(declared.limits.timeout, param="limits.timeout")
+    return min(timeout_s or LONGEST_TIMEOUT_S, LONGEST_TIMEOUT_S)

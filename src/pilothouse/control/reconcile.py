@@ -1,0 +1,174 @@
+"""
+The control loop: make what was declared so, and keep it so.
+
+observe -> plan (pure) -> act -> status -> publish, every second and at every
+change. Nothing is remembered between rounds but what is observed, so a crash
+anywhere is repaired by the next round. Nothing slow is waited for in the loop.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from random import Random
+
+from pilothouse.control.act import Actor
+from pilothouse.control.fleet import Fleet
+from pilothouse.control.lease import SlotLeases
+from pilothouse.control.observe import Observer
+from pilothouse.control.probe import PACE, Pace
+from pilothouse.control.publish import Publishing
+from pilothouse.control.retries import Retries
+from pilothouse.control.world import World
+from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.phase import system_status
+from pilothouse.domain.plan import (
+    Action,
+    DrainReplica,
+    Observed,
+    Policy,
+    PullModel,
+    ServeReplica,
+    StartReplica,
+    StopReplica,
+    plan,
+    subject,
+)
+from pilothouse.domain.spec import Spec
+from pilothouse.domain.status import SystemStatus
+from pilothouse.kit.tasks import Tasks
+from pilothouse.ports.store import StoredSpec
+
+TICK_S = 1.0
+HURRIED_TICK_S = 0.02
+"""The least pause between two rounds: a storm of changes costs no more than that."""
+NOTHING = Spec()
+
+
+class Reconciler:
+    """`declare` what shall be, then `run`."""
+
+    def __init__(
+        self, world: World, fleet: Fleet, publishing: Publishing, leases: SlotLeases, *, pace: Pace = PACE
+    ) -> None:
+        self.status = SystemStatus()
+        self._world = world
+        self._publishing = publishing
+        self._leases = leases
+        self._declared = StoredSpec(revision=0, spec=NOTHING, author="", time=0.0)
+        self._models: dict[tuple[str, str], ModelVersion] = {}
+        self._wake = asyncio.Event()
+        self._is_ending = False
+        self._probes = Tasks(lambda name, error: world.log.failure("probe_failed", error, probe=name))
+        retries = Retries(Random())  # noqa: S311 - jitter, no secret
+        self._observer = Observer(
+            world, fleet, retries=retries, tasks=self._probes, changed=self.wake, pace=pace
+        )
+        self._actor = Actor(world, self._models, retries=retries, ended=self.wake)
+        self._policy = Policy()
+
+    @property
+    def declared(self) -> StoredSpec:
+        return self._declared
+
+    @property
+    def models(self) -> dict[str, ModelVersion]:
+        """Models that are here, by name, each from the source that the spec names now."""
+        declared = self._declared.spec.models
+        found = {name: self._models.get((name, model.source)) for name, model in declared.items()}
+        return {name: model for name, model in found.items() if model is not None}
+
+    def declare(self, stored: StoredSpec) -> None:
+        """From now on this shall be."""
+        self._declared = stored
+        self.wake()
+
+    def have_models(self, models: Iterable[ModelVersion]) -> None:
+        """These are here, newest first: a pull by hand, or what the store knew at the start."""
+        for model in reversed(list(models)):
+            self._models[model.name, model.source] = model
+        self.wake()
+
+    def wake(self) -> None:
+        """Something changed: look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.round()
+            await self._pause()
+
+    async def round(self) -> None:
+        """One time through the loop."""
+        spec = NOTHING if self._is_ending else self._declared.spec
+        observed = await self._observe(spec)
+        self._tell(observed)
+        for action in plan(spec, observed, self._world.clock.monotonic(), policy=self._policy):
+            self._act(action, spec)
+
+    async def settle(self, *, timeout_s: float) -> None:
+        """Wait until each replica that was found running is known to be ready, dead or still starting up."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._observer.undecided:
+                    await asyncio.sleep(HURRIED_TICK_S)
+                    await self.round()
+        except TimeoutError:
+            self._world.log.event("adoption_slow", "warning", replicas=sorted(self._observer.undecided))
+
+    async def stop_all(self, *, drain_s: float, timeout_s: float) -> None:
+        """Drain and stop every replica, whatever is declared; the endpoints stay known meanwhile."""
+        self._is_ending = True
+        self._policy = Policy(drain_grace_s=drain_s, replica_actions=1000)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.round()
+                while self.status.replicas or self._actor.busy:
+                    await self._pause()
+                    await self.round()
+        except TimeoutError:
+            left = [replica.name for replica in self.status.replicas]
+            self._world.log.event("replicas_left", "error", replicas=left)
+
+    async def aclose(self) -> None:
+        """Let go of everything; replicas go on running."""
+        await self._actor.aclose(timeout_s=2.0)
+        await self._probes.aclose(timeout_s=2.0)
+
+    async def _observe(self, spec: Spec) -> Observed:
+        digests = {name: model.digest for name, model in self.models.items()}
+        observed = await self._observer.observe(spec, models=digests, busy=self._actor.busy)
+        self._leases.adopt(self._observer.adopted)
+        return observed
+
+    def _act(self, action: Action, spec: Spec) -> None:
+        match action:
+            case StartReplica(deployment=name):
+                deployment = spec.deployments[name]
+                self._actor.start(action, deployment, spec.models[deployment.model])
+            case StopReplica(name=name):
+                self._actor.stop(action, self._observer.target_of(name))
+            case DrainReplica(name=name):
+                self._observer.drain(name)
+            case ServeReplica(name=name):
+                self._observer.serve(name)
+            case PullModel(name=name):
+                self._actor.pull(action, spec.models[name])
+        self._world.log.event("planned", "debug", action=type(action).__name__, subject=subject(action))
+        self.wake()  # what just began is part of the status
+
+    def _tell(self, observed: Observed) -> None:
+        declared = self._declared
+        self.status = system_status(
+            declared.spec, observed, revision=declared.revision, progress=self._actor.progress
+        )
+        self._publishing.update(declared.spec, self.status, models=self.models, declared_at=declared.time)
+        self._observer.published(observed, self._publishing.revision)
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(HURRIED_TICK_S)
+        try:
+            async with asyncio.timeout(TICK_S - HURRIED_TICK_S):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()

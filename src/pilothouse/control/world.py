@@ -1,0 +1,42 @@
+"""What the control loop observes and acts on, as one value that its parts share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pilothouse.domain.model import Artifact, ModelVersion
+from pilothouse.domain.spec import ModelSpec
+from pilothouse.domain.status import Progress
+from pilothouse.kit.clock import Clock
+from pilothouse.kit.log import Log
+from pilothouse.ports.engine import EngineDriver, Machine
+from pilothouse.ports.target import Target
+
+
+class Shelf(Protocol):
+    """Where models are fetched to and loaded from."""
+
+    async def pull(
+        self, name: str, declared: ModelSpec, *, progress: Callable[[Progress], None]
+    ) -> ModelVersion: ...
+
+    async def load(self, model: ModelVersion) -> Artifact:
+        """
+        Verified: the file has the digest that was recorded.
+
+        Raises:
+            NotFound: Its file is gone; it must be pulled again.
+            ModelFileRefused: Its file was changed.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    targets: Mapping[str, Target]
+    drivers: Mapping[str, EngineDriver]
+    shelf: Shelf
+    machine: Callable[[], Machine]
+    """Measures this machine at the moment of a start."""
+    clock: Clock
+    log: Log

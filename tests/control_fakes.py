@@ -1,0 +1,222 @@
+"""Small stand-ins for the control plane's unit tests: engines that obey, a shelf, a driver."""
+
+from collections.abc import AsyncGenerator, Callable
+
+from pilothouse.control.world import World
+from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.errors import EngineUnavailable, OperationFailed
+from pilothouse.domain.model import Artifact, ModelHeader, ModelVersion
+from pilothouse.domain.spec import DeploymentSpec, ModelSpec
+from pilothouse.domain.status import Health, Load, Progress, Replica
+from pilothouse.kit.log import Log
+from pilothouse.ports.engine import EngineInfo, Launch, Machine, Placement
+
+HEADER = ModelHeader(architecture="llama", context_tokens=512, quantization="Q4", parameters=1)
+
+
+def model(name: str = "m", source: str = "file:/m.gguf", digest: str = "sha256:aa") -> ModelVersion:
+    return ModelVersion(
+        name=name,
+        version="1",
+        digest=digest,
+        format="gguf",
+        bytes=1,
+        quantization="Q4",
+        context_tokens=512,
+        licence="",
+        source=source,
+        source_digest=digest,
+        header=HEADER,
+        created_at=7.0,
+    )
+
+
+class FakeEngine:
+    """Does as its fields say."""
+
+    def __init__(self, health: Health | None = None) -> None:
+        self.info = EngineInfo(name="fake", slots=True)
+        self.answer = health or Health(ok=True)
+        self.busy: Load | None = Load()
+        self.probes = 0
+        self.looks = 0
+        self.is_closed = False
+
+    def stream(
+        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+    ) -> AsyncGenerator[Chunk, None]:
+        raise NotImplementedError
+
+    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+        raise NotImplementedError
+
+    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings:
+        raise NotImplementedError
+
+    async def load(self) -> Load:
+        self.looks += 1
+        if self.busy is None:
+            raise EngineUnavailable("no answer")
+        return self.busy
+
+    async def health(self, *, deadline_s: float) -> Health:
+        self.probes += 1
+        return self.answer
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class FakeDriver:
+    """Engines by address, made on demand; new ones are healthy at once."""
+
+    launches = True
+
+    def __init__(self, name: str = "llama.cpp") -> None:
+        self.name = name
+        self.engines: dict[str, FakeEngine] = {}
+        self.refusal = ""
+        self.default = Health(ok=True)
+
+    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:
+        if self.refusal:
+            raise OperationFailed(self.refusal)
+        return Launch(
+            argv=("engine",), env={}, address=f"unix:/{name}", slots=4, context_tokens=512, memory_bytes=1
+        )
+
+    def connect(self, address: str, *, model: str, context_tokens: int, token_file: str = "") -> FakeEngine:
+        return self.engines.setdefault(address, FakeEngine(self.default))
+
+
+class FakeShelf:
+    """Has every model whose source was not said to be missing."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.pulled: list[str] = []
+
+    async def pull(
+        self, name: str, declared: ModelSpec, *, progress: Callable[[Progress], None]
+    ) -> ModelVersion:
+        progress(Progress(stage="download", done_bytes=1, total_bytes=2))
+        if self.error:
+            raise self.error
+        self.pulled.append(declared.source)
+        return model(name, declared.source)
+
+    async def load(self, model: ModelVersion) -> Artifact:
+        if self.error:
+            raise self.error
+        return Artifact(name=model.name, digest=model.digest, path="/m.gguf", bytes=1, header=HEADER)
+
+
+class FakeTarget:
+    """Processes as dictionary entries. Starting one of a name that lives is an error here."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self.starts = 0
+        self.stopped: list[str] = []
+        self.error: Exception | None = None
+
+    async def observe(self) -> list[Replica]:
+        return list(self.replicas.values())
+
+    async def start(
+        self,
+        name: str,
+        launch: Launch,
+        *,
+        deployment: str,
+        engine: str,
+        model_digest: str,
+        model_version: str,
+    ) -> Replica:
+        if self.error:
+            raise self.error
+        if name in self.replicas:
+            raise AssertionError(f"two processes of the name {name}")
+        self.starts += 1
+        self.replicas[name] = replica = Replica(
+            name=name,
+            deployment=deployment,
+            model_digest=model_digest,
+            state="starting",
+            engine=engine,
+            address=launch.address,
+            pid=100 + self.starts,
+            started_at=float(self.starts),
+            slots=launch.slots,
+            context_tokens=launch.context_tokens,
+            model_version=model_version,
+        )
+        return replica
+
+    async def stop(self, name: str, *, grace_s: float) -> None:
+        if self.error:
+            raise self.error
+        self.stopped.append(name)
+        self.replicas.pop(name, None)
+
+    async def logs(self, name: str, *, lines: int) -> list[str]:
+        return []
+
+    def kill(self, name: str) -> None:
+        dead = self.replicas[name]
+        self.replicas[name] = Replica(
+            name=name,
+            deployment=dead.deployment,
+            model_digest=dead.model_digest,
+            state="failed",
+            engine=dead.engine,
+            address=dead.address,
+            pid=dead.pid,
+            started_at=dead.started_at,
+            reason="killed by signal 9",
+        )
+
+
+class TickingClock:
+    """Time moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+class Silent(Log):
+    """Remembers events instead of writing them."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.events: list[tuple[str, dict[str, object]]] = []
+
+    def event(self, name: str, level: object = "info", /, **fields: object) -> None:
+        self.events.append((name, fields))
+
+
+class Fakes:
+    """A world of fakes, each at hand."""
+
+    def __init__(self, target: FakeTarget | None = None) -> None:
+        self.target = target or FakeTarget()
+        self.driver = FakeDriver()
+        self.shelf = FakeShelf()
+        self.clock = TickingClock()
+        self.log = Silent()
+        self.world = World(
+            targets={"local": self.target},
+            drivers={"llama.cpp": self.driver},
+            shelf=self.shelf,
+            machine=lambda: Machine(cpus=2, memory_available_bytes=1 << 33),
+            clock=self.clock,
+            log=self.log,
+        )

@@ -1,0 +1,113 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_fakes import TickingClock
+from pilothouse.control.lease import PATIENCE_S, SlotLeases
+from pilothouse.domain.snapshot import WorkerHello
+
+
+def hello(worker: str, **slots: tuple[int, ...]) -> WorkerHello:
+    return WorkerHello(worker=worker, pid=1, slots=slots)
+
+
+def test_workers_share_the_slots_of_a_replica():
+    leases = SlotLeases(2, TickingClock())
+    for name in ("a", "b"):
+        leases.enter(hello(name))
+
+    assert leases.slots("a", "r", 5) == (0, 1, 2)
+    assert leases.slots("b", "r", 5) == (3, 4)
+
+
+def test_the_first_worker_does_not_take_the_share_of_one_that_is_still_to_come():
+    leases = SlotLeases(2, TickingClock())
+    leases.enter(hello("a"))
+
+    assert leases.slots("a", "r", 4) == (0, 1)
+
+
+def test_slots_are_free_again_when_their_worker_is_gone():
+    leases = SlotLeases(1, TickingClock())
+    leases.enter(hello("a"))
+    leases.slots("a", "r", 2)
+    leases.enter(hello("b"))
+    assert leases.slots("b", "r", 2) == ()
+
+    leases.leave("a")
+
+    assert leases.slots("b", "r", 2) == (0, 1)
+
+
+def test_after_a_restart_only_claims_are_confirmed_until_all_had_time_to_come_back():
+    clock = TickingClock()
+    leases = SlotLeases(2, clock)
+    leases.adopt(["r"])
+    leases.enter(hello("new"))
+    assert leases.slots("new", "r", 4) == ()
+
+    leases.enter(hello("old", r=(0, 1)))
+    assert leases.slots("old", "r", 4) == (0, 1)
+    clock.time += PATIENCE_S
+
+    assert leases.slots("new", "r", 4) == (2, 3)
+
+
+def test_replicas_that_this_controller_started_are_granted_at_once():
+    leases = SlotLeases(1, TickingClock())
+    leases.adopt(["other"])
+    leases.enter(hello("a"))
+
+    assert leases.slots("a", "r", 2) == (0, 1)
+
+
+def test_a_claim_is_reserved_from_the_first_moment():
+    clock = TickingClock()
+    leases = SlotLeases(2, clock)
+    leases.adopt(["r"])
+    leases.enter(hello("old", r=(0, 1)))
+    leases.enter(hello("new"))
+    clock.time += PATIENCE_S
+
+    assert leases.slots("new", "r", 4) == (2, 3)
+    assert leases.slots("old", "r", 4) == (0, 1)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["enter", "leave", "view", "wait", "restart"]), st.sampled_from(["a", "b", "c"])
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(workers=st.integers(1, 3), total=st.integers(0, 6), steps=STEPS)
+def test_no_slot_is_ever_in_two_hands(workers, total, steps):
+    """What workers believe to hold, through restarts of the controller in any order of coming back."""
+    clock = TickingClock()
+    leases = SlotLeases(workers, clock)
+    believes: dict[str, tuple[int, ...]] = {}
+    connected: set[str] = set()
+    for step, name in steps:
+        if step == "enter" and name not in believes:
+            believes[name] = ()
+        if step == "leave":
+            leases.leave(name)
+            connected.discard(name)
+            believes.pop(name, None)
+        elif step == "wait":
+            for back in sorted(believes.keys() - connected):  # all are back well within the patience
+                leases.enter(hello(back, r=believes[back]))
+                connected.add(back)
+            clock.time += PATIENCE_S
+        elif step == "restart":
+            leases = SlotLeases(workers, clock)
+            leases.adopt(["r"])
+            connected.clear()
+        elif name in believes:
+            leases.enter(hello(name, r=believes[name]))
+            connected.add(name)
+            believes[name] = leases.slots(name, "r", total)
+
+        held = [slot for slots in believes.values() for slot in slots]
+        assert len(held) == len(set(held))
