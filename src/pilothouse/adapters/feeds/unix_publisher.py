@@ -25,8 +25,8 @@ from pilothouse.adapters.feeds._messages import (
 )
 from pilothouse.domain.errors import Conflict
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
-from pilothouse.kit.folders import make_private
 from pilothouse.kit.framing import read_frame, write_frame
+from pilothouse.kit.local_socket import listen_privately
 
 
 class _Worker:
@@ -174,33 +174,7 @@ async def _send(worker: _Worker, view: Callable[[WorkerHello], Snapshot]) -> Non
 
 
 def _bind(path: Path) -> socket.socket:
-    """
-    Listen at `path`. A socket file that a dead process left is replaced.
-
-    Raises:
-        Conflict: Somebody answers there.
-    """
-    make_private(path.parent)
-    if _answers(path):
-        raise Conflict(f"another controller answers at {path}: stop it first (pilothouse down)")
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(str(path))
-        path.chmod(0o600)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except TimeoutError:  # its queue is full: it listens
-            return True
-        except OSError:
-            return False
-        return True
+        return listen_privately(path)
+    except FileExistsError as exc:
+        raise Conflict(f"another controller answers at {path}: stop it first (pilothouse down)") from exc
