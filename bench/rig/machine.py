@@ -64,13 +64,20 @@ def family(pid: int) -> list[psutil.Process]:
     return [parent, *parent.children(recursive=True)]
 
 
-def cpu_s(pid: int) -> float:
-    """User and system seconds of a process and all below it, so far."""
-    return sum(_cpu_s(process) for process in family(pid))
+def cpu_s(pid: int, *, alone: bool = False) -> float:
+    """User and system seconds so far, of a process and all below it, or of it alone."""
+    return sum(_cpu_s(process) for process in ([psutil.Process(pid)] if alone else family(pid)))
 
 
 def rss_bytes(pid: int) -> int:
     return int(psutil.Process(pid).memory_info().rss)
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """The most resident memory that a process ever had (Linux)."""
+    with open(f"/proc/{pid}/status") as file:  # noqa: PTH123 - a system file
+        line = next(line for line in file if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pilothouse.adapters.keys.file import FileKeys
-
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
+from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, ReplicaEntry, Route, Snapshot

@@ -1,0 +1,29 @@
+"""
+Every bench, one after the other: `make bench`.
+
+A bench that fails does not stop the others; the exit status tells. With
+`--json`, one object a line.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHES = ("gateway", "engine_overhead", "start", "hangup", "crash", "memory")
+BENCH = Path(__file__).parent
+
+
+def main() -> int:
+    subprocess.run([str(BENCH / "peers" / "setup.sh")], check=False)
+    failed = []
+    for name in BENCHES:
+        print(f"== {name}", file=sys.stderr, flush=True)
+        if subprocess.run([sys.executable, str(BENCH / f"{name}.py"), *sys.argv[1:]], check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

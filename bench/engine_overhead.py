@@ -1,0 +1,122 @@
+"""
+CPU seconds an answer token, through Pilothouse against the bare engine.
+
+The real engine and the default model. A pair is one run through the gateway,
+charged with every process of Pilothouse and the engine, and one run of the same
+requests straight to the engine's socket, charged with the engine alone. Pairs
+are interleaved and change their order; each prompt begins differently, so that
+neither run finds the other's prefix in the cache.
+
+    python bench/engine_overhead.py [--quick] [--json] [--pairs N]
+"""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rig.client import Door
+from rig.machine import cpu_s
+from rig.report import Figure, Report, figure, options, publish, ratios, tell, upper_bound
+from rig.server import Server, pulled_home, server
+
+ENDPOINT = "smollm2"
+TOKENS = 128
+REQUESTS = 4
+"""Requests of a run, for each that runs at once."""
+STORY = (
+    "Tell a long story about a keeper of a lighthouse who writes everything into a book: the weather, "
+    "the ships, the visitors, what they said, and what she thought of it. Give every visitor a name."
+)
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument(
+        "--pairs", type=int, default=0, help="interleaved pairs; by default 24, with --quick 6"
+    )
+    given = parser.parse_args()
+    pairs = given.pairs or (6 if given.quick else 24)
+    figures: list[Figure] = []
+    with server(pulled_home()) as running:
+        bench = _Pairs(running)
+        for at_once in (1, bench.slots):
+            figures += bench.measure(pairs, at_once=at_once)
+    report = Report(
+        bench="engine overhead: CPU an answer token, real engine and model",
+        method=(
+            f"{pairs} interleaved pairs; {REQUESTS} streamed answers of up to {TOKENS} tokens a run "
+            "and slot; the bound is the 95th percentile of bootstrapped medians of the pairs' ratios"
+        ),
+        peer="the same engine process, asked directly on its socket",
+        figures=figures,
+    )
+    publish(report, as_json=given.json)
+
+
+class _Pairs:
+    def __init__(self, running: Server) -> None:
+        replica = running.replica()
+        state = running.state()["pids"]
+        self._engine_pid: int = replica["pid"]
+        self._all_pids = {state["supervisor"], state["controller"], *state["workers"], self._engine_pid}
+        self._gateway = Door(running.url, key=running.admin_key)
+        self._engine = Door(replica["address"])
+        self._numbers = itertools.count()
+        self.slots = len(self._engine.ask("GET", "/slots"))
+
+    def measure(self, pairs: int, *, at_once: int) -> list[Figure]:
+        """Ratio of the CPU a token, and its parts, with so many requests at once."""
+        through: list[float] = []
+        bare: list[float] = []
+        runs = [(through, self._gateway, self._all_pids), (bare, self._engine, {self._engine_pid})]
+        for _, door, pids in runs:  # warm both
+            self._run(door, pids, at_once)
+        for number in range(pairs):
+            for samples, door, pids in runs if number % 2 else reversed(runs):
+                samples.append(self._run(door, pids, at_once))
+            tell(f"{at_once} at once, pair {number + 1} of {pairs}: {through[-1] / bare[-1]:.4f}")
+        found = ratios(through, bare)
+        return [
+            figure(f"{at_once} at once: through Pilothouse", [1000 * s for s in through], unit="ms/token"),
+            figure(f"{at_once} at once: bare engine", [1000 * s for s in bare], unit="ms/token"),
+            figure(f"{at_once} at once: ratio", found, unit="x"),
+            Figure(
+                what=f"{at_once} at once: 95% bound",
+                value=upper_bound(found),
+                unit="x",
+                samples=pairs,
+                goal="<= 1.03",
+            ),
+        ]
+
+    def _run(self, door: Door, pids: set[int], at_once: int) -> float:
+        """CPU seconds a token of one run."""
+        before = _cpu_s(pids)
+        with ThreadPoolExecutor(at_once) as pool:
+            tokens = sum(pool.map(lambda _: self._answer(door), range(REQUESTS * at_once)))
+        return (_cpu_s(pids) - before) / tokens
+
+    def _answer(self, door: Door) -> int:
+        """Ask for one answer; its tokens."""
+        body: dict[str, Any] = {
+            "model": ENDPOINT,
+            "messages": [{"role": "user", "content": f"{next(self._numbers):06}. {STORY}"}],
+            "max_tokens": TOKENS,
+            "temperature": 0.0,
+            "stream_options": {"include_usage": True},
+        }
+        tokens = 0
+        for event in door.stream("/v1/chat/completions", body):
+            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+        if not tokens:
+            raise RuntimeError("the stream ended without its usage")
+        return tokens
+
+
+def _cpu_s(pids: set[int]) -> float:
+    """Of these processes alone: the engine is charged once, whoever is its parent."""
+    return sum(cpu_s(pid, alone=True) for pid in pids)
+
+
+if __name__ == "__main__":
+    main()
