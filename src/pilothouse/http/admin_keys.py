@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from litestar import delete, get, post
+from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
@@ -13,7 +14,7 @@ from pilothouse.domain.errors import InvalidRequest, NotFound
 from pilothouse.domain.policy import Action, Grant, decide_grant, sees_all_teams
 from pilothouse.domain.tenancy import ApiKeyRow, Team
 from pilothouse.http.access import Asked, allow, needs, team_filter
-from pilothouse.http.paging import Cursor, Limit
+from pilothouse.http.paging import Cursor, Id, Limit, Word
 from pilothouse.http.plane import plane_of
 from pilothouse.http.views import CreatedKeyView, Items, KeyView, created_key_view, key_view
 
@@ -41,7 +42,7 @@ class TeamBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @get("/keys", opt=needs("keys.read"))
 async def list_keys(
-    request: Asked, team: str | None = None, cursor: Cursor = None, limit: Limit = 100
+    request: Asked, team: Word = None, cursor: Cursor = None, limit: Limit = 100
 ) -> Items[KeyView]:
     """Newest first, revoked and expired ones too. No secret is in it."""
     plane = plane_of(request)
@@ -52,7 +53,7 @@ async def list_keys(
 
 
 @post("/keys", opt=needs("keys.create"))
-async def create_key(request: Asked, data: KeyBody) -> CreatedKeyView:
+async def create_key(request: Asked, data: JSONBody[KeyBody]) -> CreatedKeyView:
     """The answer is the only place where the key is ever shown."""
     plane = plane_of(request)
     life_s = parse_duration_s(data.expires, param="expires")
@@ -72,7 +73,7 @@ async def create_key(request: Asked, data: KeyBody) -> CreatedKeyView:
 
 
 @post("/keys/{key_id:str}/rotate", opt=needs("keys.rotate"))
-async def rotate_key(request: Asked, key_id: str, data: RotateBody | None = None) -> CreatedKeyView:
+async def rotate_key(request: Asked, key_id: Id, data: JSONBody[RotateBody | None] = None) -> CreatedKeyView:
     """Give a new secret under a new id; the old key ends at once, or after `overlap`."""
     plane = plane_of(request)
     row = await _visible_key(request, "keys.rotate", key_id)
@@ -86,7 +87,7 @@ async def rotate_key(request: Asked, key_id: str, data: RotateBody | None = None
 
 
 @delete("/keys/{key_id:str}", opt=needs("keys.revoke"), status_code=200)
-async def revoke_key(request: Asked, key_id: str) -> KeyView:
+async def revoke_key(request: Asked, key_id: Id) -> KeyView:
     """End the key at once; all workers know within a second. A second call changes nothing."""
     plane = plane_of(request)
     row = await _visible_key(request, "keys.revoke", key_id)
@@ -102,7 +103,7 @@ async def list_teams(request: Asked) -> Items[Team]:
 
 
 @post("/teams", opt=needs("teams.create"))
-async def create_team(request: Asked, data: TeamBody) -> Team:
+async def create_team(request: Asked, data: JSONBody[TeamBody]) -> Team:
     return await plane_of(request).tenants.create_team(data.name)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import delete, get, post
+from litestar.params import JSONBody
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
@@ -21,6 +22,7 @@ from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.domain.model import ModelVersion
 from pilothouse.http.access import Asked, needs
 from pilothouse.http.errors import ErrorBody, error_object
+from pilothouse.http.paging import Id
 from pilothouse.http.plane import plane_of
 from pilothouse.http.pulls import Pull, Pulls
 from pilothouse.http.views import Items, ModelView, model_view
@@ -63,7 +65,7 @@ async def list_models(request: Asked) -> Items[ModelView]:
 
 
 @post("/models", opt=needs("models.pull"), status_code=200)
-async def pull_model(request: Asked, data: PullBody) -> Stream:
+async def pull_model(request: Asked, data: JSONBody[PullBody]) -> Stream:
     """Pull a model: lines of `progress`, then one of `model` or `error` (application/x-ndjson)."""
     pulls: Pulls = request.app.state["pulls"]
     pull = pulls.start(data.source, name=data.name, licence=data.licence)
@@ -71,7 +73,7 @@ async def pull_model(request: Asked, data: PullBody) -> Stream:
 
 
 @delete("/models/{name:str}", opt=needs("models.delete"), status_code=200)
-async def remove_model(request: Asked, name: str) -> Items[ModelView]:
+async def remove_model(request: Asked, name: Id) -> Items[ModelView]:
     """Remove all versions of that name; refused, with the reason, while a deployment uses one."""
     return Items([model_view(model) for model in await plane_of(request).models.remove(name)])
 

@@ -8,22 +8,20 @@ import asyncio
 from typing import Annotated
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.types import ControllerRouterHandler
 
 from pilothouse.domain.errors import NotFound
 from pilothouse.domain.record import Content, InferenceRecord
 from pilothouse.http.access import Asked, allow, allow_on, needs, team_filter
 from pilothouse.http.errors import request_id_of
-from pilothouse.http.paging import Cursor, Limit
+from pilothouse.http.paging import Cursor, Flag, Id, Limit, Word
 from pilothouse.http.plane import Plane, plane_of
 from pilothouse.http.views import Items, RecordView, record_view
 from pilothouse.ports.store import Page, RecordFilter
 
 MAX_OPENED = 100
 """Contents on one page: they are prompts of up to 4 MiB each."""
-
-Word = Annotated[str | None, Parameter(max_length=200, required=False)]
 
 
 @get("/records", opt=needs("records.read"))
@@ -32,10 +30,11 @@ async def list_records(
     team: Word = None,
     endpoint: Word = None,
     code: Word = None,
-    since: Annotated[float | None, Parameter(description="Unix seconds.", required=False)] = None,
+    since: Annotated[float | None, QueryParameter(description="Unix seconds.", required=False)] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
-    content: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    *,
+    content: Flag = False,
 ) -> Items[RecordView]:
     """Newest first. With `content=true`, at most 100 a page, opened for roles that may read prompts."""
     plane = plane_of(request)
@@ -54,8 +53,9 @@ async def list_records(
 @get("/records/{record_id:str}", opt=needs("records.read"))
 async def get_record(
     request: Asked,
-    record_id: str,
-    content: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    record_id: Id,
+    *,
+    content: Flag = False,
 ) -> RecordView:
     """One record, by the `x-request-id` of its answer."""
     plane = plane_of(request)

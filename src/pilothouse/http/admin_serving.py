@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 
 from pilothouse.domain.errors import NotFound, PilothouseError
 from pilothouse.http.access import Asked, needs
+from pilothouse.http.paging import Flag, Id
 from pilothouse.http.plane import Plane, plane_of
 from pilothouse.http.views import (
     DeploymentView,
@@ -65,9 +66,10 @@ async def list_replicas(request: Asked) -> Items[ReplicaView]:
 @get("/replicas/{name:str}/logs", opt=needs("replicas.logs"))
 async def read_logs(
     request: Asked,
-    name: str,
-    lines: Annotated[int, Parameter(ge=1, le=MOST_LINES, required=False)] = 100,
-    follow: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    name: Id,
+    lines: Annotated[int, QueryParameter(ge=1, le=MOST_LINES, required=False)] = 100,
+    *,
+    follow: Flag = False,
 ) -> Stream:
     """The newest lines as text; with `follow=true` the stream goes on until either side ends it."""
     plane = plane_of(request)

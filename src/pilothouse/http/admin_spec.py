@@ -9,6 +9,7 @@ from pilothouse.config import read_spec_json
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.spec import Spec
 from pilothouse.http.access import Asked, needs
+from pilothouse.http.paging import Flag
 from pilothouse.http.plane import plane_of
 from pilothouse.ports.store import StoredSpec
 
@@ -28,10 +29,7 @@ async def get_spec(request: Asked) -> Response[SpecView]:
 
 
 @put("/spec", opt=needs("spec.write"))
-async def put_spec(
-    request: Asked,
-    dry_run: bool = False,  # noqa: FBT001, FBT002 - a query parameter
-) -> Response[SpecView]:
+async def put_spec(request: Asked, *, dry_run: Flag = False) -> Response[SpecView]:
     """
     Declare a new spec, whole.
 

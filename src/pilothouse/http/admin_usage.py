@@ -5,12 +5,13 @@ import io
 from typing import Annotated
 
 from litestar import Response, get
-from litestar.params import Parameter
+from litestar.params import FromQuery, QueryParameter
 from litestar.types import ControllerRouterHandler
 
 from pilothouse.control.usage import UsageReport, month_of, usage_report
 from pilothouse.domain.usage import UsageBy
 from pilothouse.http.access import Asked, needs, team_filter
+from pilothouse.http.paging import Word
 from pilothouse.http.plane import plane_of
 
 _COLUMNS = (
@@ -27,9 +28,11 @@ _COLUMNS = (
 @get("/usage", opt=needs("usage.read"))
 async def get_usage(
     request: Asked,
-    by: UsageBy = "team",
-    month: Annotated[str | None, Parameter(max_length=7, description="YYYY-MM, UTC.", required=False)] = None,
-    team: Annotated[str | None, Parameter(max_length=63, required=False)] = None,
+    by: FromQuery[UsageBy] = "team",
+    month: Annotated[
+        str | None, QueryParameter(max_length=7, description="YYYY-MM, UTC.", required=False)
+    ] = None,
+    team: Word = None,
 ) -> Response[UsageReport | str]:
     """A month's totals; by default of this month. `Accept: text/csv` gives CSV."""
     plane = plane_of(request)

