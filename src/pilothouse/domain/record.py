@@ -12,7 +12,7 @@ from msgspec import Struct
 CacheResult = Literal["hit", "semantic", "miss", "bypass"]
 
 
-class InferenceRecord(Struct, frozen=True, kw_only=True):
+class InferenceRecord(Struct, frozen=True):
     """
     One request as it ended. Times are Unix seconds, durations milliseconds.
 

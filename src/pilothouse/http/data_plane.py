@@ -46,7 +46,8 @@ _HOP_HEADERS = frozenset(
         b"date",
     }
 )
-_CONTROLLER_TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=30.0, idle_s=600.0, total_s=3600.0)
+_CONTROLLER_TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=30.0, idle_s=600.0)
+_CONTROLLER_TOTAL_S = 3600.0
 
 
 class DataPlane:
@@ -156,7 +157,7 @@ class DataPlane:
         host = request.headers.get(b"host", b"localhost").decode("latin-1")
         data = request_bytes(request.method, target, host, b"".join(headers), request.body)
         try:
-            exchange = await self._controller.request(data, _CONTROLLER_TIMEOUTS)
+            exchange = await self._controller.request(data, _CONTROLLER_TIMEOUTS, total_s=_CONTROLLER_TOTAL_S)
         except HttpFailure:
             _send_error(
                 responder,

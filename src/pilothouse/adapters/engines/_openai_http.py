@@ -29,8 +29,7 @@ from pilothouse.kit.sse import EventParser, EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.openai import outbound
 
-CONNECT_S = 5.0
-IDLE_S = 60.0
+_TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 MAX_ERROR_BYTES = 64 * 1024
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _PATHS = {"chat": "/chat/completions", "completion": "/completions"}
@@ -86,8 +85,10 @@ class OpenAIEngine:
     async def stream(
         self, request: GenerateRequest, placement: Placement, *, deadline_s: float
     ) -> AsyncGenerator[Chunk, None]:
-        exchange = await self._post(request.kind, self._body(request, placement, stream=True), deadline_s)
+        exchange: Exchange | None = None
         try:
+            body = self._body(request, placement, stream=True)
+            exchange = await self._post(request.kind, body, deadline_s)
             if exchange.status != 200:
                 raise await self._refusal(exchange)
             parser = EventParser()
@@ -109,34 +110,19 @@ class OpenAIEngine:
         except EventTooLarge as exc:
             raise UpstreamError(f"the engine's stream holds an event that is too large: {exc}") from exc
         finally:
-            exchange.release()
+            if exchange is not None:
+                exchange.release()
 
     async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
         body = self._body(request, placement, stream=False)
-        exchange = await self._post(request.kind, body, deadline_s, whole=True)
-        try:
-            if exchange.status != 200:
-                raise await self._refusal(exchange)
-            chunk = outbound.read_said(await exchange.read_all(MAX_WHOLE_BYTES))
-        except HttpFailure as exc:
-            raise _translated(exc, self.info.name) from exc
-        finally:
-            exchange.release()
+        chunk = outbound.read_said(await self._whole(request.kind, body, deadline_s))
         if not chunk.deltas:
             raise UpstreamError("the engine's answer holds no choice")
         return chunk
 
     async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings:
         body = outbound.write_embed(request, model=self._model)
-        exchange = await self._post("embed", body, deadline_s, whole=True)
-        try:
-            if exchange.status != 200:
-                raise await self._refusal(exchange)
-            data = await exchange.read_all(MAX_WHOLE_BYTES)
-        except HttpFailure as exc:
-            raise _translated(exc, self.info.name) from exc
-        finally:
-            exchange.release()
+        data = await self._whole("embed", body, deadline_s)
         return outbound.read_vectors(data, count=len(request.inputs))
 
     async def load(self) -> Load:
@@ -178,23 +164,30 @@ class OpenAIEngine:
             )
         return outbound.write_request(request, model=self._model, stream=stream)
 
-    async def _post(self, kind: str, body: bytes, deadline_s: float, *, whole: bool = False) -> Exchange:
-        self._sweeper.start()
-        timeouts = Timeouts(
-            connect_s=CONNECT_S, first_byte_s=deadline_s, idle_s=min(IDLE_S, deadline_s), total_s=deadline_s
-        )
-        data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
+    async def _whole(self, kind: str, body: bytes, deadline_s: float) -> bytes:
+        """The body of a 200 answer, read to its end."""
+        exchange: Exchange | None = None
         try:
-            return await self._client.request(data, timeouts, whole=whole)
+            exchange = await self._post(kind, body, deadline_s, whole=True)
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            return await exchange.read_all(MAX_WHOLE_BYTES)
         except HttpFailure as exc:
             raise _translated(exc, self.info.name) from exc
+        finally:
+            if exchange is not None:
+                exchange.release()
+
+    def _post(self, kind: str, body: bytes, deadline_s: float, *, whole: bool = False) -> Awaitable[Exchange]:
+        self._sweeper.start()
+        data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
+        return self._client.request(data, _TIMEOUTS, total_s=deadline_s, whole=whole)
 
     async def _get(self, target: str, *, deadline_s: float) -> bytes:
         self._sweeper.start()
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)
-        timeouts = Timeouts(connect_s=deadline_s, first_byte_s=deadline_s, total_s=deadline_s)
         try:
-            exchange = await self._client.request(data, timeouts, whole=True)
+            exchange = await self._client.request(data, _TIMEOUTS, total_s=deadline_s, whole=True)
             try:
                 if exchange.status != 200:
                     raise UpstreamError(f"the engine answered {exchange.status}")

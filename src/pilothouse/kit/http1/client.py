@@ -34,12 +34,11 @@ class HttpFailure(Exception):
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """Seconds. `total_s` runs from the call, the others from the event they name."""
+    """Seconds, each from the event it names. The whole exchange is bounded by each call's `total_s`."""
 
     connect_s: float = 5.0
     first_byte_s: float = 600.0
     idle_s: float = 60.0
-    total_s: float = 600.0
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -91,7 +90,7 @@ class Exchange(asyncio.Protocol):
 
     # the consumer's side
 
-    async def send(self, data: bytes, timeouts: Timeouts, *, whole: bool) -> None:
+    async def send(self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool) -> None:
         """Send a request; return with its head, or with all of it when `whole`."""
         now = time.monotonic()
         self.in_use = True
@@ -100,7 +99,7 @@ class Exchange(asyncio.Protocol):
         self.headers = {}
         self._wants_all = whole
         self._idle_s = timeouts.idle_s
-        self._total_by = now + timeouts.total_s
+        self._total_by = now + total_s
         self._wait_by = min(now + timeouts.first_byte_s, self._total_by)
         self._waiter = waiter = self._loop.create_future()
         self._transport.write(data)
@@ -291,7 +290,9 @@ class Client:
         self._idle: list[Exchange] = []
         self._is_closed = False
 
-    async def request(self, data: bytes, timeouts: Timeouts, *, whole: bool = False) -> Exchange:
+    async def request(
+        self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool = False
+    ) -> Exchange:
         """
         Send the bytes of a complete request; return with the answer's head (or all of it).
 
@@ -308,7 +309,7 @@ class Client:
                 exchange.close()
                 continue
             try:
-                await exchange.send(data, timeouts, whole=whole)
+                await exchange.send(data, timeouts, total_s=total_s, whole=whole)
             except HttpFailure as exc:
                 exchange.release()
                 if exc.stage == "head" and not exc.timed_out:
@@ -318,19 +319,19 @@ class Client:
                 exchange.release()
                 raise
             return exchange
-        exchange = await self._connect(timeouts)
+        exchange = await self._connect(min(timeouts.connect_s, total_s))
         try:
-            await exchange.send(data, timeouts, whole=whole)
+            await exchange.send(data, timeouts, total_s=total_s, whole=whole)
         except BaseException:
             exchange.release()
             raise
         return exchange
 
-    async def _connect(self, timeouts: Timeouts) -> Exchange:
+    async def _connect(self, timeout_s: float) -> Exchange:
         address = self.address
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(min(timeouts.connect_s, timeouts.total_s)):
+            async with asyncio.timeout(timeout_s):
                 if address.path:
                     _, made = await loop.create_unix_connection(lambda: Exchange(self), address.path)
                 else:
