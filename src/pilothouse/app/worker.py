@@ -36,7 +36,7 @@ from pilothouse.kit.http1.message import Limits
 from pilothouse.kit.http1.server import Server, server_tls
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.ids import new_id
-from pilothouse.kit.journal import JournalFull, JournalWriter
+from pilothouse.kit.journal.writer import JournalFull, JournalWriter
 from pilothouse.kit.log import Log
 from pilothouse.ports.engine import Engine
 from pilothouse.ports.feed import Feed
@@ -72,7 +72,7 @@ class Worker:
             on_dropped=lambda: self.log.event("record_dropped", "error"),
             waits_for_disk=settings.journal_sync == "power",
         )
-        self.feed: Feed = UnixFeed(feed_socket, self._hello)
+        self.feed: Feed = UnixFeed(feed_socket, self._hello, fresh_report=self._snapshot_report)
         self._sweeper = Sweeper()
         controller = Client(Address(path=str(settings.control_socket)), self._sweeper)
         pipeline = Pipeline(self.state, self.keeper, self.meters, self.log)
@@ -134,6 +134,7 @@ class Worker:
             revision=self.state.snapshot.revision,
             inflight=self.state.inflight,
             queued=self.state.queued,
+            replicas=self.state.inflight_by_replica,
             connections=self.server.connections,
             journal_dropped=self.keeper.dropped,
             demand=dict(self.state.demand),

@@ -83,6 +83,15 @@ class GatewayState:
         return sum(places.inflight for places in self.places.values())
 
     @property
+    def inflight_by_replica(self) -> dict[str, int]:
+        return {
+            name: replica.inflight
+            for places in self.places.values()
+            for name, replica in places.replicas.items()
+            if replica.inflight
+        }
+
+    @property
     def queued(self) -> int:
         return sum(places.queued for places in self.places.values())
 
