@@ -88,7 +88,7 @@ class Tenants:
             InvalidRequest: An unknown role or endpoint, or an unusable name.
             NotFound: The team is not there.
         """
-        _check(new)
+        check_new_key(new)
         made = self._keyring.make(new)
 
         def add(unit: UnitOfWork) -> list[ApiKeyRow]:
@@ -197,7 +197,11 @@ def renewed_expiry(row: ApiKeyRow, now: float) -> float | None:
     return None if row.expires_at is None else now + row.expires_at - row.created_at
 
 
-def _check(new: NewKey) -> None:
+def check_new_key(new: NewKey) -> None:
+    """
+    Raises:
+        InvalidRequest: No key can be like that, whoever asks.
+    """
     if new.role not in ROLES:
         raise InvalidRequest(f"role: not one of {', '.join(ROLES)}", param="role")
     if new.name == ADMIN_KEY_NAME:

@@ -8,7 +8,7 @@ from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
 from pilothouse.control.keyring import NewKey
-from pilothouse.control.tenants import renewed_expiry
+from pilothouse.control.tenants import check_new_key, renewed_expiry
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest, NotFound
 from pilothouse.domain.policy import Action, Grant, decide_grant, sees_all_teams
@@ -64,6 +64,7 @@ async def create_key(request: Asked, data: JSONBody[KeyBody]) -> CreatedKeyView:
         endpoints=None if data.endpoints is None else frozenset(data.endpoints),
         expires_at=None if life_s is None else plane.clock.now() + life_s,
     )
+    check_new_key(new)
     grant = Grant(team=new.team, role=new.role, expires_at=new.expires_at)
     allow(
         decide_grant(request.user, "keys.create", grant, decide=plane.policy),

@@ -63,10 +63,15 @@ def build_app(plane: Plane, *, more_routes: Sequence[ControllerRouterHandler] = 
         debug=False,
         pdb_on_exception=False,
     )
+    refuse_routes_without_action(app)
+    stand_on(app, plane)
+    return app
+
+
+def stand_on(app: Litestar, plane: Plane) -> None:
+    """Let the app's routes reach this plane from now on."""
     app.state["plane"] = plane
     app.state["pulls"] = Pulls(plane.models, plane.log)
-    refuse_routes_without_action(app)
-    return app
 
 
 def openapi_document() -> dict[str, Any]:
