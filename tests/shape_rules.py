@@ -140,12 +140,8 @@ def dangerous_calls(source: Source) -> list[str]:
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec"}:
                 faults.append(f"{line}: calls {node.func.id}")
-            if isinstance(node.func, ast.Attribute) and node.func.attr in {
-                "system",
-                "popen",
-                "create_subprocess_shell",
-            }:
-                faults.append(f"{line}: runs a shell by {node.func.attr}")
+            if ast.unparse(node.func) in {"os.system", "os.popen", "asyncio.create_subprocess_shell"}:
+                faults.append(f"{line}: runs a shell by {ast.unparse(node.func)}")
             if any(key.arg == "shell" and not _is_false(key.value) for key in node.keywords):
                 faults.append(f"{line}: passes shell=")
     return faults

@@ -23,6 +23,7 @@ BROAD_EXCEPTS = {
     "control/store_thread.py:_Job.run": "the store's thread serves all: an error is its caller's alone",
     "gateway/generate.py:_lane": "the lane's task ends here; its consumer raises what went wrong",
     "gateway/pipeline.py:Pipeline._run": "one request's defect must not end the worker, nor go unrecorded",
+    "kit/http1/server.py:Connection._serve": "the other connections are protected from this one",
     "kit/journal/writer.py:JournalWriter._keep_a_spare": "serving goes on while a disk or key fails",
     "kit/tasks.py:Tasks._again": "a loop that must go on is protected from one bad round",
     "kit/tasks.py:Tasks._once": "the owner and the other tasks are protected from this one",
