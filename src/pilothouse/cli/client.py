@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
@@ -33,6 +33,8 @@ from pilothouse.domain.errors import (
 )
 
 Query = Mapping[str, str | int | float | bool | None]
+Json = dict[str, Any]
+"""An object of the API as it came, so that fields we do not know are printed all the same."""
 T = TypeVar("T")
 TIMEOUT_S = 30.0
 STREAM_TIMEOUT_S = 600.0
@@ -86,8 +88,11 @@ class Server:
         except (ServerUnreachable, OSError, HTTPException, ValueError):
             return 0, None
 
-    def post(self, path: str, body: object = None) -> object:
-        return self.call("POST", path, body=body)
+    def get_object(self, path: str, query: Query | None = None) -> Json:
+        return as_object(self.get(path, query))
+
+    def post(self, path: str, body: object = None) -> Json:
+        return as_object(self.call("POST", path, body=body))
 
     def call(
         self,
@@ -129,7 +134,7 @@ class Server:
             except (OSError, HTTPException) as exc:
                 raise _unreachable(self.url, exc) from exc
 
-    def pages(self, path: str, query: Query | None = None, *, limit: int) -> Iterator[dict[str, object]]:
+    def pages(self, path: str, query: Query | None = None, *, limit: int) -> Iterator[Json]:
         """The items of a list, over its pages, at most `limit`."""
         asked: dict[str, str | int | float | bool | None] = dict(query or {})
         left = limit
@@ -151,10 +156,11 @@ class Server:
         query: Query | None = None,
         body: object = None,
         timeout_s: float = STREAM_TIMEOUT_S,
+        accept: str = "application/json",
         accepts_errors: bool = False,
     ) -> Iterator[HTTPResponse]:
         """The answer's head, its body still to be read; leaving the block closes the connection."""
-        headers = {"user-agent": f"pilothouse/{__version__}", "accept": "application/json"}
+        headers = {"user-agent": f"pilothouse/{__version__}", "accept": accept}
         if self.api_key:
             headers["authorization"] = f"Bearer {self.api_key}"
         data = None
@@ -175,17 +181,39 @@ class Server:
         finally:
             connection.close()
 
-    def _connection(self, timeout_s: float) -> HTTPConnection:
-        host, port = self._parts.hostname or "", self._parts.port
-        if self._parts.scheme == "http":
-            return HTTPConnection(host, port, timeout=timeout_s)
+    @property
+    def is_tls(self) -> bool:
+        return self._parts.scheme == "https"
+
+    @property
+    def host(self) -> str:
+        return self._parts.hostname or ""
+
+    @property
+    def port(self) -> int:
+        return self._parts.port or (443 if self.is_tls else 80)
+
+    @property
+    def path_prefix(self) -> str:
+        """What stands before `/v1` behind a reverse proxy; usually nothing."""
+        return self._parts.path
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        if not self.is_tls:
+            return None
         context = ssl.create_default_context(cafile=self._certificate or None)
         if self._certificate:
             # The local server's own certificate is the anchor: whoever holds its key is that server,
             # whatever name stands in it.
             context.check_hostname = False
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        return HTTPSConnection(host, port, timeout=timeout_s, context=context)
+        return context
+
+    def _connection(self, timeout_s: float) -> HTTPConnection:
+        context = self.tls_context()
+        if context is None:
+            return HTTPConnection(self.host, self.port, timeout=timeout_s)
+        return HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
 
 
 def find_server(
@@ -243,7 +271,7 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def as_object(value: object) -> dict[str, object]:
+def as_object(value: object) -> Json:
     """
     Raises:
         OperationFailed: The answer is not a JSON object: that is no Pilothouse server.
@@ -253,7 +281,7 @@ def as_object(value: object) -> dict[str, object]:
     return value
 
 
-def as_items(page: Mapping[str, object]) -> list[dict[str, object]]:
+def as_items(page: Json) -> list[Json]:
     items = page.get("items")
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 

@@ -1,8 +1,8 @@
 """Requests of the load test over HTTP: chat completions of generated prompts, streamed or not."""
 
-import asyncio
 import json
 import socket
+import time
 from itertools import pairwise
 from random import Random
 from urllib.parse import urlsplit
@@ -108,13 +108,12 @@ async def _whole(exchange: Exchange) -> Answer:
 
 
 async def _streamed(exchange: Exchange) -> Answer:
-    loop = asyncio.get_running_loop()
     parser = EventParser()
     times: list[float] = []
     tokens = 0
     is_done = False
     while data := await exchange.read():
-        now = loop.time()
+        now = time.perf_counter()
         for text in parser.feed(data):
             if text == b"[DONE]":
                 is_done = True
@@ -133,7 +132,7 @@ def _ended(code: str, *, times: list[float] | None = None, tokens: int = 0) -> A
     seen = times or []
     return Answer(
         code=code,
-        ended_s=asyncio.get_running_loop().time(),
+        ended_s=time.perf_counter(),
         first_s=seen[0] if seen else None,
         tokens=tokens,
         gaps_s=tuple(after - before for before, after in pairwise(seen)),

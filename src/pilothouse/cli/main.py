@@ -100,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = cli.main(args=arguments, prog_name="pilothouse", standalone_mode=False)
     except PilothouseError as exc:
         status = _fail(arguments, exc.message, code=exc.code, status=exit_status(exc))
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        status = 2
     except click.ClickException as exc:
         context = getattr(exc, "ctx", None)
         where = context.command_path if context else "pilothouse"
