@@ -25,7 +25,7 @@ from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, ReplicaEntry, Route, Snapshot
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.heartbeat import BEAT_S, Heartbeat
-from pilothouse.kit.journal import JournalReader
+from pilothouse.kit.journal.reader import JournalReader
 from rig.machine import MEASURED_CORE, pinned
 from rig.peers import Peer, wait_until_open
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.kit.journal import JournalFull, JournalReader, JournalWriter, folder
+from pilothouse.kit.journal import folder
 from pilothouse.kit.journal.frames import (
     aligned,
     decode_head,
@@ -20,6 +20,8 @@ from pilothouse.kit.journal.frames import (
     encode_header,
     framed_bytes,
 )
+from pilothouse.kit.journal.reader import JournalReader
+from pilothouse.kit.journal.writer import JournalFull, JournalWriter
 
 SEGMENT_BYTES = 64 * 1024
 

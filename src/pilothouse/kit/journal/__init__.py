@@ -11,8 +11,3 @@ The idea: a lock on the file says that its writer lives. While it does, a bad
 frame is one that is not complete yet; when it does not, a bad frame at the end
 is a torn tail, and one with good frames after it is damage, which is told.
 """
-
-from pilothouse.kit.journal.reader import Batch, JournalReader
-from pilothouse.kit.journal.writer import JournalFull, JournalWriter
-
-__all__ = ["Batch", "JournalFull", "JournalReader", "JournalWriter"]
