@@ -145,7 +145,8 @@ class Pipeline:
                     if not call.first_token_ns and chunk.deltas[0].text:
                         call.first_token_ns = time.perf_counter_ns()
                     responder.write(writer.chunk(chunk))
-                    await responder.drain()
+                    if responder.is_paused:
+                        await responder.drain()
         finally:
             call.usage = gathered.counted()
             call.finish_reason = gathered.finish_reason

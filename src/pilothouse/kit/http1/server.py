@@ -56,6 +56,11 @@ class Responder:
         """The client can receive nothing any more."""
         return self._connection.is_closed
 
+    @property
+    def is_paused(self) -> bool:
+        """The client is slow: `drain` before the next `write`."""
+        return self._connection.drain_waiter is not None
+
     def send(self, status: int, headers: bytes, body: bytes) -> None:
         """Answer whole. `headers` are complete lines, each with its CRLF."""
         self.is_started = self.is_ended = True
