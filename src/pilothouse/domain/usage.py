@@ -51,7 +51,7 @@ class RollupKey(Struct, frozen=True, kw_only=True):
 
 
 class UsageLine(Struct, frozen=True, kw_only=True):
-    """One line of a usage report: the group's value, whose it is, and its totals."""
+    """One line of a usage report: the group's value, its totals, and whose it is ("": several teams')."""
 
     group: str
     team: str

@@ -224,7 +224,8 @@ class UsageRollups(Protocol):
         """
         Totals of [since, until), whole minutes, largest cost first, then most requests.
 
-        By "subject" the groups are subject hashes, from records that still are kept.
+        By "endpoint" a line adds up all teams, unless one is asked for. By
+        "subject" the groups are subject hashes, from records that still are kept.
         """
         ...
 
@@ -335,6 +336,15 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: Also at the end of the block, when the commit fails.
+        """
+        ...
+
+    def scrub(self) -> None:
+        """
+        Leave no byte of what was erased in the store's own files. Outside of units.
+
+        Raises:
+            StoreUnavailable: Somebody still reads an older state; try again.
         """
         ...
 
