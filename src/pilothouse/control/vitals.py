@@ -59,9 +59,10 @@ class VitalSigns:
 
 
 def _family(system: SystemStatus, reports: Mapping[str, WorkerReport]) -> list[KnownProcess]:
-    """The controller is this process, and the supervisor its parent."""
+    """The controller is this process, and the supervisor its parent (1: it is gone)."""
+    parents = [os.getppid()] if os.getppid() > 1 else []
     return [
-        KnownProcess(role="supervisor", name="supervisor", pid=os.getppid()),
+        *(KnownProcess(role="supervisor", name="supervisor", pid=pid) for pid in parents),
         KnownProcess(role="controller", name="controller", pid=os.getpid()),
         *(
             KnownProcess(role="worker", name=report.worker, pid=report.pid)

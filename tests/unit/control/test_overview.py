@@ -1,0 +1,124 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pilothouse.control.overview import Overview
+from pilothouse.control.processes import KnownProcess, ProcessSampler
+from pilothouse.control.recent_errors import RecentErrors
+from pilothouse.control.totals import CountingPublisher, WorkerTotals
+from pilothouse.control.vitals import VitalSigns
+from pilothouse.domain.errors import OperationFailed
+from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
+from pilothouse.domain.status import SystemStatus
+from pilothouse.kit.clock import SystemClock
+from pilothouse.kit.metrics import Registry
+
+
+def dump(requests: float) -> bytes:
+    registry = Registry()
+    registry.counter("pilothouse_requests_total", "Requests.").labels().inc(requests)
+    return registry.dump()
+
+
+def report(worker: str, requests: float, time: float) -> WorkerReport:
+    return WorkerReport(worker=worker, pid=os.getpid(), time=time, revision=1, metrics=dump(requests))
+
+
+class HandPublisher:
+    """Its callbacks are the test's to call."""
+
+    def __init__(self) -> None:
+        self.fresh: dict[str, WorkerReport] = {}
+        self.hear: Callable[[WorkerReport], None]
+        self.leave: Callable[[str], None]
+
+    async def serve(
+        self,
+        *,
+        view: Callable[[WorkerHello], Snapshot],
+        on_report: Callable[[WorkerReport], None],
+        on_leave: Callable[[str], None],
+    ) -> None:
+        self.hear, self.leave = on_report, on_leave
+
+    def publish(self) -> None: ...
+
+    async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:
+        return self.fresh
+
+
+async def overview_of(publisher: HandPublisher, home: Path, heard: list[str]) -> Overview:
+    totals, clock = WorkerTotals(), SystemClock()
+    counting = CountingPublisher(publisher, totals)
+    await counting.serve(
+        view=lambda hello: Snapshot(), on_report=lambda r: heard.append(r.worker), on_leave=heard.append
+    )
+    errors = RecentErrors(clock)
+    errors.note("pull_failed", OperationFailed("no network"))
+    errors.note("oops", KeyError("a secret"))
+    vitals = VitalSigns(home, clock, version="1", url="http://x", errors=errors, lag=lambda: 4)
+    return Overview(counting, totals, vitals, system=SystemStatus)
+
+
+def requests_in(text: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith("pilothouse_requests_total ")]
+    return float(line.split()[1])
+
+
+async def test_metrics_are_fresh_and_never_go_backwards_when_a_worker_dies(tmp_path: Path):
+    publisher, heard = HandPublisher(), list[str]()
+    overview = await overview_of(publisher, tmp_path, heard)
+    publisher.hear(report("a", 5, 1.0))
+    publisher.hear(report("b", 3, 1.0))
+    publisher.fresh = {"a": report("a", 6, 2.0), "b": report("b", 3, 2.0)}
+    before = requests_in(await overview.metrics())
+
+    publisher.leave("a")
+    publisher.fresh = {"a": report("a", 6, 2.0), "b": report("b", 4, 3.0)}
+    after = requests_in(await overview.metrics())
+
+    assert (before, after) == (9, 10)
+    assert heard == ["a", "b", "a"]
+
+
+async def test_status_shows_processes_disk_journal_and_the_last_errors(tmp_path: Path):
+    publisher = HandPublisher()
+    overview = await overview_of(publisher, tmp_path, [])
+    publisher.hear(report("a", 5, 1.0))
+
+    status = await overview.status()
+
+    by_role = {process.role: process for process in status.processes}
+    assert by_role["controller"].pid == os.getpid()
+    assert by_role["controller"].rss_bytes > 1_000_000
+    assert by_role["worker"].name == "a"
+    assert status.disk_free_bytes > 0
+    assert status.journal.lag_records == 4
+    assert [(error.code, error.message) for error in status.last_errors] == [
+        ("internal", "KeyError"),
+        ("operation_failed", "no network"),
+    ]
+
+
+def test_a_process_that_ended_has_no_figures():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    known = KnownProcess(role="worker", name="child", pid=child.pid)
+    sampler = ProcessSampler()
+
+    alive = sampler.sample([known])
+    child.communicate(b"\n", timeout=10)
+
+    assert [figures.pid for figures in alive] == [child.pid]
+    assert sampler.sample([known]) == ()
+
+
+def test_only_the_newest_errors_are_kept():
+    errors = RecentErrors(SystemClock(), limit=3)
+
+    for number in range(5):
+        errors.note("x", OperationFailed(f"error {number}" + "y" * 1000))
+
+    assert [error.message[:7] for error in errors.newest_first()] == ["error 4", "error 3", "error 2"]
+    assert all(len(error.message) <= 300 for error in errors.newest_first())
