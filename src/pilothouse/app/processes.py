@@ -7,6 +7,7 @@ other unnoticed, and nothing but the listed descriptors is inherited.
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ RESTARTS = Backoff(first_s=0.2, factor=2.0, ceiling_s=30.0)
 """The first restart comes within 0.2 s: connections wait in the listening socket meanwhile."""
 OUTSIDE_CEILING_S = 1.0
 """Whoever was killed from outside is not in a crash loop: he is not kept waiting."""
+OPEN_FILES = 65_536
 LOG_BYTES = 4 * 1024 * 1024
 """A log file is at most so long, and one older file of that length lies beside it."""
 TAIL_BYTES = 64 * 1024
@@ -149,6 +151,16 @@ def describe_exit(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit of open files for this process and its children: a connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # some systems allow less than they say; `doctor` tells of a low limit
+        pass
 
 
 def trim_log(path: Path, *, max_bytes: int = LOG_BYTES) -> None:

@@ -34,7 +34,7 @@ from pilothouse.app.home import (
     url_of,
     write_private,
 )
-from pilothouse.app.processes import Child, Death, tail, trim_log
+from pilothouse.app.processes import Child, Death, allow_many_files, tail, trim_log
 from pilothouse.config import Settings
 from pilothouse.kit.log import Level
 
@@ -130,6 +130,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until told to end; the process's exit status."""
         self._started_at = time.time()
+        allow_many_files()
         self._settings_file = self.settings.run_path / "settings.json"
         write_private(self._settings_file, self.settings.to_json().encode())
         self._controller = self._child("controller", self._programs.controller)

@@ -241,3 +241,9 @@ def _since(text: str | None) -> float | None:
 def list_of(server: Server, path: str) -> list[Json]:
     """A list that has one page."""
     return as_items(server.get_object(path))
+
+
+def list_of_models(server: Server) -> list[str]:
+    """Names of the endpoints that the key may call, from the OpenAI route."""
+    data = server.get_object("/v1/models").get("data")
+    return [str(one["id"]) for one in data if isinstance(one, dict)] if isinstance(data, list) else []

@@ -74,7 +74,9 @@ def list_keys(reach: Reach, team: str | None, *, limit: int) -> None:
 @client_command
 def rotate_key(reach: Reach, key_id: str, *, overlap: str) -> None:
     """
-    Give a key a new secret, under a new id; the old one ends at once, or after --overlap.
+    Replace a key by a new one.
+
+    It has another id; the old one ends at once, or after --overlap.
 
     \b
     Example:

@@ -65,7 +65,7 @@ class Output:
 
 def clean(text: str) -> str:
     """Without control characters: an answer or a name must not move the cursor or retitle the window."""
-    return _CONTROL.sub("", text)
+    return _CONTROL.sub("", text.encode(errors="replace").decode())
 
 
 def _cell(value: Cell) -> Text:
