@@ -9,24 +9,24 @@ from typing import Any
 import httpx
 from litestar import Litestar
 
+from house_store import HouseStore
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.declarations import Declarations
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.status import StatusReport, Vitals, status_report
 from pilothouse.control.tenants import Tenants
+from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.model import ModelHeader, ModelVersion
 from pilothouse.domain.record import Content, InferenceRecord
 from pilothouse.domain.spec import DEFAULT_SPEC
 from pilothouse.domain.status import EndpointStatus, Load, Progress, Replica, SystemStatus
-from pilothouse.domain.tenancy import Team
 from pilothouse.http.control_app import build_app, stand_on
 from pilothouse.http.plane import EngineView, Plane
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
 from pilothouse.ports.store import SealedRecord
-from small_store import SmallStore
 
 ROLES = ("admin", "operator", "developer", "auditor")
 SMOLLM2 = ModelVersion(
@@ -101,18 +101,18 @@ class FakeModels:
 class AdminHouse:
     """Teams red and blue, a key of each role in both (`keys["red", "admin"]`), the app over them."""
 
-    def __init__(self, folder: Path, **changes: object) -> None:
+    def __init__(self, folder: Path, *, inner: Transact | None = None, **changes: object) -> None:
         self.settings: Settings = make_settings(
             home=str(folder / "home"), keys=str(folder / "keys"), **changes
         )
         self.clock = SystemClock()
-        self.store = SmallStore(spec=None)
+        self.store = HouseStore(inner)
         self.log_text = StringIO()
         log = Log("controller", stream=self.log_text)
         self.keyring = Keyring(b"p" * 32, clock=self.clock)
         self.published = 0
         self.tenants = Tenants(
-            self.store.transact,
+            self.store,
             self.keyring,
             clock=self.clock,
             changed=self._publish,
@@ -121,7 +121,7 @@ class AdminHouse:
         )
         self.declared: list[int] = []
         self.specs = Declarations(
-            self.store.transact,
+            self.store,
             self.clock,
             engines={"llama.cpp", "openai"},
             targets={"local"},
@@ -142,7 +142,7 @@ class AdminHouse:
             log=log,
             keyring=self.keyring,
             tenants=self.tenants,
-            transact=self.store.transact,
+            transact=self.store,
             specs=self.specs,
             models=self.models,
             system=lambda: self.system,
@@ -157,7 +157,7 @@ class AdminHouse:
     async def furnish(self) -> "AdminHouse":
         await self.specs.declare(DEFAULT_SPEC, expected_revision=0, author="")
         for team in ("red", "blue"):
-            self.store.teams.add(Team(name=team, created_at=1.0))
+            await self.tenants.create_team(team)
             for role in ROLES:
                 made = await self.tenants.create_key(NewKey(team=team, role=role, name=f"{team}-{role}"))
                 self.keys[team, role] = made.key.reveal()
@@ -172,7 +172,7 @@ class AdminHouse:
                     input_tokens=10,
                     output_tokens=5,
                 )
-                self.store.records.insert(record, content=f"sealed {team}{number}".encode())
+                await self.store.add_record(record, content=f"sealed {team}{number}".encode())
         self.declared.clear()
         return self
 

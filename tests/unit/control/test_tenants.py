@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from house_store import HouseStore
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.tenants import ADMIN_KEY_NAME, Tenants
@@ -17,9 +18,10 @@ from pilothouse.domain.errors import (
     OperationFailed,
     StoreUnavailable,
 )
+from pilothouse.domain.spec import DEFAULT_SPEC
+from pilothouse.domain.tenancy import ApiKeyRow
 from pilothouse.kit.log import Log
 from pilothouse.kit.secret import Secret
-from small_store import SmallStore
 
 DAY_S = 86400.0
 
@@ -38,21 +40,32 @@ class HandClock:
 class House:
     """Tenants with everything around them."""
 
-    def __init__(self, folder: Path, store: SmallStore | None = None) -> None:
-        self.store = store or SmallStore()
+    def __init__(self, folder: Path, store: HouseStore | None = None) -> None:
+        self.store = store or HouseStore()
         self.clock = HandClock()
         self.told: list[set[str]] = []
         self.log = StringIO()
         self.keyring = Keyring(b"p" * 32, clock=self.clock)
         self.file = AdminKeyFile(folder / "keys" / "admin.key")
         self.tenants = Tenants(
-            self.store.transact,
+            self.store,
             self.keyring,
             clock=self.clock,
             changed=lambda: self.told.append(set(self.keyring.entries())),
             admin_file=self.file,
             log=Log("test", stream=self.log),
         )
+
+    async def furnish(self) -> "House":
+        """Declare the default spec and make team red."""
+        await self.store(
+            lambda unit: unit.specs.put(DEFAULT_SPEC, expected_revision=0, author="", now=self.clock.now())
+        )
+        await self.tenants.create_team("red")
+        return self
+
+    async def rows(self) -> list[ApiKeyRow]:
+        return (await self.store(lambda unit: unit.keys.page())).items
 
     async def key(self, **changes: object) -> tuple[str, str]:
         """Id and text of a new key of team red."""
@@ -69,9 +82,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> House:
-    made = House(tmp_path)
-    await made.tenants.create_team("red")
-    return made
+    return await House(tmp_path).furnish()
 
 
 async def test_a_new_key_opens_and_the_workers_are_told(house: House):
@@ -87,7 +98,7 @@ async def test_neither_the_store_nor_a_printed_key_holds_the_secret(house: House
     made = await house.tenants.create_key(NewKey(team="red"))
     secret = made.key.reveal().split("_")[2]
 
-    printed = f"{made} {made!r} {house.store.rows} {house.log.getvalue()}"
+    printed = f"{made} {made!r} {await house.rows()} {house.log.getvalue()}"
 
     assert secret not in printed
 
@@ -95,7 +106,7 @@ async def test_neither_the_store_nor_a_printed_key_holds_the_secret(house: House
 async def test_a_key_of_a_store_without_the_pepper_opens_nothing(house: House):
     _, text = await house.key()
     other = Keyring(b"q" * 32, clock=house.clock)
-    other.replace(house.store.keys.active(house.clock.now()))
+    other.replace(await house.rows())
 
     with pytest.raises(InvalidApiKey):
         other.authenticate(text)
@@ -134,11 +145,10 @@ async def test_a_revocation_that_cannot_be_stored_is_an_error_and_the_key_goes_o
 
 
 async def test_a_caller_that_goes_away_leaves_no_revoked_key_alive(tmp_path: Path):
-    house = House(tmp_path)
-    await house.tenants.create_team("red")
+    house = await House(tmp_path).furnish()
     key_id, text = await house.key()
     committed, go_on = asyncio.Event(), asyncio.Event()
-    direct = house.store.transact
+    direct = house.store
 
     async def slow(work: Callable[..., object], /, *, urgent: bool = False) -> object:
         result = await direct(work, urgent=urgent)
@@ -220,7 +230,7 @@ async def test_a_key_that_ended_is_not_rotated(house: House):
     with pytest.raises(Conflict, match="create a new one"):
         await house.tenants.rotate(key_id)
 
-    assert len(house.store.rows["keys"]) == 1
+    assert len(await house.rows()) == 1
 
 
 @pytest.mark.parametrize(
@@ -240,7 +250,7 @@ async def test_a_key_that_makes_no_sense_is_refused(house: House, changes: dict[
     with pytest.raises((InvalidRequest, NotFound), match=fault):
         await house.key(**changes)
 
-    assert house.store.rows["keys"] == {}
+    assert await house.rows() == []
     assert house.told == []
 
 
