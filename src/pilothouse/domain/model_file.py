@@ -7,6 +7,8 @@ safetensors, or it is refused with the name of what it is; nothing that can
 carry code (pickle, archives of it) is ever scanned and then trusted.
 """
 
+from pilothouse.domain.errors import ModelFileRefused
+
 HEAD_BYTES = 512
 """So many first bytes are enough to tell what a file is."""
 
@@ -71,6 +73,14 @@ def why_not_gguf(head: bytes) -> str | None:
     if head.lstrip()[:1] == b"<":
         return "a web page or XML, not a model: the address wants a browser or a login"
     return "not GGUF: it does not begin with the bytes GGUF"
+
+
+def another_file(what: str, *, found: str, expected: str) -> ModelFileRefused:
+    """The error for a file that is not the one that was meant."""
+    return ModelFileRefused(
+        f"{what} has the digest {found}, but {expected} is recorded or promised for it: it is another file. "
+        f"Find out why; if the change is meant, pull it under a new name"
+    )
 
 
 def _is_safetensors(head: bytes) -> bool:

@@ -49,7 +49,8 @@ def open_regular(path: Path) -> Iterator[FileIO]:
         if path.is_symlink():
             raise NotRegular(f"{path} is a symbolic link to {path.readlink()}: name the file itself") from exc
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(f"{path} is not a regular file")
     with FileIO(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotRegular(f"{path} is not a regular file")
         yield file

@@ -1,0 +1,200 @@
+"""
+Asks the user's own package client where a wheel is, and lets it fetch one.
+
+Belongs here: pip and uv as subprocesses. Does not: what a wheel holds. The one
+idea: which index, proxy and login to use is configured for these clients and
+known to them alone; their addresses are neither logged nor stored, for they may
+carry credentials.
+"""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from pilothouse.domain.errors import NotFound, OperationFailed
+from pilothouse.kit.digest import name_digest
+
+LOCATE_TIMEOUT_S = 300.0
+DOWNLOAD_TIMEOUT_S = 6 * 3600.0
+_MAX_SHOWN_CHARS = 300
+
+_ADDRESS = re.compile(r"\b[a-z+]+://\S+")
+_ABSENT = re.compile(
+    r"No matching distribution|Could not find a version|not found in the package registry|"
+    r"there is no version|no wheels with a matching|has no wheels"
+)
+
+
+class Pin(Struct, frozen=True):
+    """One version of one package."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version}"
+
+
+class Located(Struct, frozen=True):
+    url: str
+    digest: str
+    """`sha256:`, or empty where the index does not say."""
+
+
+class Client(Protocol):
+    def locate(self, pin: Pin) -> Located:
+        """
+        Raises:
+            ClientMissing: This client is not on the machine.
+            NotFound: The index has no such wheel.
+            OperationFailed: The index cannot be asked.
+        """
+        ...
+
+    def download(self, pin: Pin, folder: Path) -> Path:
+        """Fetch the wheel by the client's own means; the same errors."""
+        ...
+
+
+class ClientMissing(Exception):
+    """The next client is asked."""
+
+
+def clients() -> list[Client]:
+    """
+    The package clients of this machine, the likeliest first.
+
+    A virtual environment made by `python -m venv` has pip; one made by uv has
+    none, but the interpreter that it stands on usually does, or uv is there.
+    """
+    base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found: list[Client] = []
+    if importlib.util.find_spec("pip"):
+        found.append(Pip(Path(sys.executable)))
+    found += [Pip(base), Uv()]
+    return found
+
+
+class Pip:
+    """pip 22.2 or newer, of any interpreter of our version."""
+
+    def __init__(self, python: Path) -> None:
+        self._argv = [str(python), "-m", "pip"]
+
+    def locate(self, pin: Pin) -> Located:
+        # A dry run reads the index and at the most the wheel's metadata; nothing is installed.
+        options = ["--dry-run", "--no-deps", "--ignore-installed", "--quiet", "--report", "-"]
+        text = self._run(["install", *options], pin, timeout_s=LOCATE_TIMEOUT_S)
+        try:
+            found = msgspec.json.decode(text, type=_PipReport).install[0].download_info
+        except (msgspec.DecodeError, IndexError) as exc:
+            raise OperationFailed(f"{pin}: pip reported nothing that can be read") from exc
+        return Located(found.url, _digest(found.archive_info.hashes))
+
+    def download(self, pin: Pin, folder: Path) -> Path:
+        options = ["--no-deps", "--quiet", "--dest", str(folder)]
+        self._run(["download", *options], pin, timeout_s=DOWNLOAD_TIMEOUT_S)
+        wheels = sorted(folder.glob("*.whl"))
+        if len(wheels) != 1:
+            raise OperationFailed(f"{pin}: pip left {len(wheels)} wheels, not one")
+        return wheels[0]
+
+    def _run(self, arguments: Sequence[str], pin: Pin, *, timeout_s: float) -> bytes:
+        common = ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
+        return _run([*self._argv, *arguments, *common, "--", str(pin)], pin, timeout_s=timeout_s)
+
+
+class Uv:
+    """uv can say where a wheel is; it has no command that only downloads one."""
+
+    def locate(self, pin: Pin) -> Located:
+        options = ["--no-deps", "--only-binary", ":all:", "--format", "pylock.toml", "--no-header", "--quiet"]
+        argv = ["uv", "pip", "compile", *options, "--python", sys.executable, "-"]
+        text = _run(argv, pin, timeout_s=LOCATE_TIMEOUT_S, stdin=str(pin))
+        try:
+            lock = msgspec.convert(tomllib.loads(text.decode()), _UvLock)
+        except (ValueError, msgspec.ValidationError) as exc:
+            raise OperationFailed(f"{pin}: uv reported nothing that can be read") from exc
+        wheels = [wheel for package in lock.packages for wheel in package.wheels if wheel.url]
+        if not wheels:
+            raise NotFound(f"{pin} has no wheel on the configured package index")
+        best = min(wheels, key=lambda wheel: not wheel.url.endswith("-none-any.whl"))
+        return Located(best.url, _digest(best.hashes))
+
+    def download(self, pin: Pin, folder: Path) -> Path:  # noqa: ARG002 # the port's shape
+        raise OperationFailed(
+            f"{pin} cannot be downloaded directly (the index wants a login, or its files are local), "
+            f"and then only pip can do it. Install pip: {sys.executable} -m ensurepip"
+        )
+
+
+class _ArchiveInfo(Struct, frozen=True):
+    hashes: dict[str, str] = {}
+
+
+class _DownloadInfo(Struct):
+    url: str
+    archive_info: _ArchiveInfo = _ArchiveInfo()
+
+
+class _Install(Struct):
+    download_info: _DownloadInfo
+
+
+class _PipReport(Struct):
+    install: list[_Install]
+
+
+class _UvWheel(Struct):
+    url: str = ""
+    hashes: dict[str, str] = {}
+
+
+class _UvPackage(Struct):
+    wheels: list[_UvWheel] = []
+
+
+class _UvLock(Struct):
+    packages: list[_UvPackage]
+
+
+def _digest(hashes: dict[str, str]) -> str:
+    return name_digest(hashes["sha256"]) if "sha256" in hashes else ""
+
+
+def _run(argv: Sequence[str], pin: Pin, *, timeout_s: float, stdin: str = "") -> bytes:
+    # The environment is inherited: that is how users configure these clients.
+    try:
+        done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=timeout_s, check=False)
+    except (FileNotFoundError, PermissionError) as exc:
+        raise ClientMissing(argv[0]) from exc
+    except subprocess.TimeoutExpired as exc:
+        raise OperationFailed(f"{pin}: the package index did not answer within {timeout_s:g} s") from exc
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.decode(errors="replace")
+    if "No module named pip" in said:
+        raise ClientMissing(argv[0])
+    if _ABSENT.search(said):
+        raise NotFound(
+            f"{pin}: the configured package index has no such wheel; check the name and the version"
+        )
+    raise OperationFailed(f"{pin}: the package index cannot be asked: {_last_words(said)}")
+
+
+def _last_words(said: str) -> str:
+    """The client's last line of complaint, without any address."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    chosen = next(
+        (line for line in reversed(lines) if "error" in line.lower()),
+        lines[-1] if lines else "no reason given",
+    )
+    return _ADDRESS.sub("<address>", chosen)[:_MAX_SHOWN_CHARS]
