@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 import msgspec
 
@@ -18,6 +19,7 @@ from pilothouse.domain.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
+    NotSupported,
     Overloaded,
     PilothouseError,
     UpstreamError,
@@ -51,7 +53,6 @@ class OpenAIEngine:
         address: `unix:<path>`, or `http(s)://host[:port]/base`.
         whole: It answers unstreamed and frees its slot at a hang-up all the same.
         slots: It is llama.cpp's server, and takes `id_slot` and `cache_prompt`.
-        embeds: Its model gives vectors, no text.
         pin: Resolves and checks the host of `address` before each connection.
     """
 
@@ -65,12 +66,10 @@ class OpenAIEngine:
         token: str = "",
         whole: bool = False,
         slots: bool = False,
-        embeds: bool = False,
         pin: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.info = EngineInfo(name=name, context_tokens=context_tokens, whole=whole, slots=slots)
         self._model = model
-        self._embeds = embeds
         self._sweeper = Sweeper()
         self._root, self._base, where = _parsed(address)
         tls = ssl.create_default_context() if where.tls else None
@@ -136,18 +135,29 @@ class OpenAIEngine:
         return Load(running=sum(slot.is_processing for slot in slots))
 
     async def health(self, *, deadline_s: float) -> Health:
+        """A token, or a vector from a model that says no text."""
         try:
-            if self._embeds:
-                await self.embed(EmbedRequest(endpoint="", inputs=["Hello"]), deadline_s=deadline_s)
+            if await self._produces_token(deadline_s):
                 return Health(ok=True)
-            async for chunk in self.stream(_PROBE, Placement(), deadline_s=deadline_s):
-                if chunk.usage is not None and chunk.usage.output > 0:
-                    return Health(ok=True)
-                if any(delta.text or delta.finish_reason for delta in chunk.deltas):
-                    return Health(ok=True)
+            return Health(ok=False, reason="the engine answered without a token")
+        except (NotSupported, InvalidRequest):
+            pass
         except PilothouseError as exc:
             return Health(ok=False, reason=exc.message)
-        return Health(ok=False, reason="the engine answered without a token")
+        try:
+            await self.embed(EmbedRequest(endpoint="", inputs=["Hello"]), deadline_s=deadline_s)
+        except PilothouseError as exc:
+            return Health(ok=False, reason=exc.message)
+        return Health(ok=True)
+
+    async def _produces_token(self, deadline_s: float) -> bool:
+        async with aclosing(self.stream(_PROBE, Placement(), deadline_s=deadline_s)) as stream:
+            async for chunk in stream:
+                if chunk.usage is not None and chunk.usage.output > 0:
+                    return True
+                if any(delta.text or delta.finish_reason for delta in chunk.deltas):
+                    return True
+        return False
 
     async def aclose(self) -> None:
         self._client.close()
@@ -211,6 +221,8 @@ class OpenAIEngine:
             return Overloaded("the engine takes no more requests now; try again", retry_after_s=1.0)
         if status in (400, 413, 422):
             return InvalidRequest("the engine refused the request as invalid; check its fields")
+        if status == 501:
+            return NotSupported("this model does not do that; see the endpoint's tasks")
         return UpstreamError(f"the engine answered {status}")
 
     def _head(self, method: str, target: str) -> bytes:
