@@ -1,14 +1,14 @@
 """
-What all sources do with the disk: look whether there is room, and copy with a digest.
+What all sources do with the disk: look whether there is room, and write with a digest.
 
-The one idea: room is asked for before bytes arrive, and a copy that cannot be
+The one idea: room is asked for before bytes arrive, and a file that cannot be
 finished leaves nothing behind.
 """
 
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -43,20 +43,25 @@ def require_room(folder: Path, need_bytes: int, what: str, *, free: FreeBytes) -
         )
 
 
-def copy_bytes(
-    file: IO[bytes] | RawIOBase, target: Path, *, size_bytes: int, what: str, progress: Progress
+def chunks_of(file: IO[bytes] | RawIOBase) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+def write_chunks(
+    chunks: Iterable[bytes], target: Path, *, size_bytes: int, what: str, progress: Progress
 ) -> str:
     """
-    Copy all of an open file to a new one and return the digest of what was written.
+    Write a new file and return its digest.
 
     Raises:
-        ModelFileRefused: It holds more than `size_bytes`: it grew, or its archive lies.
+        ModelFileRefused: More than `size_bytes` came: the file grew, or its archive lies.
         OperationFailed: The disk failed; what was written is removed.
     """
     digest = hashlib.sha256()
     done = 0
     with disk_errors(what, target), target.open("wb") as copy:
-        while chunk := file.read(CHUNK_BYTES):
+        for chunk in chunks:
             done += len(chunk)
             if done > size_bytes:
                 raise ModelFileRefused(f"{what} holds more than the {size_bytes} bytes that it claims")

