@@ -169,6 +169,7 @@ class AdminHouse:
                     team=team,
                     key_id=self.key_ids[team, "developer"],
                     endpoint="smollm2",
+                    subject_hash=f"{team}{number}",
                     input_tokens=10,
                     output_tokens=5,
                 )
