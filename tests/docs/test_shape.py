@@ -7,6 +7,7 @@ fault, so that none is a rule that cannot fail.
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,12 @@ MORE_FAULTS = [
 ]
 
 
+@cache
 def package() -> list[Source]:
     return [_source(path, PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
+@cache
 def outside() -> list[Source]:
     folders = [ROOT / name for name in ("tests", "bench", "docs")]
     paths = [path for folder in folders for path in folder.rglob("*.py") if ".venv" not in path.parts]
