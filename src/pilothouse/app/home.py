@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,7 @@ from msgspec import Struct
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, OperationFailed
 from pilothouse.kit.folders import make_private
+from pilothouse.kit.lockfile import LockFile
 
 LOCK_PATIENCE_S = 0.5
 """Someone who only looks holds the lock for a moment; so long is that waited for."""
@@ -80,30 +82,25 @@ def remove_if_empty(folder: Path) -> None:
 
 
 class HomeLock:
-    """Held from `up` to the end of the supervisor, however it ends. Children do not inherit it."""
+    """Held from `up` to the end of the supervisor, however it ends."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._fd = -1
+        self._file = LockFile(home / "supervisor.lock")
 
     def acquire(self) -> None:
         """
         Raises:
             Conflict: A server runs in this home; the message says where.
         """
-        fd = os.open(self._home / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         patience_ends = time.monotonic() + LOCK_PATIENCE_S
-        while not _try_lock(fd, fcntl.LOCK_EX):
+        while not self._file.try_acquire():
             if time.monotonic() > patience_ends:
-                os.close(fd)
                 raise Conflict(_who_runs(self._home))
             time.sleep(0.05)
-        self._fd = fd
 
     def release(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.release()
 
 
 def is_locked(home: Path) -> bool:
@@ -113,17 +110,13 @@ def is_locked(home: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _try_lock(fd, fcntl.LOCK_SH)
+        # Shared, so that two who look do not see each other.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     finally:
         os.close(fd)
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return False
 
 
 def _who_runs(home: Path) -> str:
@@ -166,30 +159,47 @@ _BIND_FIXES = {
 }
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, patience_s: float = 0.0) -> socket.socket:
     """
     Bind and listen. The socket goes to every worker, so that none is missed while one is replaced.
+
+    Args:
+        patience_s: How long to wait for a taken port: the workers of a killed server give it back soon.
 
     Raises:
         OperationFailed: The address cannot be had; the message names the fix.
     """
     name = host.strip("[]")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, _, _, _, address = socket.getaddrinfo(
             name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        made = socket.socket(family, kind, protocol)
     except OSError as exc:
         raise OperationFailed(f"--host {host} cannot be resolved: {exc}. fix: --host 127.0.0.1") from exc
+    patience_ends = time.monotonic() + patience_s
+    while True:
+        try:
+            return _bind(family, address)
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE and time.monotonic() < patience_ends:
+                time.sleep(0.05)
+                continue
+            known = _BIND_FIXES.get(
+                exc.errno or 0, f"cannot be listened on: {exc.strerror}. fix: another --port"
+            )
+            raise OperationFailed(f"{_authority(name, port)} {known}") from exc
+
+
+def _bind(family: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
         made.listen(BACKLOG)
         made.setblocking(False)
-    except OSError as exc:
+    except BaseException:
         made.close()
-        known = _BIND_FIXES.get(exc.errno or 0, f"cannot be listened on: {exc.strerror}. fix: another --port")
-        raise OperationFailed(f"{_authority(name, port)} {known}") from exc
+        raise
     return made
 
 

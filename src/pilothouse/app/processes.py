@@ -27,7 +27,6 @@ OUTSIDE_CEILING_S = 1.0
 OPEN_FILES = 65_536
 LOG_BYTES = 4 * 1024 * 1024
 """A log file is at most so long, and one older file of that length lies beside it."""
-TAIL_BYTES = 64 * 1024
 
 
 class Death(Struct, frozen=True, kw_only=True):
@@ -181,15 +180,6 @@ def trim_log(path: Path, *, max_bytes: int = LOG_BYTES) -> None:
             os.truncate(path, 0)
         except OSError:
             pass
-
-
-def tail(path: Path, lines: int) -> list[str]:
-    """The newest lines of a log file, oldest first; empty when there is none."""
-    try:
-        data = _last_bytes(path, TAIL_BYTES)
-    except OSError:
-        return []
-    return data.decode(errors="replace").splitlines()[-lines:] if lines > 0 else []
 
 
 def _last_bytes(path: Path, count: int) -> bytes:

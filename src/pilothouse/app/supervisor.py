@@ -34,9 +34,10 @@ from pilothouse.app.home import (
     url_of,
     write_private,
 )
-from pilothouse.app.processes import Child, Death, allow_many_files, tail, trim_log
+from pilothouse.app.processes import Child, Death, allow_many_files, trim_log
 from pilothouse.config import Settings
 from pilothouse.kit.log import Level
+from pilothouse.kit.ringlog import tail
 
 TAIL_LINES = 20
 """So much of a child's log is told when its setup is wrong."""
@@ -62,6 +63,8 @@ class Timing(Struct, frozen=True, kw_only=True):
     """Beyond the workers' own drain time, before they are killed."""
     controller_grace_s: float = 45.0
     """It stops the engines: each has a grace time of its own."""
+    port_patience_s: float = 5.0
+    """After a killed server: its workers close the port when they notice."""
     hurry_s: float = 5.0
     """What is left to the controller after the second signal."""
 
@@ -83,7 +86,9 @@ class Supervisor:
         programs: Programs = Programs(),  # noqa: B008 - frozen
         timing: Timing = Timing(),  # noqa: B008 - frozen
         ignore_hangup: bool = False,
+        sweep: Callable[[Path], object] = lambda run_folder: None,  # noqa: ARG005
     ) -> None:
+        """`sweep` ends what is left of this home when all children are gone; the lock is still held."""
         self.settings = settings
         self.failure = ""
         """Why it gave up; empty when it was told to end."""
@@ -93,6 +98,7 @@ class Supervisor:
         self._programs = programs
         self._timing = timing
         self._ignore_hangup = ignore_hangup
+        self._sweep = sweep
         self._lock = HomeLock(settings.home_path)
         self._random = Random()  # noqa: S311 - jitter, no secret
         self._signals = 0
@@ -112,7 +118,9 @@ class Supervisor:
         prepare_folders(self.settings)
         self._lock.acquire()
         try:
-            self._listener = listen(self.settings.host, self.settings.port)
+            was_killed = self.settings.state_file.exists()
+            patience_s = self._timing.port_patience_s if was_killed else 0.0
+            self._listener = listen(self.settings.host, self.settings.port, patience_s=patience_s)
         except BaseException:
             self._lock.release()
             raise
@@ -223,6 +231,7 @@ class Supervisor:
         self._listener.close()
         self._end(self._workers, self.settings.drain_timeout_s + self._timing.after_drain_s, hurry_s=0.0)
         self._end([self._controller], self._timing.controller_grace_s, hurry_s=self._timing.hurry_s)
+        self._sweep(self.settings.run_path)
         self.settings.state_file.unlink(missing_ok=True)
         self._settings_file.unlink(missing_ok=True)
         remove_if_empty(self.settings.run_path)

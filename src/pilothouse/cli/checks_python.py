@@ -9,11 +9,17 @@ from pathlib import Path
 
 from pilothouse.cli.checks import Finding
 
-KNOWN_PTH = re.compile(
-    r"distutils-precedence\.pth|_virtualenv\.pth|a1_coverage\.pth|coverage.*\.pth|easy-install\.pth"
-    r"|(__editable__|_editable_impl_|_)?_?pilothouse[-_.0-9a-z]*\.pth|.*-nspkg\.pth"
-)
-"""Files that Python's own tools put there, and our editable install."""
+KNOWN_CODE = {
+    "distutils-precedence.pth": "_distutils_hack",
+    "_virtualenv.pth": "_virtualenv",
+    "a1_coverage.pth": "coverage",
+}
+"""Files with code that Python's own tools put there, and the module that each of them starts."""
+KNOWN_CODE_CHARS = 500
+"""They are one short line; a longer one carries something else."""
+
+KNOWN_FOLDERS = re.compile(r"(__editable__\.|_editable_impl_|_)?pilothouse(-[0-9.]+)?\.pth|easy-install\.pth")
+"""Files that only name folders: our editable install."""
 
 BAD_PTH = {
     "litellm_init.pth": "it stole credentials (litellm 1.82.7 and 1.82.8, March 2026)",
@@ -81,29 +87,30 @@ def known_bad(installed: Mapping[str, str]) -> list[Finding]:
 
 def pth_files(folders: Iterable[Path]) -> list[Finding]:
     """Code in a .pth file runs at every start of Python, whatever is started."""
-    found = [
-        _pth(path)
-        for folder in folders
-        for path in sorted(folder.glob("*.pth"))
-        if not KNOWN_PTH.fullmatch(path.name)
-    ]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.pth"))]
+    found = [finding for path in paths if (finding := _pth(path))]
     return found or [Finding(check="pth files", status="ok", what="none that is unknown")]
 
 
-def _pth(path: Path) -> Finding:
+def _pth(path: Path) -> Finding | None:
     if path.name in BAD_PTH:
         fix = f"remove {path}, and replace every credential that this machine had"
         return Finding(check="pth files", status="fail", what=f"{path}: {BAD_PTH[path.name]}", fix=fix)
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        text = path.read_text(errors="replace")
     except OSError as exc:
         return Finding(check="pth files", status="warn", what=f"{path}: {exc.strerror}", fix="look at it")
-    if any(line.startswith(("import ", "import\t")) for line in lines):
+    if any(line.startswith(("import ", "import\t")) for line in text.splitlines()):
+        known = KNOWN_CODE.get(path.name)
+        if known and known in text and len(text) <= KNOWN_CODE_CHARS:
+            return None
         what, fix = (
             f"{path} runs code at every start of Python",
-            "look who put it there; remove it if you do not know",
+            "look who put it there; remove it if unknown",
         )
         return Finding(check="pth files", status="warn", what=what, fix=fix)
+    if KNOWN_FOLDERS.fullmatch(path.name):
+        return None
     what, fix = f"{path} adds folders to import from", "look whether you put it there"
     return Finding(check="pth files", status="warn", what=what, fix=fix)
 

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from pilothouse.app.home import ServerState, is_locked, read_state
+from pilothouse.app.home import HomeLock, ServerState, is_locked, read_state
 from pilothouse.app.leftovers import Leftover, end, is_same_process, processes_of
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
@@ -37,10 +37,7 @@ def down(home: str | None, keys: str | None, *, now: bool, timeout_s: float, is_
     settings = make_settings(home=home, keys=keys)
     out = Output(is_json=is_json)
     stopped = stop_server(settings, at_once=now, timeout_s=timeout_s)
-    left = processes_of(settings.run_path)
-    remaining = end(left, grace_s=LEFTOVER_GRACE_S)
-    if remaining:
-        raise OperationFailed(f"still there: {_names(remaining)}. fix: kill -9 {_pids(remaining)}")
+    left = end_leftovers(settings)
     if not stopped and not left:
         raise ServerUnreachable(
             f"no server runs in {settings.home}. fix: nothing to stop; name another --home?"
@@ -51,6 +48,27 @@ def down(home: str | None, keys: str | None, *, now: bool, timeout_s: float, is_
         out.line(f"ended what a killed server had left: {one.role} (pid {one.pid})")
     if stopped:
         out.line(f"stopped: {stopped.url}")
+
+
+def end_leftovers(settings: Settings) -> list[Leftover]:
+    """
+    End what runs without a server, and return it. The lock keeps a new server from starting meanwhile.
+
+    Raises:
+        OperationFailed: Something does not end.
+    """
+    if not settings.home_path.is_dir():
+        return []
+    lock = HomeLock(settings.home_path)
+    lock.acquire()
+    try:
+        left = processes_of(settings.run_path)
+        remaining = end(left, grace_s=LEFTOVER_GRACE_S)
+    finally:
+        lock.release()
+    if remaining:
+        raise OperationFailed(f"still there: {_names(remaining)}. fix: kill -9 {_pids(remaining)}")
+    return left
 
 
 def stop_server(settings: Settings, *, at_once: bool, timeout_s: float) -> ServerState | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from pilothouse.app.processes import tail
 from pilothouse.cli.client import Json, Server
 from pilothouse.cli.get import list_of, quoted
 from pilothouse.cli.options import Reach, client_command
 from pilothouse.cli.output import clean, moment, size
 from pilothouse.domain.errors import InvalidApiKey, NotFound, ServerUnreachable
+from pilothouse.kit.ringlog import tail
 
 FOLLOW_S = 0.25
 

@@ -5,6 +5,7 @@ The supervisor does the work (`app.supervisor`); here are the options, the two
 ways to run it, and the end.
 """
 
+import importlib
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from pilothouse.app.processes import detach, tail
+from pilothouse.app.processes import detach
 from pilothouse.app.supervisor import Programs, Supervisor, Teller
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
@@ -25,9 +26,12 @@ from pilothouse.cli.start import Terminal, Watch, describe_failure, tell_ready, 
 from pilothouse.config import Settings, make_settings, read_spec
 from pilothouse.domain.errors import InvalidRequest, OperationFailed
 from pilothouse.kit.log import Level, Log
+from pilothouse.kit.ringlog import tail
 
 DETACHED_FAILURE_S = 10.0
 """So long may everything stand at failed (it is tried again) before `--detach` reports it."""
+
+ENGINE_GRACE_S = 5.0
 
 
 class UpOptions(Struct, frozen=True, kw_only=True):
@@ -134,7 +138,7 @@ def run_here(settings: Settings, terminal: Terminal, *, programs: Programs | Non
     """
     began = time.monotonic()
     tell = _Both(terminal)
-    supervisor = Supervisor(settings, tell=tell, programs=programs or Programs())
+    supervisor = Supervisor(settings, tell=tell, programs=programs or Programs(), sweep=sweep)
     if warning := supervisor.prepare():
         terminal.event("exposed", "warning", message=warning)
     ended = threading.Event()
@@ -169,7 +173,9 @@ def run_detached(settings: Settings, terminal: Terminal, *, programs: Programs |
     """
     began = time.monotonic()
     tell = _Both(Log("supervisor"))
-    supervisor = Supervisor(settings, tell=tell, programs=programs or Programs(), ignore_hangup=True)
+    supervisor = Supervisor(
+        settings, tell=tell, programs=programs or Programs(), ignore_hangup=True, sweep=sweep
+    )
     warning = supervisor.prepare()
     log = supervisor_log(settings)
     log_began = log.stat().st_size if log.exists() else 0
@@ -207,6 +213,13 @@ def _be_detached(supervisor: Supervisor) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def sweep(run_folder: Path) -> None:
+    """End engines that a controller which had to be killed left behind."""
+    # Loaded at the end, for the start does not need it.
+    leftovers = importlib.import_module("pilothouse.app.leftovers")
+    leftovers.end(leftovers.processes_of(run_folder), grace_s=ENGINE_GRACE_S)
 
 
 def supervisor_log(settings: Settings) -> Path:
