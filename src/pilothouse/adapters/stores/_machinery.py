@@ -4,13 +4,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
 from pilothouse.adapters.stores._tables import journal_positions, leases, sealing_keys
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.ports.store import JournalPosition, Lease, SealingKey
+
+# Built once: the drain asks for the key of each person in a batch.
+_FIND_KEY = select(sealing_keys).where(
+    sealing_keys.c.team == bindparam("team"), sealing_keys.c.subject_hash == bindparam("subject")
+)
 
 
 class SqlSealingKeys:
@@ -30,11 +35,7 @@ class SqlSealingKeys:
         return _sealing_key(row)
 
     def find(self, team: str, subject_hash: str) -> SealingKey | None:
-        row = self._connection.execute(
-            select(sealing_keys).where(
-                sealing_keys.c.team == team, sealing_keys.c.subject_hash == subject_hash
-            )
-        ).first()
+        row = self._connection.execute(_FIND_KEY, {"team": team, "subject": subject_hash}).first()
         return None if row is None else _sealing_key(row)
 
     def of_teams(self) -> list[SealingKey]:

@@ -189,7 +189,7 @@ def _head_at(fd: int, at: int, size: int) -> FrameHead | None:
             return head
         raise _Damaged("a frame is not complete")
     if any(data):
-        raise _Damaged("a frame's head is not complete")
+        raise _Damaged("a frame is not complete")
     return None
 
 

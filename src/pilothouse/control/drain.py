@@ -1,0 +1,186 @@
+"""
+The drain: journal frames become rows, in batches, and finished segments are deleted.
+
+Rows and the place in the journal are one transaction, and rows count by their
+id, so that it may be stopped anywhere and started again: nothing is lost, and
+nothing is there twice. A segment is deleted only after the commit that ended it.
+Synchronous, on the store's thread; a store that fails leaves the journal as it
+was, and the next call tries again.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from msgspec import Struct
+
+from pilothouse.control.seals import Seals
+from pilothouse.domain.errors import OperationFailed, StoreUnavailable
+from pilothouse.domain.record import JournalEntry
+from pilothouse.kit.journal.reader import Batch, JournalReader
+from pilothouse.ports.store import JournalPosition, Store
+
+BATCH_FRAMES = 500
+BATCHES = 4
+"""Transactions of one pass, after which others get their turn on the store's thread."""
+
+_decode = msgspec.msgpack.Decoder(JournalEntry).decode
+
+
+class DrainResult(Struct, frozen=True, kw_only=True):
+    """One pass. The three lists hold a segment and a reason each, for the log and for people."""
+
+    records: int = 0
+    """New in the store."""
+    lag_records: int = 0
+    """Left in the journal, as far as it can be counted."""
+    lag_bytes: int = 0
+    torn: tuple[str, ...] = ()
+    """The unfinished end of a segment was dropped: nobody was told that it was kept."""
+    corrupt: tuple[str, ...] = ()
+    """A segment was put aside as damaged; what is whole in it is drained all the same."""
+    blocked: tuple[str, ...] = ()
+    """A segment cannot be opened, for its key is not here. The others go on."""
+
+
+class _Pass(Struct):
+    """What one pass knows so far."""
+
+    positions: dict[str, int]
+    records: int = 0
+    gone: list[str] = []
+    torn: list[str] = []
+    corrupt: list[str] = []
+    blocked: dict[str, str] = {}
+
+
+class Drain:
+    """
+    Args:
+        batch_frames: Frames in one transaction.
+        batches: Transactions in one pass.
+    """
+
+    def __init__(
+        self,
+        reader: JournalReader,
+        seals: Seals,
+        *,
+        batch_frames: int = BATCH_FRAMES,
+        batches: int = BATCHES,
+    ) -> None:
+        self._reader = reader
+        self._seals = seals
+        self._batch_frames = batch_frames
+        self._batches = batches
+        self._counted: dict[str, tuple[int, int]] = {}
+        """By segment: frames counted ahead of the drain, and the offset where the count ended."""
+
+    def drain_once(self, store: Store) -> DrainResult:
+        """
+        Drain some batches, of all segments in turn.
+
+        Raises:
+            StoreUnavailable: The last batch was not written and is still in the journal.
+        """
+        with _translating():
+            segments = self._reader.segments()
+            with store.unit() as unit:
+                found = _Pass(unit.journals.positions())
+            found.gone = [name for name in found.positions if name not in segments]
+            waiting = deque(segments)
+            for _ in range(self._batches + len(segments)):
+                if not waiting:
+                    break
+                segment = waiting.popleft()
+                if self._drain_batch(store, segment, found):
+                    waiting.append(segment)
+            if found.gone:
+                with store.unit() as unit:
+                    unit.journals.forget(found.gone)
+            return self._result(found, behind={*waiting, *found.blocked})
+
+    def _drain_batch(self, store: Store, segment: str, found: _Pass) -> bool:
+        """Whether there may be more of this segment at once."""
+        position = found.positions.get(segment, 0)
+        try:
+            batch = self._reader.read(segment, position, max_frames=self._batch_frames)
+        except FileNotFoundError:  # empty, and cleared away by its writer's next life
+            return False
+        except OperationFailed as exc:
+            found.blocked[segment] = str(exc)
+            return False
+        entries = self._decoded(segment, batch, found)
+        if batch.state == "damaged":
+            # Aside first: were it done after the commit, a crash in between would hide the damage.
+            self._reader.quarantine(segment)
+            found.corrupt.append(f"{segment}: at {batch.offset}: {batch.reason}")
+        offset = batch.resume if batch.state == "damaged" else batch.offset
+        if entries or offset != position:
+            found.records += self._write(store, entries, JournalPosition(segment, offset))
+            found.positions[segment] = offset
+            self._count_drained(segment, len(batch.frames))
+        if batch.state == "done":
+            self._finish(segment, batch, found)
+        return batch.state in ("more", "damaged")
+
+    def _decoded(self, segment: str, batch: Batch, found: _Pass) -> list[JournalEntry]:
+        entries = []
+        for frame in batch.frames:
+            try:
+                entries.append(_decode(frame))
+            except msgspec.DecodeError as exc:
+                self._reader.quarantine(segment)
+                found.corrupt.append(f"{segment}: before {batch.offset}: a frame is no journal entry: {exc}")
+        return entries
+
+    def _write(self, store: Store, entries: list[JournalEntry], position: JournalPosition) -> int:
+        with store.unit() as unit:
+            new = unit.records.insert_many(self._seals.seal_all(unit, entries))
+            unit.journals.advance([position])
+        return new
+
+    def _finish(self, segment: str, batch: Batch, found: _Pass) -> None:
+        if batch.reason:
+            found.torn.append(f"{segment}: {batch.reason}")
+        if segment not in self._reader.damaged():
+            self._reader.delete(segment)
+            found.gone.append(segment)
+        self._counted.pop(segment, None)
+
+    def _count_drained(self, segment: str, frames: int) -> None:
+        counted, end = self._counted.get(segment, (0, 0))
+        self._counted[segment] = (max(0, counted - frames), end)
+
+    def _result(self, found: _Pass, *, behind: set[str]) -> DrainResult:
+        lag_records = lag_bytes = 0
+        for segment in behind:
+            position = found.positions.get(segment, 0)
+            counted, end = self._counted.get(segment, (0, 0))
+            # Counted on from where the last count ended: a long backlog is not walked at every pass.
+            start = max(position, end)
+            more_records, more_bytes = self._reader.pending(segment, start)
+            end = start + more_bytes
+            self._counted[segment] = (counted + more_records, end)
+            lag_records += counted + more_records
+            lag_bytes += end - position
+        return DrainResult(
+            records=found.records,
+            lag_records=lag_records,
+            lag_bytes=lag_bytes,
+            torn=tuple(found.torn),
+            corrupt=tuple(found.corrupt),
+            blocked=tuple(f"{segment}: {reason}" for segment, reason in found.blocked.items()),
+        )
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"the journal cannot be read: {exc.strerror or exc}. fix: see that its disk works",
+            retry_after_s=5.0,
+        ) from exc
