@@ -7,7 +7,7 @@ from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry
 from pilothouse.kit.http1.message import Request
-from pilothouse.kit.http1.server import Responder
+from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 
 

@@ -24,7 +24,7 @@ from pilothouse.gateway.permit import Place, Places
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit import sse
 from pilothouse.kit.http1.message import Request
-from pilothouse.kit.http1.server import Responder
+from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.log import Log
 from pilothouse.wire.openai import answers, inbound
 

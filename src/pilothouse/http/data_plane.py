@@ -23,7 +23,7 @@ from pilothouse.gateway.state import GatewayState
 from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
 from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, Timeouts, request_bytes
 from pilothouse.kit.http1.message import Request, closing_response
-from pilothouse.kit.http1.server import Responder
+from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 from pilothouse.ports.feed import Feed
 from pilothouse.wire.openai import answers

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from pilothouse.kit.http1.message import Request
-from pilothouse.kit.http1.server import Responder
+from pilothouse.kit.http1.responder import Responder
 
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 Policy = Literal["key", "open", "controller"]

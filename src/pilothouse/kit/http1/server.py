@@ -16,133 +16,27 @@ from typing import Any, cast
 
 import httptools
 
-from pilothouse.kit.http1.message import DATE, STATUS_LINES, Limits, Request, plain_response
-from pilothouse.kit.http1.proxy import ProxyHeader, client_address
+from pilothouse.kit.http1.message import DATE, Limits, Request, plain_response
+from pilothouse.kit.http1.reading import Refused, RequestReader
+from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.http1.sweep import Sweeper
 
-Handler = Callable[[Request, "Responder"], Coroutine[Any, Any, None]]
+Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
 
-class Refused(Exception):
-    """A request that the server answers itself, before any handler."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status, self.text = status, text
-
-
-class Responder:
-    """
-    The way back to the client of one request.
-
-    Either one `send`, or `start`, any number of `write` with `await drain()`
-    between them, and `end`. Writing to a client that is gone does nothing.
-    """
-
-    is_started = False
-    is_ended = False
-    keepalive: bytes | None = None
-    """Bytes to send when a started stream was silent for long; None sends nothing."""
-    written_at = 0.0
-    _head = b""
-
-    def __init__(self, connection: "Connection", *, keep_alive: bool, chunked: bool) -> None:
-        self._connection = connection
-        self._keep_alive = keep_alive
-        self._chunked = chunked
-
-    @property
-    def is_gone(self) -> bool:
-        """The client can receive nothing any more."""
-        return self._connection.is_closed
-
-    @property
-    def is_paused(self) -> bool:
-        """The client is slow: `drain` before the next `write`."""
-        return self._connection.drain_waiter is not None
-
-    def send(self, status: int, headers: bytes, body: bytes) -> None:
-        """Answer whole. `headers` are complete lines, each with its CRLF."""
-        self.is_started = self.is_ended = True
-        self._connection.write(
-            b"%s%s%s%scontent-length: %d\r\n\r\n%s"
-            % (STATUS_LINES[status], DATE.line, headers, self._connection_line(), len(body), body)
-        )
-
-    def start(self, status: int, headers: bytes) -> None:
-        """Begin a stream. The head goes out with the first `write`, in one segment."""
-        self.is_started = True
-        self.written_at = time.monotonic()
-        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        self._head = b"%s%s%s%s%s\r\n" % (
-            STATUS_LINES[status], DATE.line, headers, self._connection_line(), framing,
-        )  # fmt: skip
-
-    def write(self, data: bytes) -> None:
-        self.written_at = time.monotonic()
-        if self._chunked:
-            data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
-        elif self._head:
-            data = self._head + data
-        self._head = b""
-        self._connection.write(data)
-
-    def end(self, data: bytes = b"") -> None:
-        """Finish a stream, `data` being its last bytes, in one segment with the terminator."""
-        self.is_ended = True
-        if self._chunked:
-            if data:
-                data = b"%x\r\n%s\r\n" % (len(data), data)
-            data += b"0\r\n\r\n"
-        self._connection.write(self._head + data)
-        self._head = b""
-
-    def abort(self) -> None:
-        """Cut the connection, so that the client sees that something is missing."""
-        self.is_ended = True
-        self._connection.abort()
-
-    async def drain(self) -> None:
-        """Wait until the client took enough; returns at once when it did or is gone."""
-        waiter = self._connection.drain_waiter
-        if waiter is not None:
-            await waiter
-
-    def _connection_line(self) -> bytes:
-        return (
-            b"" if self._keep_alive and not self._connection.server.is_draining else b"connection: close\r\n"
-        )
-
-    @property
-    def closes(self) -> bool:
-        return not self._keep_alive or self._connection.server.is_draining
-
-
-class Connection(asyncio.Protocol):
-    """One client connection: parser callbacks, order, deadlines, write backpressure."""
+class Connection(RequestReader, asyncio.Protocol):
+    """One client connection: order, deadlines, write backpressure."""
 
     def __init__(self, server: "Server") -> None:
+        super().__init__(server.limits)
         self.server = server
         self.is_closed = False
         self.drain_waiter: asyncio.Future[None] | None = None
-        self._limits = server.limits
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
         self._responder: Responder | None = None
-        self._peer = ""
-        self._proxy = ProxyHeader() if server.limits.proxy_protocol else None
-        self._in_head = False
-        self._head_bytes = 0
-        self._read_by: float | None = None
         self._write_by: float | None = None
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._request: Request | None = None
-        self._last = False
 
     # asyncio.Protocol
 
@@ -161,7 +55,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             if self._proxy is not None:
-                data = self._take_proxy_header(data)
+                data = self.take_proxy_header(data)
                 if not data:
                     return
             self._head_bytes += len(data)
@@ -178,9 +72,6 @@ class Connection(asyncio.Protocol):
                 self._refuse(context.status, context.text)
             else:
                 self._refuse(400, "malformed HTTP request")
-
-    def eof_received(self) -> bool | None:
-        return None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.is_closed = True
@@ -200,70 +91,11 @@ class Connection(asyncio.Protocol):
         self._write_by = None
         self._release_writer()
 
-    # httptools callbacks
+    # requests, one after the other
 
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._url = b""
-        self._headers = {}
-        self._body = []
-        self._body_bytes = 0
+    def invite_body(self) -> None:
         if self._task is None:
-            self._read_by = time.monotonic() + self._limits.header_timeout_s
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self._headers
-        name = name.lower()
-        if name in headers:
-            value = headers[name] + b", " + value
-        headers[name] = value
-        if len(headers) > self._limits.max_headers:
-            raise Refused(431, "too many request header fields")
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        parser, headers = self._parser, self._headers
-        keep_alive = parser.should_keep_alive()
-        # Asking for the version costs; without a connection header only 1.1 keeps alive.
-        is_http11 = (keep_alive and b"connection" not in headers) or parser.get_http_version() == "1.1"
-        if self._url[:1] != b"/":
-            raise Refused(400, "the request target must be a path")
-        if is_http11 and b"host" not in headers:
-            raise Refused(400, "the host header is missing")
-        if self._last:
-            raise Refused(400, "a request came after connection: close")
-        path, _, query = self._url.decode("latin-1").partition("?")
-        peer = self._peer
-        if self._limits.trusted_proxies:
-            peer = client_address(peer, headers.get(b"x-forwarded-for"), self._limits.trusted_proxies)
-        self._request = Request(
-            parser.get_method().decode(),
-            path,
-            query,
-            headers,
-            peer,
-            keep_alive=keep_alive and is_http11,
-            is_http11=is_http11,
-        )
-        self._check_body(headers)
-
-    def _check_body(self, headers: dict[bytes, bytes]) -> None:
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.max_body_bytes:
-            raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
-        if self._task is None:
-            if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._pending:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._read_by = time.monotonic() + self._limits.body_timeout_s
-
-    def on_body(self, data: bytes) -> None:
-        self._body_bytes += len(data)
-        if self._body_bytes > self._limits.max_body_bytes:
-            raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
-        self._body.append(data)
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_message_complete(self) -> None:
         request = self._request
@@ -284,8 +116,6 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         if len(self._pending) > 4 * self._limits.max_pipelined:
             raise Refused(400, "too many pipelined requests")
-
-    # one request after the other
 
     def _begin(self, request: Request) -> None:
         request.received_ns = time.perf_counter_ns()
@@ -342,7 +172,7 @@ class Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         if self._write_by is not None and now > self._write_by:
             self.abort()
-        elif self._read_by is not None and now > self._read_by:
+        elif self._task is None and self._read_by is not None and now > self._read_by:
             if self._in_head or self._request is not None:
                 self._refuse(408, "the request took too long to arrive")
             else:
@@ -371,17 +201,6 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(self.server.refusal(status, text))
             self._transport.close()
-
-    def _take_proxy_header(self, data: bytes) -> bytes:
-        header = cast(ProxyHeader, self._proxy)
-        rest = header.feed(data)
-        if rest is None:
-            return b""
-        if header.is_bad:
-            raise Refused(400, "malformed PROXY protocol header")
-        self._peer = header.address or self._peer
-        self._proxy = None
-        return rest
 
     def _release_writer(self) -> None:
         waiter, self.drain_waiter = self.drain_waiter, None

@@ -1,0 +1,100 @@
+"""
+The way back to the client: heads, chunked bodies, and the wait for a slow reader.
+
+What goes where in time (order, limits, hang-ups) is the connection's, in `server.py`.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+from pilothouse.kit.http1.message import DATE, STATUS_LINES
+
+if TYPE_CHECKING:
+    from pilothouse.kit.http1.server import Connection
+
+
+class Responder:
+    """
+    The way back to the client of one request.
+
+    Either one `send`, or `start`, any number of `write` with `await drain()`
+    between them, and `end`. Writing to a client that is gone does nothing.
+    """
+
+    is_started = False
+    is_ended = False
+    keepalive: bytes | None = None
+    """Bytes to send when a started stream was silent for long; None sends nothing."""
+    written_at = 0.0
+    _head = b""
+
+    def __init__(self, connection: "Connection", *, keep_alive: bool, chunked: bool) -> None:
+        self._connection = connection
+        self._keep_alive = keep_alive
+        self._chunked = chunked
+
+    @property
+    def is_gone(self) -> bool:
+        """The client can receive nothing any more."""
+        return self._connection.is_closed
+
+    @property
+    def is_paused(self) -> bool:
+        """The client is slow: `drain` before the next `write`."""
+        return self._connection.drain_waiter is not None
+
+    def send(self, status: int, headers: bytes, body: bytes) -> None:
+        """Answer whole. `headers` are complete lines, each with its CRLF."""
+        self.is_started = self.is_ended = True
+        self._connection.write(
+            b"%s%s%s%scontent-length: %d\r\n\r\n%s"
+            % (STATUS_LINES[status], DATE.line, headers, self._connection_line(), len(body), body)
+        )
+
+    def start(self, status: int, headers: bytes) -> None:
+        """Begin a stream. The head goes out with the first `write`, in one segment."""
+        self.is_started = True
+        self.written_at = time.monotonic()
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        self._head = b"%s%s%s%s%s\r\n" % (
+            STATUS_LINES[status], DATE.line, headers, self._connection_line(), framing,
+        )  # fmt: skip
+
+    def write(self, data: bytes) -> None:
+        self.written_at = time.monotonic()
+        if self._chunked:
+            data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
+        elif self._head:
+            data = self._head + data
+        self._head = b""
+        self._connection.write(data)
+
+    def end(self, data: bytes = b"") -> None:
+        """Finish a stream, `data` being its last bytes, in one segment with the terminator."""
+        self.is_ended = True
+        if self._chunked:
+            if data:
+                data = b"%x\r\n%s\r\n" % (len(data), data)
+            data += b"0\r\n\r\n"
+        self._connection.write(self._head + data)
+        self._head = b""
+
+    def abort(self) -> None:
+        """Cut the connection, so that the client sees that something is missing."""
+        self.is_ended = True
+        self._connection.abort()
+
+    async def drain(self) -> None:
+        """Wait until the client took enough; returns at once when it did or is gone."""
+        waiter = self._connection.drain_waiter
+        if waiter is not None:
+            await waiter
+
+    def _connection_line(self) -> bytes:
+        return (
+            b"" if self._keep_alive and not self._connection.server.is_draining else b"connection: close\r\n"
+        )
+
+    @property
+    def closes(self) -> bool:
+        return not self._keep_alive or self._connection.server.is_draining
