@@ -85,7 +85,15 @@ class FakeDriver:
             argv=("engine",), env={}, address=f"unix:/{name}", slots=4, context_tokens=512, memory_bytes=1
         )
 
-    def connect(self, address: str, *, model: str, context_tokens: int, token_file: str = "") -> FakeEngine:
+    def connect(
+        self,
+        address: str,
+        *,
+        model: str,
+        context_tokens: int,
+        token_file: str = "",
+        allow_private: bool = False,
+    ) -> FakeEngine:
         return self.engines.setdefault(address, FakeEngine(self.default))
 
 

@@ -150,6 +150,7 @@ class Worker:
             model=entry.model,
             context_tokens=entry.context_tokens,
             token_file=entry.token_file,
+            allow_private=entry.allow_private,
         )
 
     def _retire(self, engine: Engine) -> None:

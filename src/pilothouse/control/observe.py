@@ -127,6 +127,7 @@ class Observer:
             model=replica.model_version,
             context_tokens=replica.context_tokens,
             token_file=attached.engine_options.token_file if attached else "",
+            allow_private=attached is not None and attached.engine_options.allow_private_network,
         )
         return Probe(
             replica,

@@ -148,6 +148,7 @@ def _entry(replica: Replica, spec: Spec) -> ReplicaEntry:
         model=declared.provider_model or declared.model,
         max_inflight=0 if replica.slots else options.max_inflight,
         token_file=options.token_file,
+        allow_private=options.allow_private_network,
     )
 
 

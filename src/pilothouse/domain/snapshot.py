@@ -44,6 +44,8 @@ class ReplicaEntry(Struct, frozen=True, kw_only=True):
     """Requests that may wait in this worker for a place there."""
     token_file: str = ""
     """File that holds the engine's bearer token; empty for a private socket."""
+    allow_private: bool = False
+    """An attached engine may be at a loopback or private address."""
 
 
 class Route(Struct, frozen=True):

@@ -106,10 +106,8 @@ class GatewayState:
 
 
 def _is_same(a: ReplicaEntry, b: ReplicaEntry) -> bool:
-    return (a.address, a.engine, a.model, a.context_tokens, a.token_file) == (
-        b.address,
-        b.engine,
-        b.model,
-        b.context_tokens,
-        b.token_file,
-    )
+    return all(getattr(a, name) == getattr(b, name) for name in _CONNECTION)
+
+
+_CONNECTION = ("address", "engine", "model", "context_tokens", "token_file", "allow_private")
+"""Fields that say how an engine is spoken to: when one changes, it is connected to anew."""

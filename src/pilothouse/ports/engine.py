@@ -117,4 +117,14 @@ class EngineDriver(Protocol):
         """
         ...
 
-    def connect(self, address: str, *, model: str, context_tokens: int, token_file: str = "") -> Engine: ...
+    def connect(
+        self,
+        address: str,
+        *,
+        model: str,
+        context_tokens: int,
+        token_file: str = "",
+        allow_private: bool = False,
+    ) -> Engine:
+        """Speak to an engine; `allow_private` lets an attached one be at a private address."""
+        ...

@@ -342,8 +342,9 @@ class Client:
                     )
         except TimeoutError as exc:
             raise HttpFailure("connect", "the server did not accept in time", timed_out=True) from exc
-        except OSError as exc:
-            raise HttpFailure("connect", f"cannot connect: {exc.strerror or type(exc).__name__}") from exc
+        except (OSError, ValueError) as exc:  # ValueError: the address may not be connected to (`pin`)
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise HttpFailure("connect", f"cannot connect: {reason}") from exc
         return made
 
     def put_back(self, exchange: Exchange) -> None:

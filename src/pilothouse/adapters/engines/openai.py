@@ -1,0 +1,72 @@
+"""
+Any server that speaks the OpenAI dialect and already runs: Pilothouse attaches to it.
+
+It neither starts nor stops it. Where it may be is decided by the egress policy at
+every new connection: a private address only where the deployment allows it.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.domain.errors import NotSupported, OperationFailed
+from pilothouse.domain.model import Artifact
+from pilothouse.domain.spec import DeploymentSpec
+from pilothouse.kit import egress
+from pilothouse.ports.engine import Launch, Machine
+
+RESOLVE_S = 5.0
+
+
+class OpenAIDriver:
+    """Implements `ports.engine.EngineDriver`, without `launch`."""
+
+    name = "openai"
+    launches = False
+
+    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
+        raise NotSupported("engine openai attaches to a server that runs already; it starts none")
+
+    def connect(
+        self,
+        address: str,
+        *,
+        model: str,
+        context_tokens: int,
+        token_file: str = "",
+        allow_private: bool = False,
+    ) -> OpenAIEngine:
+        """
+        Raises:
+            OperationFailed: The address is malformed or not allowed, or the token cannot be read.
+        """
+        try:
+            where = egress.parse_url(address, schemes=("http", "https"), allow_private=allow_private)
+        except ValueError as exc:
+            raise OperationFailed(f"base_url {address!r}: {exc}") from exc
+        return OpenAIEngine(
+            self.name,
+            address.rstrip("/"),
+            model=model,
+            context_tokens=context_tokens,
+            token=_token(token_file),
+            whole=True,
+            pin=_pinned(where.host, where.port, allow_private=allow_private),
+        )
+
+
+def _token(token_file: str) -> str:
+    if not token_file:
+        return ""
+    try:
+        return Path(token_file).expanduser().read_text().strip()
+    except OSError as exc:
+        raise OperationFailed(f"token_file {token_file!r} cannot be read: {exc.strerror}") from exc
+
+
+def _pinned(host: str, port: int, *, allow_private: bool) -> Callable[[], Awaitable[str]]:
+    async def pin() -> str:
+        found = await egress.resolve_async(host, port, allow_private=allow_private, timeout_s=RESOLVE_S)
+        return found[0].ip
+
+    return pin

@@ -1,0 +1,105 @@
+"""
+The documents do what they say: every shell block of README and tutorial is run,
+in order, as a new user would, in a home of its own.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial" / "first-endpoint.md"
+READY_S = 300.0
+"""The first start fetches a model of 93 MB."""
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+def blocks(path: Path, language: str = "sh") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """A user with an empty home; the package index is reached as the machine is set up to reach it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PILOTHOUSE_", "XDG_", "PYTEST_"))}
+    return {**kept, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+
+
+def run(script: str, env: dict[str, str], timeout_s: float = READY_S) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def running(command: str, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command that stays, wait until it prints its curl line, and end it as a person would."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + READY_S
+    try:
+        while "/v1/chat/completions" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+
+
+def test_the_readme_works_from_top_to_bottom(env: dict[str, str], tmp_path: Path) -> None:
+    up, curl, test, *rest = (block.strip() for block in blocks(README))
+    assert (up, test) == ("make up", "make test")
+
+    with running(up, env, tmp_path / "up.log"):
+        assert '"finish_reason"' in run(curl, env)
+        for block in rest:
+            run(block, env)
+
+    assert "http://127.0.0.1:8420" in (tmp_path / "up.log").read_text()
+
+
+def test_the_curl_line_that_up_prints_works_when_pasted(env: dict[str, str], tmp_path: Path) -> None:
+    with running("make up", env, tmp_path / "up.log"):
+        text = (tmp_path / "up.log").read_text()
+        line = text[text.index("curl ") :]
+        line = re.match(r"(?:.*\\\n)*.*\n", line)[0]  # type: ignore[index] # with its continuation lines
+
+        assert '"choices"' in run(line, env)
+
+
+def test_the_tutorial_works_from_top_to_bottom(env: dict[str, str], tmp_path: Path) -> None:
+    key_file = 'import os\nKEY_FILE = os.environ["PILOTHOUSE_HOME"] + "-keys/admin.key"\n'
+    (tmp_path / "sdk.py").write_text(key_file + blocks(TUTORIAL, "python")[0])
+    script = "\n".join(blocks(TUTORIAL))
+    script = script.replace(
+        "pilothouse team create", f'python "{tmp_path}/sdk.py"\npilothouse team create', 1
+    )
+    ending = "trap 'pilothouse down >/dev/null 2>&1 || true' EXIT\n"
+
+    said = run(script.replace("pilothouse up --detach", f"{ending}pilothouse up --detach", 1), env)
+
+    assert "data: [DONE]" in said
+    assert '"code":"invalid_api_key"' in said
+    assert 'pilothouse_requests_total{endpoint="smollm2"' in said
