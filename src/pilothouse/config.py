@@ -193,7 +193,9 @@ def _suggestion(message: str) -> str:
     found = _UNKNOWN.search(message)
     if not found:
         return ""
-    near = difflib.get_close_matches(found[1], _field_names(), n=1, cutoff=0.5)
+    # A name that is right elsewhere is no help here.
+    others = [name for name in _field_names() if name != found[1]]
+    near = difflib.get_close_matches(found[1], others, n=1, cutoff=0.5)
     return f"; did you mean `{near[0]}`?" if near else ""
 
 

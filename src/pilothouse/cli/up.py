@@ -16,15 +16,15 @@ from pathlib import Path
 
 import click
 import msgspec
-from msgspec import Struct
 
 from pilothouse.app.processes import detach
 from pilothouse.app.supervisor import Programs, Supervisor, Teller
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
+from pilothouse.cli.settings import UpOptions, settings_of
 from pilothouse.cli.start import Terminal, Watch, describe_failure, tell_ready, wait_until_ready
-from pilothouse.config import Settings, make_settings, read_spec
-from pilothouse.domain.errors import InvalidRequest, OperationFailed
+from pilothouse.config import Settings
+from pilothouse.domain.errors import OperationFailed
 from pilothouse.kit.log import Level, Log
 from pilothouse.kit.ringlog import tail
 
@@ -32,20 +32,6 @@ DETACHED_FAILURE_S = 10.0
 """So long may everything stand at failed (it is tried again) before `--detach` reports it."""
 
 ENGINE_GRACE_S = 5.0
-
-
-class UpOptions(Struct, frozen=True, kw_only=True):
-    home: str | None
-    keys: str | None
-    host: str | None
-    port: int | None
-    workers: int | None
-    config: str | None
-    store: str | None
-    tls_certificate: str | None
-    tls_key: str | None
-    detach: bool
-    is_json: bool
 
 
 @click.command()
@@ -57,6 +43,9 @@ class UpOptions(Struct, frozen=True, kw_only=True):
 @click.option("--store", metavar="URL", help="Store (default: SQLite in the home).")
 @click.option("--tls-certificate", metavar="FILE", help="PEM file with the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file with its key.")
+@click.option(
+    "--set", "more", multiple=True, metavar="NAME=VALUE", help="Another setting, such as journal_sync=power."
+)
 @click.option("--detach", is_flag=True, help="Run in the background; returns when it is ready.")
 @json_option
 def up(**given: object) -> None:
@@ -70,6 +59,7 @@ def up(**given: object) -> None:
     Example:
       pilothouse up
       pilothouse up --home ./state --port 0 --detach --json
+      pilothouse up --set trusted_proxies=10.0.0.0/8 --set drain_timeout_s=60
     """
     options = msgspec.convert(given, UpOptions)
     terminal = Terminal(Output(is_json=options.is_json))
@@ -78,44 +68,6 @@ def up(**given: object) -> None:
         run_detached(settings, terminal)
     else:
         run_here(settings, terminal)
-
-
-def settings_of(options: UpOptions) -> Settings:
-    """
-    Raises:
-        InvalidRequest: A file that is named is not there, or is not a spec.
-    """
-    for name in ("tls_certificate", "tls_key"):
-        path = getattr(options, name)
-        if path and not Path(path).is_file():
-            raise InvalidRequest(f"--{name.replace('_', '-')}: there is no file {path}. fix: name a PEM file")
-    if bool(options.tls_certificate) != bool(options.tls_key):
-        raise InvalidRequest("TLS needs both. fix: --tls-certificate FILE --tls-key FILE")
-    if options.config:
-        check_spec(Path(options.config))
-    return make_settings(
-        home=options.home,
-        keys=options.keys,
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        store=options.store,
-        config=_absolute(options.config),
-        tls_certificate=_absolute(options.tls_certificate),
-        tls_key=_absolute(options.tls_key),
-    )
-
-
-def check_spec(path: Path) -> None:
-    """Here rather than in the controller alone: a typing error must not cost a start."""
-    try:
-        read_spec(path.read_bytes(), name=str(path))
-    except OSError as exc:
-        raise InvalidRequest(f"--config: cannot read {path}: {exc.strerror}. fix: name a spec file") from exc
-
-
-def _absolute(path: str | None) -> str | None:
-    return str(Path(path).expanduser().absolute()) if path else None
 
 
 class _Both:

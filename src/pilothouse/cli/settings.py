@@ -1,0 +1,109 @@
+"""From the options of `up` to settings: what is wrong is said before anything starts."""
+
+import difflib
+from collections.abc import Iterable
+from ipaddress import ip_network
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import FieldInfo, fields
+
+from pilothouse.config import Settings, make_settings, read_spec
+from pilothouse.domain.errors import InvalidRequest
+
+
+class UpOptions(Struct, frozen=True, kw_only=True):
+    home: str | None
+    keys: str | None
+    host: str | None
+    port: int | None
+    workers: int | None
+    config: str | None
+    store: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+    more: tuple[str, ...]
+    detach: bool
+    is_json: bool
+
+
+OWN_OPTION = frozenset(UpOptions.__struct_fields__)
+
+
+def settings_of(options: UpOptions) -> Settings:
+    """
+    Raises:
+        InvalidRequest: A setting has no such name or value, or a file that is named is not there.
+    """
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(options, name)
+        if path and not Path(path).is_file():
+            raise InvalidRequest(f"--{name.replace('_', '-')}: there is no file {path}. fix: name a PEM file")
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        raise InvalidRequest("TLS needs both. fix: --tls-certificate FILE --tls-key FILE")
+    if options.config:
+        check_spec(Path(options.config))
+    return make_settings(
+        home=options.home,
+        keys=options.keys,
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        store=options.store,
+        config=_absolute(options.config),
+        tls_certificate=_absolute(options.tls_certificate),
+        tls_key=_absolute(options.tls_key),
+        **parse_more(options.more),
+    )
+
+
+def check_spec(path: Path) -> None:
+    """Here rather than in the controller alone: a typing error must not cost a start."""
+    try:
+        read_spec(path.read_bytes(), name=str(path))
+    except OSError as exc:
+        raise InvalidRequest(f"--config: cannot read {path}: {exc.strerror}. fix: name a spec file") from exc
+
+
+def parse_more(given: Iterable[str]) -> dict[str, object]:
+    """
+    The values of `--set NAME=VALUE`, each of its setting's type; lists are parted by commas.
+
+    Raises:
+        InvalidRequest: Names the setting and what its value must be.
+    """
+    known = {field.name: field for field in fields(Settings) if field.name not in OWN_OPTION}
+    values: dict[str, object] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"{near[0]}=..." if near else f"NAME=VALUE with one of {', '.join(known)}"
+            raise InvalidRequest(f"--set {text}: there is no such setting. fix: {hint}", param="set")
+        values[name] = _value(known[name], value)
+    return values
+
+
+def _value(field: FieldInfo, text: str) -> object:
+    is_list = isinstance(field.default, tuple)
+    given = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+    try:
+        value: object = msgspec.convert(given, field.type, strict=False)
+        if field.name == "trusted_proxies":
+            for network in given:
+                ip_network(network)
+    except (msgspec.ValidationError, ValueError) as exc:
+        raise InvalidRequest(f"--set {field.name}={text}: {exc}. fix: such as {_example(field)}") from exc
+    return value
+
+
+def _example(field: FieldInfo) -> str:
+    if isinstance(field.default, tuple):
+        return f"{field.name}=10.0.0.0/8,192.168.1.7/32"
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"{field.name}={default}"
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None

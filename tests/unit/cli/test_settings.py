@@ -1,0 +1,77 @@
+"""From options to settings."""
+
+from pathlib import Path
+
+import pytest
+
+from pilothouse.cli.settings import UpOptions, parse_more, settings_of
+from pilothouse.domain.errors import InvalidRequest
+
+NOTHING = dict.fromkeys(UpOptions.__struct_fields__) | {"more": (), "detach": False, "is_json": False}
+
+
+def options(**given: object) -> UpOptions:
+    return UpOptions(**(NOTHING | {"home": "/h"} | given))  # type: ignore[arg-type]
+
+
+def test_each_value_gets_the_type_of_its_setting() -> None:
+    given = [
+        "drain_timeout_s=60",
+        "proxy_protocol=true",
+        "trusted_proxies=10.0.0.0/8, ::1/128",
+        "journal_sync=power",
+    ]
+
+    assert parse_more(given) == {
+        "drain_timeout_s": 60.0,
+        "proxy_protocol": True,
+        "trusted_proxies": ("10.0.0.0/8", "::1/128"),
+        "journal_sync": "power",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("drain_timeout=60", "fix: drain_timeout_s=..."),
+        ("port=1", "there is no such setting"),
+        ("drain_timeout_s", "fix: drain_timeout_s=..."),
+        ("drain_timeout_s=soon", "such as drain_timeout_s=30.0"),
+        ("journal_sync=never", "such as journal_sync=process"),
+        ("trusted_proxies=everyone", "such as trusted_proxies=10.0.0.0/8"),
+        ("proxy_protocol=perhaps", "such as proxy_protocol=false"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_a_right_one(text: str, told: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_more([text])
+
+    assert told in refused.value.message
+
+
+def test_a_file_is_named_from_where_up_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.yaml").write_text("version: 1\n")
+
+    assert settings_of(options(config="p.yaml")).config == str(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"config": "none.yaml"}, "cannot read none.yaml"),
+        ({"tls_key": "none.pem"}, "there is no file none.pem"),
+        ({"tls_key": __file__}, "TLS needs both"),
+    ],
+)
+def test_what_is_named_and_not_there_is_refused_before_the_start(given: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        settings_of(options(**given))
+
+
+def test_a_spec_with_an_unknown_field_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\ndeployment: {}\n")
+
+    with pytest.raises(InvalidRequest, match="did you mean `deployments`"):
+        settings_of(options(config=str(path)))
