@@ -215,7 +215,7 @@ class Records(Protocol):
         ...
 
     def forget(self, before: float, *, limit: int) -> int:
-        """Delete at most `limit` records that are older; return how many."""
+        """Delete at most `limit` older records whose content is not kept (any more); return how many."""
         ...
 
 

@@ -324,15 +324,18 @@ class RecordsConformance:
         assert erased == [4, 4, 2, 0]
         assert gone == [4, 4, 2, 0]
 
-    def test_forgotten_records_are_gone_with_their_content_and_usage_stays(self, store: Store) -> None:
+    def test_a_record_is_forgotten_when_old_and_without_content_and_its_usage_stays(
+        self, store: Store
+    ) -> None:
+        rows = [sealed("old", time=10.0, content=None), sealed("held", time=10.0), sealed("new", time=70.0)]
         with store.unit() as unit:
-            unit.records.insert_many([sealed("old", time=10.0), sealed("new", time=70.0)])
+            unit.records.insert_many(rows)
             assert unit.records.forget(60.0, limit=10) == 1
             for ask in (unit.records.get, unit.records.content):
                 with pytest.raises(NotFound):
                     ask("old")
-            assert unit.records.content("new").content == b"sealed"
-            assert [x.sums.requests for x in unit.usage.report("team", since=0, until=120)] == [2]
+            assert unit.records.content("held").content == b"sealed"
+            assert [x.sums.requests for x in unit.usage.report("team", since=0, until=120)] == [3]
             assert unit.usage.forget(60.0, limit=10) == 1
             assert [x.sums.requests for x in unit.usage.report("team", since=0, until=120)] == [1]
 

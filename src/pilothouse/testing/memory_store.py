@@ -219,7 +219,9 @@ class MemoryRecords(_Repository):
         return len(old)
 
     def forget(self, before: float, *, limit: int) -> int:
-        return _forget(self._state.records, lambda _, row: row.record.time < before, limit)
+        return _forget(
+            self._state.records, lambda _, row: row.record.time < before and row.content is None, limit
+        )
 
 
 def _matches(record: InferenceRecord, where: RecordFilter) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     delete,
+    exists,
     func,
     insert,
     select,
@@ -103,7 +104,8 @@ class SqlRecords:
         return erased
 
     def forget(self, before: float, *, limit: int) -> int:
-        chosen = select(records.c.id).where(records.c.time < before).order_by(records.c.time).limit(limit)
+        has_content = exists().where(contents.c.record_id == records.c.id)
+        chosen = select(records.c.id).where(records.c.time < before, ~has_content).limit(limit)
         return self._connection.execute(delete(records).where(records.c.id.in_(chosen))).rowcount
 
 
