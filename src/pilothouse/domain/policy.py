@@ -71,7 +71,6 @@ _OPERATES: frozenset[Action] = frozenset(
     }
 )
 _BUILDS: frozenset[Action] = frozenset({"invoke", "records.read", "usage.read"})
-_AUDITS: frozenset[Action] = frozenset({"records.content"})
 
 GRANTS: dict[str, frozenset[Action]] = {
     "admin": ACTIONS,
@@ -79,8 +78,8 @@ GRANTS: dict[str, frozenset[Action]] = {
     "operator": _WATCHES | _OPERATES,
     # Calls endpoints, and sees what its own team used.
     "developer": _READS | _BUILDS,
-    # Sees all that its team did, content included, and changes nothing.
-    "auditor": _WATCHES | _AUDITS,
+    # Sees all that its team did, prompts excepted, and changes nothing.
+    "auditor": _WATCHES,
 }
 
 _SCOPED: frozenset[Action] = frozenset({"invoke", "endpoints.read"})

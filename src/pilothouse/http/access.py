@@ -107,7 +107,10 @@ def _presented(headers: Headers) -> str:
 
 def _metrics_are_open(plane: Plane, headers: Headers) -> bool:
     if plane.settings.metrics == "auto":
-        return _is_local(plane.settings.host) and _is_local(_hostname(headers.get("host", "")))
+        names = [plane.settings.host, _hostname(headers.get("host", ""))]
+        # The worker puts the client's address here, a trusted proxy's client included.
+        names += [name.strip() for name in headers.get("x-forwarded-for", "127.0.0.1").split(",")]
+        return all(map(_is_local, names))
     return plane.settings.metrics == "open"
 
 

@@ -54,10 +54,10 @@ def test_an_admin_sees_across_teams():
     assert not sees_all_teams(who("operator"))
 
 
-def test_prompts_are_for_admins_and_auditors_only():
+def test_prompts_are_for_admins_only():
     may = {role for role in ROLES if decide(who(role), "records.content", "red") == ALLOW}
 
-    assert may == {"admin", "auditor"}
+    assert may == {"admin"}
 
 
 def test_an_auditor_changes_nothing():
@@ -91,10 +91,10 @@ def test_nobody_hands_out_more_than_he_has(own: Role, other: Role, action: Actio
         assert GRANTS[other] <= GRANTS[own]
 
 
-def test_an_operator_hands_out_developer_keys_but_no_admin_and_no_auditor_keys():
+def test_an_operator_hands_out_every_key_but_an_admins():
     given_out = {role for role in ROLES if decide_grant(who("operator"), "keys.create", grant(role)) == ALLOW}
 
-    assert given_out == {"operator", "developer"}
+    assert given_out == {"operator", "developer", "auditor"}
 
 
 def test_an_operator_cannot_take_an_admins_key_by_rotating_it():

@@ -161,7 +161,7 @@ async def test_an_operator_makes_no_key_for_another_team_and_none_stronger_than_
         for body, status in (
             ({"team": "red", "role": "developer"}, 201),
             ({"team": "red", "role": "admin"}, 403),
-            ({"team": "red", "role": "auditor"}, 403),
+            ({"team": "red", "role": "auditor"}, 201),
             ({"team": "blue", "role": "developer"}, 404),
         ):
             response = await client.post("/admin/v1/keys", json=body, headers=headers)
@@ -255,6 +255,20 @@ async def test_metrics_are_open_to_this_machine_or_when_somebody_said_so(
     house = await AdminHouse(tmp_path, metrics=metrics, host=host).furnish()
     async with house.client() as client:
         response = await client.get("/metrics", headers={"host": asked})
+
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("client", "status"),
+    [("127.0.0.1", 200), ("::1", 200), ("203.0.113.5", 401), ("127.0.0.1, 203.0.113.5", 401)],
+)
+async def test_a_proxy_on_this_machine_does_not_open_metrics_to_the_world(
+    tmp_path: Path, client: str, status: int
+):
+    house = await AdminHouse(tmp_path).furnish()
+    async with house.client() as asking:
+        response = await asking.get("/metrics", headers={"x-forwarded-for": client})
 
     assert response.status_code == status
 

@@ -192,7 +192,7 @@ async def test_content_is_opened_on_reading_and_that_is_logged(house: AdminHouse
     assert "of red0" not in house.log_text.getvalue()
 
 
-@pytest.mark.parametrize("role", ["operator", "developer"])
+@pytest.mark.parametrize("role", ["operator", "developer", "auditor"])
 async def test_content_is_closed_to_those_who_may_only_see_facts(house: AdminHouse, role: str):
     async with house.client(headers=house.auth("red", role)) as client:
         for path in ("/admin/v1/records?content=true", "/admin/v1/records/req_red0?content=true"):
