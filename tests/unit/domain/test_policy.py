@@ -16,6 +16,7 @@ from pilothouse.domain.policy import (
     sees_all_teams,
 )
 from pilothouse.domain.principal import Principal
+from pilothouse.gateway.admit import INVOKING_ROLES
 
 
 def who(
@@ -118,3 +119,7 @@ def test_a_key_that_ends_makes_none_that_outlives_it(expires_at: float | None, a
 
 def test_a_key_that_ends_revokes_those_that_do_not():
     assert decide_grant(who("admin", expires_at=100.0), "keys.revoke", grant("developer")) == ALLOW
+
+
+def test_the_gateway_lets_call_exactly_the_roles_that_are_granted_it():
+    assert {role for role in ROLES if "invoke" in GRANTS[role]} == INVOKING_ROLES
