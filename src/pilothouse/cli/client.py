@@ -41,6 +41,7 @@ STREAM_TIMEOUT_S = 600.0
 """Between two pieces of a stream: a pull or a long answer may be silent for a while."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_PAGE = 1000
 
 _BY_CODE = {
     kind.code: kind
@@ -139,7 +140,7 @@ class Server:
         asked: dict[str, str | int | float | bool | None] = dict(query or {})
         left = limit
         while left > 0:
-            page = as_object(self.get(path, {**asked, "limit": min(left, 1000)}))
+            page = as_object(self.get(path, {**asked, "limit": min(left, MAX_PAGE)}))
             for item in as_items(page)[:left]:
                 left -= 1
                 yield item

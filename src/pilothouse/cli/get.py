@@ -20,6 +20,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     cells: Cells
     id_field: str = "name"
+    is_paged: bool = False
 
 
 def _replica(r: Json) -> Sequence[object]:
@@ -113,6 +114,7 @@ KINDS: dict[str, Kind] = {
         columns=("id", "name", "team", "role", "endpoints", "state", "age", "expires"),
         cells=_key,
         id_field="id",
+        is_paged=True,
     ),
     "teams": Kind(
         path="/admin/v1/teams",
@@ -124,6 +126,7 @@ KINDS: dict[str, Kind] = {
         columns=("id", "time", "team", "endpoint", "code", "tokens", "ttft ms", "ms", "cost"),
         cells=_record,
         id_field="id",
+        is_paged=True,
     ),
     "engines": Kind(
         path="/admin/v1/engines",
@@ -195,7 +198,7 @@ def find(server: Server, kind: Kind, name: str, *, content: bool = False) -> Jso
     """
     if kind is KINDS["records"]:
         return server.get_object(f"{kind.path}/{quoted(name)}", {"content": "true" if content else None})
-    for item in server.pages(kind.path, limit=100_000):
+    for item in server.pages(kind.path, limit=100_000) if kind.is_paged else list_of(server, kind.path):
         if item.get(kind.id_field) == name:
             return item
     word = kind.path.rsplit("/", 1)[1]
@@ -223,13 +226,16 @@ def show_one(out: Output, item: Json, kind: Kind) -> None:
 
 def show_all(out: Output, server: Server, kind: Kind, filters: Filters) -> None:
     query: dict[str, str | int | float | bool | None] = {}
-    if kind.path.endswith(("/records", "/keys")):
+    if kind.is_paged:
         query["team"] = filters.team
     if kind.path.endswith("/records"):
         query["endpoint"], query["code"] = filters.endpoint, filters.code
         query["since"] = _since(filters.since)
         query["content"] = "true" if filters.content else None
-    items = list(server.pages(kind.path, query, limit=filters.limit))
+    if kind.is_paged:
+        items = list(server.pages(kind.path, query, limit=filters.limit))
+    else:
+        items = list_of(server, kind.path)[: filters.limit]
     out.table({"items": items, "next": None}, kind.columns, [kind.cells(item) for item in items])
 
 

