@@ -6,9 +6,9 @@ every new connection: a private address only where the deployment allows it.
 """
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.adapters.engines._token_file import read_token
 from pilothouse.domain.errors import NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
@@ -49,19 +49,10 @@ class OpenAIDriver:
             address.rstrip("/"),
             model=model,
             context_tokens=context_tokens,
-            token=_token(token_file),
+            token=read_token(token_file) if token_file else "",
             whole=True,
             pin=_pinned(where.host, where.port, allow_private=allow_private),
         )
-
-
-def _token(token_file: str) -> str:
-    if not token_file:
-        return ""
-    try:
-        return Path(token_file).expanduser().read_text().strip()
-    except OSError as exc:
-        raise OperationFailed(f"token_file {token_file!r} cannot be read: {exc.strerror}") from exc
 
 
 def _pinned(host: str, port: int, *, allow_private: bool) -> Callable[[], Awaitable[str]]:
