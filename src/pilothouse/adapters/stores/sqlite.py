@@ -27,6 +27,11 @@ from pilothouse.adapters.stores._tables import HEAD, metadata
 from pilothouse.domain.errors import OperationFailed, StoreUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_STAMP_TABLE = (
+    "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, "
+    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )"
+)
+"""As Alembic makes it."""
 RESERVE_BYTES = 8 << 20
 """Room for urgent work on a full disk. Smaller than a journal segment, which must not take it."""
 
@@ -185,9 +190,7 @@ def _bring_up_to_date(connection: Connection, path: Path) -> None:
     tables = inspect(connection).get_table_names()
     if not tables:
         metadata.create_all(connection)
-        connection.exec_driver_sql(
-            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
-        )
+        connection.exec_driver_sql(_STAMP_TABLE)
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (HEAD,))
         return
     if "alembic_version" not in tables:
