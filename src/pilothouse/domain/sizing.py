@@ -91,7 +91,8 @@ def _does_not_fit(
         f"the model does not fit: weights {_mb(weights_bytes)} + cache {_mb(cache)} "
         f"({slots} slots x {context_tokens} tokens x {per_token} bytes) + {_mb(FIXED_BYTES)} "
         f"for the process = {_mb(weights_bytes + cache + FIXED_BYTES)}, but a replica may take half "
-        f"of the {_mb(free_bytes)} that are free; lower context_tokens or slots, free memory, or take a smaller model"
+        f"of the {_mb(free_bytes)} that are free; lower context_tokens or slots, free memory, "
+        "or take a smaller model"
     )
 
 

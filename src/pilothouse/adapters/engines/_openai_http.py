@@ -98,10 +98,14 @@ class OpenAIEngine:
                         await _drain(exchange)
                         return
                     chunk = outbound.read_said(event)
+                    says_something = chunk.usage is not None
                     for delta in chunk.deltas:
                         if delta.finish_reason:
                             ended.add(delta.index)
-                    yield chunk
+                        if delta.text or delta.finish_reason or delta.logprobs is not None:
+                            says_something = True
+                    if says_something:  # not so: a bare role, or how far the prompt was read
+                        yield chunk
             if len(ended) < request.choices or parser.is_mid_event:
                 raise UpstreamError("the engine ended its stream before the answer was complete")
         except HttpFailure as exc:

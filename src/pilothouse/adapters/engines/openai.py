@@ -6,9 +6,9 @@ every new connection: a private address only where the deployment allows it.
 """
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.adapters.engines._token_file import read_token
 from pilothouse.domain.errors import NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
@@ -49,10 +49,22 @@ class OpenAIDriver:
             address.rstrip("/"),
             model=model,
             context_tokens=context_tokens,
-            token=read_token(token_file) if token_file else "",
+            token=_token(token_file),
             whole=True,
             pin=_pinned(where.host, where.port, allow_private=allow_private),
         )
+
+
+def _token(token_file: str) -> str:
+    if not token_file:
+        return ""
+    try:
+        token = Path(token_file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OperationFailed(f"token_file {token_file!r} cannot be read: {exc}") from exc
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise OperationFailed(f"token_file {token_file!r} must hold one token of visible ASCII characters")
+    return token
 
 
 def _pinned(host: str, port: int, *, allow_private: bool) -> Callable[[], Awaitable[str]]:
