@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import urllib.request
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -149,6 +150,11 @@ def client_api_key() -> str | None:
 def inherited_environment(*names: str) -> dict[str, str]:
     """The named variables, where set: for children that must not inherit the rest."""
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def https_proxy(host: str) -> str:
+    """The proxy that leads to a host (`HTTPS_PROXY`, unless `NO_PROXY` names the host), or nothing."""
+    return "" if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get("https", "")
 
 
 def read_spec(text: bytes, *, name: str = "spec") -> Spec:

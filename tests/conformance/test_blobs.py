@@ -15,8 +15,8 @@ from pilothouse.testing.memory_blobs import MemoryBlobs
 
 class TestMemoryBlobs(BlobsConformance):
     @pytest.fixture
-    def blobs(self, clock: SteppingClock) -> Blobs:
-        return MemoryBlobs(clock)
+    def blobs(self, clock: SteppingClock, tmp_path: Path) -> Blobs:
+        return MemoryBlobs(tmp_path / "blobs", clock)
 
 
 class TestDiskBlobs(BlobsConformance):

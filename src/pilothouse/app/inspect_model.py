@@ -15,14 +15,14 @@ from pilothouse.domain.errors import ModelFileRefused
 from pilothouse.domain.gguf_model import read_model
 from pilothouse.domain.model_file import HEAD_BYTES, why_not_gguf
 from pilothouse.kit import gguf
-from pilothouse.kit.bounded import REFUSED_STATUS, limit_self
+from pilothouse.kit.bounded import MAX_OUTPUT_BYTES, REFUSED_STATUS, limit_self
 
 MEMORY_BYTES = 512 * 1024 * 1024
 CPU_S = 20
 
 
 def main(arguments: list[str]) -> int:
-    limit_self(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S)
+    limit_self(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S, file_bytes=MAX_OUTPUT_BYTES)
     try:
         header = inspect(Path(arguments[0]))
     except (ModelFileRefused, gguf.GgufError, OSError) as exc:

@@ -56,14 +56,14 @@ def run_module(
     raise _failure(done)
 
 
-def limit_self(*, memory_bytes: int, cpu_s: int, file_bytes: int = 0) -> None:
+def limit_self(*, memory_bytes: int, cpu_s: int, file_bytes: int) -> None:
     """
     Bound this process, first thing in a child's `main`.
 
     Args:
         memory_bytes: Address space. macOS ignores or refuses it; the other bounds hold there.
         cpu_s: Processor seconds; after them the kernel ends the process.
-        file_bytes: Largest file that it may write; 0 forbids to write at all.
+        file_bytes: Largest file that it may write, its standard output included.
     """
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, file_bytes)

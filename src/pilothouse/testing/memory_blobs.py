@@ -1,4 +1,4 @@
-"""Blobs that are remembered, not moved: files stay where they lay when they were adopted."""
+"""Blobs that are remembered, not listed from a disk: nothing is synced and nothing survives."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,18 +12,19 @@ from pilothouse.ports.blobs import YOUNG_S, Blob
 class MemoryBlobs:
     """A fake of `ports.blobs.Blobs`: what the test removes or changes is missed or refused as on a disk."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
         self._clock = clock
         self._known: dict[str, tuple[Path, Blob, float]] = {}
 
     def adopt(self, path: Path) -> Blob:
-        kept = path.with_name(f"{path.name}.adopted-{len(self._known)}")
         try:
             with open_regular(path) as file:
                 digest = digest_of(file)
         except NotRegular as exc:
             raise ModelFileRefused(str(exc)) from exc
-        path.rename(kept)
+        kept = path.rename(self._folder / digest)
         blob = Blob(digest, kept.stat().st_size)
         self._known[digest] = (kept, blob, self._clock.now())
         return blob

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from pilothouse.domain.errors import ModelFileRefused, OperationFailed
+from pilothouse.domain.room import check_room
 from pilothouse.kit.digest import name_digest
 from pilothouse.ports.source import Progress
 
-KEPT_FREE_BYTES = 256 * 1024 * 1024
-"""Never filled by a model: the journal and the store write to the same disk."""
 CHUNK_BYTES = 256 * 1024
 
 FreeBytes = Callable[[Path], int]
@@ -34,13 +33,7 @@ def require_room(folder: Path, need_bytes: int, what: str, *, free: FreeBytes) -
     Raises:
         OperationFailed: There is none; the message shows the arithmetic.
     """
-    available = free(folder)
-    if need_bytes + KEPT_FREE_BYTES > available:
-        raise OperationFailed(
-            f"{what} needs {_mb(need_bytes)}, and {_mb(KEPT_FREE_BYTES)} stay free for records: "
-            f"{_mb(need_bytes + KEPT_FREE_BYTES)} in all, but {folder} has {_mb(available)}. "
-            f"Free {_mb(need_bytes + KEPT_FREE_BYTES - available)}, or choose a larger disk with --home"
-        )
+    check_room(need_bytes, free(folder), what=what, where=str(folder))
 
 
 def chunks_of(file: IO[bytes] | RawIOBase) -> Iterator[bytes]:
@@ -92,7 +85,3 @@ def disk_failure(what: str, exc: OSError) -> OperationFailed:
 
 def is_full(exc: OSError) -> bool:
     return exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.0f} MB"

@@ -107,7 +107,7 @@ class Downloader:
                 if failures >= ATTEMPTS:
                     raise OperationFailed(
                         f"{wanted.what}: the download failed {failures} times in a row, last: {exc}. "
-                        f"{part.size_bytes} bytes are here; the same command continues from there"
+                        f"Check the network; the same command continues from the {part.size_bytes} bytes here"
                     ) from exc
                 self._sleep(backoff.delay_s(failures, self._random))
 

