@@ -38,6 +38,7 @@ from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.ids import new_id
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
 from pilothouse.kit.log import Log
+from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.engine import Engine
 from pilothouse.ports.feed import Feed
 
@@ -63,7 +64,13 @@ class Worker:
         )
         self._drivers = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
         self._retired: set[asyncio.Task[None]] = set()
-        self.state = GatewayState(Authenticator(keys.pepper()), self._connect, self._retire)
+        self.state = GatewayState(
+            Authenticator(keys.pepper()),
+            self._connect,
+            self._retire,
+            lambda replica, exc: self.log.failure("replica_refused", exc, replica=replica),
+        )
+        self._tasks = Tasks(lambda task, exc: self.log.failure("task_failed", exc, task=task))
         self.meters = Meters(lambda endpoint: endpoint in self.state.snapshot.endpoints)
         self.keeper = Keeper(
             self.journal,
@@ -95,11 +102,9 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         self._sweeper.start()
-        background = [
-            asyncio.create_task(self._follow_feed()),
-            asyncio.create_task(self._report()),
-            asyncio.create_task(self._watch(heartbeat_fd, stop)),
-        ]
+        self._tasks.keep("feed", self._follow_feed)
+        self._tasks.keep("report", self._report)
+        self._tasks.start("heartbeat", lambda: self._watch(heartbeat_fd, stop))
         tls = self.settings.tls_certificate
         await self.server.start(listening, server_tls(tls, self.settings.tls_key) if tls else None)
         gc.freeze()
@@ -108,9 +113,7 @@ class Worker:
         await stop.wait()
         await self.server.drain(self.settings.drain_timeout_s)
         self.feed.report(self._snapshot_report())
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, *self._retired, return_exceptions=True)
+        await self._tasks.aclose(timeout_s=1.0)
         await self.feed.aclose()
         self.journal.close()
         self.log.event("worker_stopped", worker=self.name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry, Snapshot
 from pilothouse.gateway.authenticate import Authenticator
 from pilothouse.gateway.permit import Places, ReplicaPlaces
@@ -26,7 +27,13 @@ class Retire(Protocol):
 class GatewayState:
     """Mutable on purpose: the one place where a new snapshot takes effect."""
 
-    def __init__(self, authenticator: Authenticator, connect: Connect, retire: Retire) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        connect: Connect,
+        retire: Retire,
+        on_refused: Callable[[str, PilothouseError], None],
+    ) -> None:
         self.authenticator = authenticator
         self.snapshot = Snapshot()
         self.has_snapshot = False
@@ -37,6 +44,8 @@ class GatewayState:
         self.demand: dict[str, int] = {}
         self._connect = connect
         self._retire = retire
+        self._on_refused = on_refused
+        """Told of a replica that cannot be spoken to; the others are served."""
 
     def apply(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -70,9 +79,12 @@ class GatewayState:
             replica = known.get(entry.name)
             if replica is not None and _is_same(replica.entry, entry):
                 replica.change(entry)
-            else:
-                replica = ReplicaPlaces(entry, self._connect(entry))
-            kept[entry.name] = replica
+                kept[entry.name] = replica
+                continue
+            try:
+                kept[entry.name] = ReplicaPlaces(entry, self._connect(entry))
+            except PilothouseError as exc:
+                self._on_refused(entry.name, exc)
         for name, replica in known.items():
             if kept.get(name) is not replica:
                 self._retire(replica.engine)
