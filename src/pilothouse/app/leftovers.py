@@ -8,35 +8,41 @@ so that nothing has to be remembered to find it.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import psutil
 from msgspec import Struct
 
+from pilothouse.kit.processes import Identity, group_members, identify, is_alive, kill_group, terminate
+
 KILL_PATIENCE_S = 5.0
 Role = Literal["controller", "worker", "engine"]
 
 
 class Leftover(Struct, frozen=True):
-    """A process that is ours. Its identity is `pid` and `started_at` together."""
+    """A process that is ours."""
 
-    pid: int
-    started_at: float
+    identity: Identity
     role: Role
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
 
 
 def processes_of(run_folder: Path) -> list[Leftover]:
     """Controllers, workers and engines that belong to the home of this run folder."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline", "create_time", "uids", "status"]):
-        facts = process.info
-        if facts["pid"] == os.getpid() or facts["status"] == psutil.STATUS_ZOMBIE or not facts["cmdline"]:
+    for process in psutil.process_iter(["pid", "cmdline", "uids"]):
+        pid, cmdline, uids = (process.info[name] for name in ("pid", "cmdline", "uids"))
+        if not cmdline or uids is None or uids.real != os.getuid() or pid == os.getpid():
             continue
-        role = role_of(facts["cmdline"], run_folder)
-        if role and facts["uids"] and facts["uids"].real == os.getuid():
-            found.append(Leftover(facts["pid"], facts["create_time"], role))
+        role = role_of(cmdline, run_folder)
+        identity = identify(pid) if role else None  # None: it ended between the two looks
+        if role and identity:
+            found.append(Leftover(identity, role))
     return found
 
 
@@ -54,13 +60,13 @@ def role_of(cmdline: Sequence[str], run_folder: Path) -> Role | None:
 
 
 def end(leftovers: Iterable[Leftover], *, grace_s: float) -> list[Leftover]:
-    """TERM, wait, KILL, wait; those that live on all the same are returned."""
+    """TERM, wait, KILL the group, wait; those that live on all the same are returned."""
     left = list(leftovers)
-    for act, patience_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, KILL_PATIENCE_S)):
+    for act, patience_s in ((terminate, grace_s), (kill_group, KILL_PATIENCE_S)):
         for one in left:
-            _quietly(act, one)
+            act(one.identity)
         give_up_at = time.monotonic() + patience_s
-        while (left := [one for one in left if _living(one)]) and time.monotonic() < give_up_at:
+        while (left := [one for one in left if _lives(one.identity)]) and time.monotonic() < give_up_at:
             time.sleep(0.05)
     return left
 
@@ -74,19 +80,5 @@ def is_same_process(pid: int, started_by: float) -> bool:
         return False
 
 
-def _living(one: Leftover) -> psutil.Process | None:
-    """None also for a zombie: it has ended, and waits for a parent that is not us."""
-    try:
-        process = psutil.Process(one.pid)
-        is_same = process.create_time() == one.started_at
-        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
-
-
-def _quietly(act: Callable[[psutil.Process], None], one: Leftover) -> None:
-    try:
-        if process := _living(one):
-            act(process)
-    except psutil.Error:  # it ended between the look and the signal
-        pass
+def _lives(identity: Identity) -> bool:
+    return is_alive(identity) or bool(group_members(identity))

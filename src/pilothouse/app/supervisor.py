@@ -139,7 +139,7 @@ class Supervisor:
         """Serve until told to end; the process's exit status."""
         self._started_at = time.time()
         allow_many_files()
-        self._settings_file = self.settings.run_path / "settings.json"
+        self._settings_file = self.settings.run_path / "settings"
         write_private(self._settings_file, self.settings.to_json().encode())
         self._controller = self._child("controller", self._programs.controller)
         fd = self._listener.fileno()
