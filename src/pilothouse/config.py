@@ -107,6 +107,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Path(self.home) / "journal"
 
     @property
+    def database_file(self) -> Path:
+        return Path(self.home) / "pilothouse.db"
+
+    @property
+    def blobs_path(self) -> Path:
+        """Folder of model files."""
+        return Path(self.home) / "blobs"
+
+    @property
     def state_file(self) -> Path:
         """Where a running server says its url and its pids."""
         return Path(self.home) / "server.json"
