@@ -110,6 +110,7 @@ def test_only_allowed_fields_reach_an_engine() -> None:
         "top_logprobs": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_progress": True,
         "cache_prompt": False,
         "id_slot": 2,
     }

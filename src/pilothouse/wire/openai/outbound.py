@@ -13,6 +13,8 @@ from pilothouse.domain.errors import UpstreamError
 
 _encode = msgspec.json.Encoder().encode
 _STREAMED = b',"stream":true,"stream_options":{"include_usage":true}'
+_PROGRESS = b',"return_progress":true'
+"""llama.cpp sees that its caller is gone when it writes: so it must write while it reads a long prompt too."""
 
 
 def write_request(
@@ -28,7 +30,7 @@ def write_request(
 
     Args:
         slot: `id_slot`, where the engine is llama.cpp's server.
-        reuse_prefix: `cache_prompt`, likewise; None leaves both out.
+        reuse_prefix: `cache_prompt`, likewise; None leaves out what only llama.cpp knows.
     """
     sampling = _encode(request.sampling)
     rest = b"," + sampling[1:-1] if len(sampling) > 2 else b""
@@ -38,6 +40,8 @@ def write_request(
         rest += b',"n":%d' % request.choices
     if stream:
         rest += _STREAMED
+        if reuse_prefix is not None:
+            rest += _PROGRESS
     if reuse_prefix is not None:
         rest += b',"cache_prompt":%s' % (b"true" if reuse_prefix else b"false")
     if slot is not None:
