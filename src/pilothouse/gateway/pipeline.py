@@ -10,12 +10,11 @@ who hangs up cancels what runs, and the record is kept all the same.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
 from typing import Any
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest
-from pilothouse.domain.errors import EngineUnavailable, Internal, PilothouseError
-from pilothouse.gateway import admit, generate
+from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.gateway import admit, deliver
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.choose import choose
 from pilothouse.gateway.keep import Keeper
@@ -27,9 +26,6 @@ from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.log import Log
 from pilothouse.wire.openai import answers, inbound
-
-JSON = b"application/json"
-EVENTS = b"text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
 
 
 class Pipeline:
@@ -82,13 +78,11 @@ class Pipeline:
         try:
             left_s = max(0.001, deadline - time.monotonic())
             if isinstance(ask, EmbedRequest):
-                await self._embed(call, ask, place, left_s)
+                await deliver.embed(call, ask, place, self._keeper, deadline_s=left_s)
                 return
             ask = admit.bounded(ask, endpoint)
-            if ask.stream:
-                await self._stream(call, ask, place, places, left_s)
-            else:
-                await self._whole(call, ask, place, places, left_s)
+            hand_over = deliver.stream if ask.stream else deliver.whole
+            await hand_over(call, ask, place, places, self._keeper, deadline_s=left_s)
         finally:
             places.release(place)
 
@@ -99,79 +93,6 @@ class Pipeline:
         finally:
             call.engine_ns += time.perf_counter_ns() - asked_ns
 
-    async def _whole(
-        self, call: Call, ask: GenerateRequest, place: Place, places: Places, deadline_s: float
-    ) -> None:
-        asked_ns = time.perf_counter_ns()
-        try:
-            if place.engine.info.whole:
-                answer = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
-            else:
-                answer = await generate.gathered(ask, place, places, _team(call), deadline_s=deadline_s)
-        finally:
-            call.engine_ns += time.perf_counter_ns() - asked_ns
-        deltas = answer.deltas
-        call.usage = answer.usage or call.usage
-        call.answers = [(delta.text,) for delta in deltas]
-        call.finish_reason = deltas[0].finish_reason or "stop"
-        body = answers.write_whole(
-            ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
-        )
-        headers = call.answer_headers(JSON)
-        self._keeper.keep(call)
-        if self._keeper.waits_for_disk:
-            await self._keeper.durable()
-        call.responder.send(200, headers, body)
-
-    async def _stream(
-        self, call: Call, ask: GenerateRequest, place: Place, places: Places, deadline_s: float
-    ) -> None:
-        writer = answers.StreamWriter(ask, answer_id=_answer_id(call), created=int(call.created_at))
-        responder = call.responder
-        gathered = generate.Gathered(ask.choices)
-        call.answers = gathered.texts
-        asked_ns = time.perf_counter_ns()
-        stream = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)
-        try:
-            async with aclosing(stream):
-                async for chunk in stream:
-                    gathered.add(chunk)
-                    if not chunk.deltas:
-                        continue
-                    if not responder.is_started:
-                        call.engine_ns += time.perf_counter_ns() - asked_ns
-                        responder.start(200, call.answer_headers(EVENTS))
-                        responder.keepalive = sse.KEEPALIVE
-                    if not call.first_token_ns and chunk.deltas[0].text:
-                        call.first_token_ns = time.perf_counter_ns()
-                    responder.write(writer.chunk(chunk))
-                    if responder.is_paused:
-                        await responder.drain()
-        finally:
-            call.usage = gathered.counted()
-            call.finish_reason = gathered.finish_reason
-        if not responder.is_started:
-            responder.start(200, call.answer_headers(EVENTS))
-        self._keeper.keep(call)
-        if self._keeper.waits_for_disk:
-            await self._keeper.durable()
-        responder.end(writer.end(call.usage))
-
-    async def _embed(self, call: Call, ask: EmbedRequest, place: Place, deadline_s: float) -> None:
-        asked_ns = time.perf_counter_ns()
-        try:
-            embeddings = await place.engine.embed(ask, deadline_s=deadline_s)
-        finally:
-            call.engine_ns += time.perf_counter_ns() - asked_ns
-        call.usage = embeddings.usage
-        call.finish_reason = "stop"
-        body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
-        headers = call.answer_headers(JSON)
-        self._keeper.keep(call)
-        if self._keeper.waits_for_disk:
-            await self._keeper.durable()
-        call.responder.send(200, headers, body)
-
     def _fail(self, call: Call, error: PilothouseError) -> None:
         """Tell the caller: as an answer, or inside the stream that has begun, which then has no `[DONE]`."""
         call.code = error.code
@@ -181,11 +102,11 @@ class Pipeline:
             self._keep_quietly(call)
             responder.end(sse.event(answers.write_error(error)))
             return
-        headers = call.answer_headers(JSON)
+        headers = call.answer_headers(deliver.JSON)
         if call.principal is None:
             self._meters.refused.labels(error.code).inc()
         self._keep_quietly(call)
-        responder.send(error.status, headers + error_headers(error), answers.write_error(error))
+        responder.send(error.status, headers + deliver.error_headers(error), answers.write_error(error))
 
     def _keep_quietly(self, call: Call) -> None:
         """Keep the record of a call that failed; a full journal has nothing to add to that."""
@@ -200,20 +121,3 @@ _READERS: dict[str, Callable[[bytes], GenerateRequest | EmbedRequest]] = {
     "completion": inbound.read_completion,
     "embedding": inbound.read_embed,
 }
-
-
-def error_headers(error: PilothouseError) -> bytes:
-    if error.retry_after_s is None:
-        return b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
-    return b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
-
-
-def _team(call: Call) -> str:
-    if call.principal is None:
-        raise EngineUnavailable("nobody asked")
-    return call.principal.team
-
-
-def _answer_id(call: Call) -> str:
-    """The answer's id leads to its record: `/v1/feedback` takes either."""
-    return ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.id.removeprefix("req_")

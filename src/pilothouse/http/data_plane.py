@@ -18,7 +18,8 @@ from pilothouse.domain.errors import (
     StoreUnavailable,
 )
 from pilothouse.gateway.admit import may_see
-from pilothouse.gateway.pipeline import JSON, Pipeline, error_headers
+from pilothouse.gateway.deliver import JSON, error_headers
+from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
 from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, Timeouts, request_bytes

@@ -1,0 +1,115 @@
+"""
+Hand the answer over: whole, as a stream, or as vectors.
+
+In each form the record is kept before the last byte goes out, and the reader
+sets the pace: nothing is asked of the engine that the client does not take.
+"""
+
+import time
+from contextlib import aclosing
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.gateway import generate
+from pilothouse.gateway.call import Call
+from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.permit import Place, Places
+from pilothouse.kit import sse
+from pilothouse.wire.openai import answers
+
+JSON = b"application/json"
+EVENTS = b"text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
+
+
+async def whole(
+    call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, *, deadline_s: float
+) -> None:
+    asked_ns = time.perf_counter_ns()
+    try:
+        if place.engine.info.whole:
+            answer = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
+        else:
+            answer = await generate.gathered(ask, place, places, _team(call), deadline_s=deadline_s)
+    finally:
+        call.engine_ns += time.perf_counter_ns() - asked_ns
+    deltas = answer.deltas
+    call.usage = answer.usage or call.usage
+    call.answers = [(delta.text,) for delta in deltas]
+    call.finish_reason = deltas[0].finish_reason or "stop"
+    body = answers.write_whole(
+        ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
+    )
+    headers = call.answer_headers(JSON)
+    keeper.keep(call)
+    if keeper.waits_for_disk:
+        await keeper.durable()
+    call.responder.send(200, headers, body)
+
+
+async def stream(
+    call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, *, deadline_s: float
+) -> None:
+    writer = answers.StreamWriter(ask, answer_id=_answer_id(call), created=int(call.created_at))
+    responder = call.responder
+    gathered = generate.Gathered(ask.choices)
+    call.answers = gathered.texts
+    asked_ns = time.perf_counter_ns()
+    chunks = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                gathered.add(chunk)
+                if not chunk.deltas:
+                    continue
+                if not responder.is_started:
+                    call.engine_ns += time.perf_counter_ns() - asked_ns
+                    responder.start(200, call.answer_headers(EVENTS))
+                    responder.keepalive = sse.KEEPALIVE
+                if not call.first_token_ns and chunk.deltas[0].text:
+                    call.first_token_ns = time.perf_counter_ns()
+                responder.write(writer.chunk(chunk))
+                if responder.is_paused:
+                    await responder.drain()
+    finally:
+        call.usage = gathered.counted()
+        call.finish_reason = gathered.finish_reason
+    if not responder.is_started:
+        responder.start(200, call.answer_headers(EVENTS))
+    keeper.keep(call)
+    if keeper.waits_for_disk:
+        await keeper.durable()
+    responder.end(writer.end(call.usage))
+
+
+async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:
+    asked_ns = time.perf_counter_ns()
+    try:
+        embeddings = await place.engine.embed(ask, deadline_s=deadline_s)
+    finally:
+        call.engine_ns += time.perf_counter_ns() - asked_ns
+    call.usage = embeddings.usage
+    call.finish_reason = "stop"
+    body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
+    headers = call.answer_headers(JSON)
+    keeper.keep(call)
+    if keeper.waits_for_disk:
+        await keeper.durable()
+    call.responder.send(200, headers, body)
+
+
+def error_headers(error: PilothouseError) -> bytes:
+    """The lines that an error's answer has besides those of every answer."""
+    if error.retry_after_s is None:
+        return b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
+    return b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
+
+
+def _team(call: Call) -> str:
+    if call.principal is None:
+        raise Internal("a request reached its answer without a principal")
+    return call.principal.team
+
+
+def _answer_id(call: Call) -> str:
+    """The answer's id leads to its record."""
+    return ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.id.removeprefix("req_")
