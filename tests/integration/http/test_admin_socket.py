@@ -13,7 +13,7 @@ import pytest
 
 from admin_house import ROLES, AdminHouse
 from pilothouse.adapters.stores.sqlite import SqliteStore
-from pilothouse.app.admin_server import serve
+from pilothouse.app.admin_server import AdminServer
 from pilothouse.control.store_thread import StoreThread
 from pilothouse.domain import apikey
 from pilothouse.domain.policy import GRANTS
@@ -59,7 +59,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     await store.start()
     house = AdminHouse(tmp_path, inner=store)
     await house.furnish()
-    serving = asyncio.create_task(serve(house.plane, socket).run())
+    serving = asyncio.create_task(AdminServer(house.plane, socket).run())
     try:
         async with asyncio.timeout(10):
             while not (socket.exists() and await _answers(socket)):
