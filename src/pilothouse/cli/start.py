@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import msgspec
 from msgspec import Struct
 from rich.progress import (
@@ -53,25 +54,41 @@ _SENTENCES: Mapping[str, str] = {
 
 
 class Terminal:
-    """Tells a person, or with `--json` a program, what happens. Safe from two threads."""
+    """
+    Tells a person, or with `--json` a program, what happens.
+
+    Safe from two threads, and never raises: whoever started the server may have
+    closed the terminal, or the pipe that reads it, and the server goes on.
+    """
 
     def __init__(self, out: Output) -> None:
         self.out = out
 
     def event(self, name: str, level: Level = "info", /, **fields: object) -> None:
         if self.out.is_json:
-            self.out.json({"event": name, "level": level, **fields})
+            self._write(msgspec.json.encode({"event": name, "level": level, **fields}).decode())
         elif name in _SENTENCES:
             prefix = "warning: " if level in ("warning", "error") else ""
-            self.out.line(prefix + _SENTENCES[name].format(**fields), style="yellow")
+            self.say(prefix + _SENTENCES[name].format(**fields), color="yellow")
         elif name == "gave_up":
             lines = fields.get("tail")
             for line in lines if isinstance(lines, list) else []:
-                self.out.line(f"  {line}", style="dim")
+                self.say(f"  {line}")
         elif name == "stopping" and not fields.get("failure"):
-            self.out.line("stopping: requests in flight are finished first (again: at once)")
+            self.say("stopping: requests in flight are finished first (again: at once)")
         elif name == "stopped":
-            self.out.line("stopped")
+            self.say("stopped")
+
+    def say(self, text: str, *, color: str | None = None) -> None:
+        """A sentence for people; nothing with `--json`."""
+        if not self.out.is_json:
+            self._write(click.style(clean(text), fg=color) if color else clean(text))
+
+    def _write(self, text: str) -> None:
+        try:
+            click.echo(text)
+        except (OSError, ValueError):
+            pass
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -226,7 +243,7 @@ class _Lines:
                 self._terminal.event("progress", **msgspec.structs.asdict(one))
             else:
                 total = f" of {size(done.total_bytes)}" if done and done.total_bytes else ""
-                self._terminal.out.line(f"{one.name}: {mark}{total}")
+                self._terminal.say(f"{one.name}: {mark}{total}")
 
 
 def tell_ready(
@@ -247,19 +264,18 @@ def tell_ready(
         return
     key_file = shlex.quote(str(settings.admin_key_file))
     endpoint = seen.endpoints[0] if seen.endpoints else DEMONSTRATION_MODEL
-    out = terminal.out
-    out.line(f"Pilothouse {__version__} is ready, after {took_s:.1f} s", style="bold green")
-    out.line(f"  server    {url}    (OpenAI base URL: {url}/v1)")
-    out.line(f"  endpoint  {', '.join(seen.endpoints) or endpoint}")
-    out.line(f"  key file  {settings.admin_key_file}")
-    out.line(f"  stop      pilothouse down --home {shlex.quote(settings.home)}")
+    terminal.say(f"Pilothouse {__version__} is ready, after {took_s:.1f} s", color="green")
+    terminal.say(f"  server    {url}    (OpenAI base URL: {url}/v1)")
+    terminal.say(f"  endpoint  {', '.join(seen.endpoints) or endpoint}")
+    terminal.say(f"  key file  {settings.admin_key_file}")
+    terminal.say(f"  stop      pilothouse down --home {shlex.quote(settings.home)}")
     if DEMONSTRATION_MODEL in seen.endpoints:
-        out.line(
+        terminal.say(
             f"  {DEMONSTRATION_MODEL} is a small demonstration model and often wrong; "
             "better ones for this machine: pilothouse model suggest"
         )
-    out.line("\nAsk it:")
-    out.line(curl_line(url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
+    terminal.say("\nAsk it:")
+    terminal.say(curl_line(url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
 
 
 def curl_line(url: str, quoted_key_file: str, endpoint: str, *, certificate: str = "") -> str:

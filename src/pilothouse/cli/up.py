@@ -192,5 +192,5 @@ def _why_it_ended(log: Path, began: int, terminal: Terminal) -> str:
             terminal.event("gave_up", "error", tail=event.get("tail"), log=event.get("log"))
             return f"{event.get('reason')}. fix: see {event.get('log')}"
     for line in lines[-20:] or tail(log, 20):
-        terminal.out.line(f"  {line}", style="dim")
+        terminal.say(f"  {line}")
     return f"the server ended while it started. fix: see {log}"

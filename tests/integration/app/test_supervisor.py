@@ -235,6 +235,30 @@ def test_down_ends_what_a_killed_supervisor_left(bench: Bench) -> None:
     assert engine.wait(timeout=10) != 0
 
 
+def test_a_server_goes_on_when_whoever_read_its_output_has_gone(bench: Bench) -> None:
+    process = bench.up_until_ready()
+    assert process.stdout is not None
+    process.stdout.close()
+    first = bench.state["pids"]["workers"]
+
+    os.kill(first[0], signal.SIGKILL)
+
+    wait_for(lambda: bench.state["pids"]["workers"] not in ([], first), what="new worker")
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=20) == 0
+
+
+def test_after_a_killed_supervisor_the_same_port_can_be_had_at_once(bench: Bench) -> None:
+    process = bench.up_until_ready("--workers", "2")
+    port = bench.state["url"].rsplit(":", 1)[1]
+    process.kill()
+
+    second = bench.up_until_ready("--port", port)
+
+    assert second.poll() is None
+
+
 @pytest.mark.parametrize("flags", [[], ["--detach"]])
 def test_a_child_that_cannot_start_ends_the_start_with_its_log(bench: Bench, flags: list[str]) -> None:
     process = bench.up(*flags, worker="broken")
