@@ -111,9 +111,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Path(self.home) / "pilothouse.db"
 
     @property
-    def blobs_path(self) -> Path:
+    def models_path(self) -> Path:
         """Folder of model files."""
-        return Path(self.home) / "blobs"
+        return Path(self.home) / "models"
 
     @property
     def state_file(self) -> Path:
