@@ -21,7 +21,7 @@ COLLECT_S = 0.5
 class Overview:
     """
     Args:
-        totals: Those that a `CountingPublisher` feeds.
+        totals: Those that the fleet feeds.
         system: What the control loop last saw.
     """
 

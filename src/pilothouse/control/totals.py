@@ -6,11 +6,10 @@ leaves, its counters and histograms are kept as they last were; its gauges (what
 was in flight there) end with it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
+from pilothouse.domain.snapshot import WorkerReport
 from pilothouse.kit.metrics import Registry
-from pilothouse.ports.feed import Publisher
 
 _REMEMBERED = 32
 """Workers that left and may come back after a cut connection; older ones are added up for good."""
@@ -53,37 +52,6 @@ class WorkerTotals:
 
     def _end(self, report: WorkerReport) -> None:
         self._ended = Registry.merged(_present([self._ended, _without_gauges(report.metrics)])).dump()
-
-
-class CountingPublisher(Publisher):
-    """A publisher whose reports all pass by `totals` first."""
-
-    def __init__(self, inner: Publisher, totals: WorkerTotals) -> None:
-        self._inner = inner
-        self._totals = totals
-
-    async def serve(
-        self,
-        *,
-        view: Callable[[WorkerHello], Snapshot],
-        on_report: Callable[[WorkerReport], None],
-        on_leave: Callable[[str], None],
-    ) -> None:
-        def hear(report: WorkerReport) -> None:
-            self._totals.follow(report)
-            on_report(report)
-
-        def leave(worker: str) -> None:
-            self._totals.leave(worker)
-            on_leave(worker)
-
-        await self._inner.serve(view=view, on_report=hear, on_leave=leave)
-
-    def publish(self) -> None:
-        self._inner.publish()
-
-    async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:
-        return await self._inner.collect(timeout_s=timeout_s)
 
 
 def _present(dumps: Iterable[bytes]) -> list[bytes]:

@@ -73,7 +73,7 @@ async def read_logs(
 ) -> Stream:
     """The newest lines as text; with `follow=true` the stream goes on until either side ends it."""
     plane = plane_of(request)
-    newest = await plane.logs(name, lines=max(lines, FOLLOW_LINES) if follow else lines)
+    newest = await _lines(plane, name, max(lines, FOLLOW_LINES) if follow else lines)
     content = _follow(plane, name, newest, lines) if follow else iter([_text(newest)])
     return Stream(content, media_type="text/plain; charset=utf-8")
 
@@ -83,7 +83,7 @@ async def _follow(plane: Plane, name: str, seen: list[str], lines: int) -> Async
     while True:
         await asyncio.sleep(FOLLOW_S)
         try:
-            newest = await plane.logs(name, lines=FOLLOW_LINES)
+            newest = await _lines(plane, name, FOLLOW_LINES)
         except NotFound:
             return  # the replica was cleared away: its log has ended
         except PilothouseError as exc:
@@ -91,6 +91,12 @@ async def _follow(plane: Plane, name: str, seen: list[str], lines: int) -> Async
             return
         yield _text(newer_lines(seen, newest))
         seen = newest
+
+
+async def _lines(plane: Plane, name: str, lines: int) -> list[str]:
+    if all(replica.name != name for replica in plane.system().replicas):
+        raise NotFound(f"no replica {name[:64]!r}; see: pilothouse get replicas")
+    return await plane.logs(name, lines=lines)
 
 
 def newer_lines(seen: list[str], newest: list[str]) -> list[str]:

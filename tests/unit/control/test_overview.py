@@ -7,7 +7,7 @@ from pathlib import Path
 from pilothouse.control.overview import Overview
 from pilothouse.control.processes import KnownProcess, ProcessSampler
 from pilothouse.control.recent_errors import RecentErrors
-from pilothouse.control.totals import CountingPublisher, WorkerTotals
+from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.vitals import VitalSigns
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
@@ -27,12 +27,10 @@ def report(worker: str, requests: float, time: float) -> WorkerReport:
 
 
 class HandPublisher:
-    """Its callbacks are the test's to call."""
+    """Its fresh reports are the test's to set."""
 
     def __init__(self) -> None:
         self.fresh: dict[str, WorkerReport] = {}
-        self.hear: Callable[[WorkerReport], None]
-        self.leave: Callable[[str], None]
 
     async def serve(
         self,
@@ -40,8 +38,7 @@ class HandPublisher:
         view: Callable[[WorkerHello], Snapshot],
         on_report: Callable[[WorkerReport], None],
         on_leave: Callable[[str], None],
-    ) -> None:
-        self.hear, self.leave = on_report, on_leave
+    ) -> None: ...
 
     def publish(self) -> None: ...
 
@@ -49,17 +46,13 @@ class HandPublisher:
         return self.fresh
 
 
-async def overview_of(publisher: HandPublisher, home: Path, heard: list[str]) -> Overview:
-    totals, clock = WorkerTotals(), SystemClock()
-    counting = CountingPublisher(publisher, totals)
-    await counting.serve(
-        view=lambda hello: Snapshot(), on_report=lambda r: heard.append(r.worker), on_leave=heard.append
-    )
+def overview_of(publisher: HandPublisher, totals: WorkerTotals, home: Path) -> Overview:
+    clock = SystemClock()
     errors = RecentErrors(clock)
     errors.note("pull_failed", OperationFailed("no network"))
     errors.note("oops", KeyError("a secret"))
     vitals = VitalSigns(home, clock, version="1", url="http://x", errors=errors, lag=lambda: 4)
-    return Overview(counting, totals, vitals, system=SystemStatus)
+    return Overview(publisher, totals, vitals, system=SystemStatus)
 
 
 def requests_in(text: str) -> float:
@@ -68,25 +61,24 @@ def requests_in(text: str) -> float:
 
 
 async def test_metrics_are_fresh_and_never_go_backwards_when_a_worker_dies(tmp_path: Path):
-    publisher, heard = HandPublisher(), list[str]()
-    overview = await overview_of(publisher, tmp_path, heard)
-    publisher.hear(report("a", 5, 1.0))
-    publisher.hear(report("b", 3, 1.0))
+    publisher, totals = HandPublisher(), WorkerTotals()
+    overview = overview_of(publisher, totals, tmp_path)
+    totals.follow(report("a", 5, 1.0))
+    totals.follow(report("b", 3, 1.0))
     publisher.fresh = {"a": report("a", 6, 2.0), "b": report("b", 3, 2.0)}
     before = requests_in(await overview.metrics())
 
-    publisher.leave("a")
+    totals.leave("a")
     publisher.fresh = {"a": report("a", 6, 2.0), "b": report("b", 4, 3.0)}
     after = requests_in(await overview.metrics())
 
     assert (before, after) == (9, 10)
-    assert heard == ["a", "b", "a"]
 
 
 async def test_status_shows_processes_disk_journal_and_the_last_errors(tmp_path: Path):
-    publisher = HandPublisher()
-    overview = await overview_of(publisher, tmp_path, [])
-    publisher.hear(report("a", 5, 1.0))
+    totals = WorkerTotals()
+    overview = overview_of(HandPublisher(), totals, tmp_path)
+    totals.follow(report("a", 5, 1.0))
 
     status = await overview.status()
 
