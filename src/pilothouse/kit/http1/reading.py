@@ -14,6 +14,8 @@ import httptools
 from pilothouse.kit.http1.message import Limits, Request
 from pilothouse.kit.http1.proxy import ProxyHeader, client_address
 
+_OF_UPGRADES = frozenset({b"upgrade", b"connection", b"http2-settings"})
+
 
 class Refused(Exception):
     """A request that the server answers itself, before any handler."""
@@ -33,6 +35,7 @@ class RequestReader:
         self._proxy = ProxyHeader() if limits.proxy_protocol else None
         self._in_head = False
         self._head_bytes = 0
+        """Bytes since the last of a body or the last request's end: of heads, chunk lines and trailers."""
         self._read_by: float | None = None
         """When the part that is arriving must be there; looked at while nothing is being answered."""
         self._url = b""
@@ -42,6 +45,8 @@ class RequestReader:
         self._request: Request | None = None
         """A request whose head is there, and whose body is not."""
         self._last = False
+        self._is_done = False
+        """Nothing that still comes is looked at."""
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -55,9 +60,14 @@ class RequestReader:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            # A trailer must not speak for the head (RFC 9110, section 6.5.1).
+            return
         headers = self._headers
         name = name.lower()
         if name in headers:
+            if name == b"host":
+                raise Refused(400, "the host header is there twice")
             value = headers[name] + b", " + value
         headers[name] = value
         if len(headers) > self._limits.max_headers:
@@ -66,6 +76,8 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         self._in_head = False
         parser, headers = self._parser, self._headers
+        if self._head_bytes > self._limits.max_head_bytes:
+            self._check_head(headers)
         keep_alive = parser.should_keep_alive()
         # Asking for the version costs; without a connection header only 1.1 keeps alive.
         is_http11 = (keep_alive and b"connection" not in headers) or parser.get_http_version() == "1.1"
@@ -75,34 +87,64 @@ class RequestReader:
             raise Refused(400, "the host header is missing")
         if self._last:
             raise Refused(400, "a request came after connection: close")
+        if b"upgrade" in headers and parser.should_upgrade():
+            return  # `read_as_plain` begins it anew
+        method = parser.get_method().decode()
+        if method == "CONNECT":
+            raise Refused(400, "this server is no proxy")
         path, _, query = self._url.decode("latin-1").partition("?")
         peer = self._peer
         if self._limits.trusted_proxies:
             peer = client_address(peer, headers.get(b"x-forwarded-for"), self._limits.trusted_proxies)
-        self._request = Request(
-            parser.get_method().decode(),
-            path,
-            query,
-            headers,
-            peer,
-            keep_alive=keep_alive and is_http11,
-            is_http11=is_http11,
+        self._request = request = Request(
+            method, path, query, headers, peer, keep_alive=keep_alive and is_http11, is_http11=is_http11
         )
-        self._check_body(headers)
+        self._check_body(request)
 
-    def _check_body(self, headers: dict[bytes, bytes]) -> None:
+    def _check_head(self, headers: dict[bytes, bytes]) -> None:
+        """A head that came in one piece, with a body perhaps: measured by its parts."""
+        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        if size > self._limits.max_head_bytes:
+            raise Refused(431, "request header fields too large")
+
+    def _check_body(self, request: Request) -> None:
+        headers = request.headers
         length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.max_body_bytes:
-            raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
-        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
+        if length is not None:
+            if int(length) > self._limits.max_body_bytes:
+                raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
+        elif b"transfer-encoding" in headers:
+            _check_coding(request)
+        if b"expect" in headers and request.is_http11 and headers[b"expect"].lower() == b"100-continue":
             self.invite_body()
         self._read_by = time.monotonic() + self._limits.body_timeout_s
 
     def on_body(self, data: bytes) -> None:
+        self._head_bytes = 0
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.max_body_bytes:
             raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
         self._body.append(data)
+
+    def read_as_plain(self, rest: bytes) -> None:
+        """
+        Read a request that wished for an upgrade again without that wish, and as the last one.
+
+        A server may ignore it (RFC 9110, section 7.8). The parser takes what follows
+        the head for another protocol; it is the body, which Java's client sends along.
+        """
+        old = self._parser
+        lines = [b"%s: %s\r\n" % item for item in self._headers.items() if item[0] not in _OF_UPGRADES]
+        head = b"%s %s HTTP/%s\r\n%sconnection: close\r\n\r\n" % (
+            old.get_method(), self._url, old.get_http_version().encode(), b"".join(lines),
+        )  # fmt: skip
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(head + rest)
+
+    def read_no_more(self) -> None:
+        self._is_done = True
+        self._request = None
+        self._in_head = False
 
     def invite_body(self) -> None:
         """Tell the client to send its body, which it asked about first."""
@@ -119,3 +161,9 @@ class RequestReader:
         self._peer = header.address or self._peer
         self._proxy = None
         return rest
+
+
+def _check_coding(request: Request) -> None:
+    """Refuse what others might undo and we would not; HTTP/1.0 has no codings (RFC 9112, section 6.1)."""
+    if request.headers[b"transfer-encoding"].strip().lower() != b"chunked" or not request.is_http11:
+        raise Refused(400, "the only transfer coding taken is chunked")

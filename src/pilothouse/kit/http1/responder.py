@@ -30,7 +30,7 @@ class Responder:
 
     def __init__(self, connection: "Connection", *, keep_alive: bool, chunked: bool) -> None:
         self._connection = connection
-        self._keep_alive = keep_alive
+        self.keep_alive = keep_alive
         self._chunked = chunked
 
     @property
@@ -61,6 +61,7 @@ class Responder:
         )  # fmt: skip
 
     def write(self, data: bytes) -> None:
+        """Send some of the body; not empty, for an empty chunk would be its end."""
         self.written_at = time.monotonic()
         if self._chunked:
             data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
@@ -90,11 +91,41 @@ class Responder:
         if waiter is not None:
             await waiter
 
+    def break_silence(self, now: float, silent_s: float) -> None:
+        """Send a sign of life when a stream was silent for longer than `silent_s`; 0 is off."""
+        if (
+            silent_s
+            and self.keepalive is not None
+            and self.is_started
+            and not self.is_ended
+            and not self.is_paused
+            and now - self.written_at > silent_s
+        ):
+            self.write(self.keepalive)
+
     def _connection_line(self) -> bytes:
         return (
-            b"" if self._keep_alive and not self._connection.server.is_draining else b"connection: close\r\n"
+            b"" if self.keep_alive and not self._connection.server.is_draining else b"connection: close\r\n"
         )
 
     @property
     def closes(self) -> bool:
-        return not self._keep_alive or self._connection.server.is_draining
+        return not self.keep_alive or self._connection.server.is_draining
+
+
+class HeadResponder(Responder):
+    """Answers HEAD: what GET would get without its body, which the client would take for the next answer."""
+
+    def send(self, status: int, headers: bytes, body: bytes) -> None:
+        length = b"content-length: %d\r\n" % len(body)
+        self._chunked = False
+        self.start(status, headers + length)
+        self.end()
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def end(self, data: bytes = b"") -> None:  # noqa: ARG002 - as its base
+        self.is_ended = True
+        self._connection.write(self._head)
+        self._head = b""

@@ -18,8 +18,13 @@ import httptools
 
 from pilothouse.kit.http1.message import DATE, Limits, Request, plain_response
 from pilothouse.kit.http1.reading import Refused, RequestReader
-from pilothouse.kit.http1.responder import Responder
+from pilothouse.kit.http1.responder import HeadResponder, Responder
 from pilothouse.kit.http1.sweep import Sweeper
+
+LINGER_S = 2.0
+"""How long a refused client may go on sending: with unread bytes, closing resets, and he never reads why."""
+CANCEL_S = 1.0
+"""How long handlers that were cut may take to end."""
 
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
@@ -34,7 +39,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self.drain_waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._pending: deque[Request] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._responder: Responder | None = None
         self._write_by: float | None = None
 
@@ -53,19 +58,22 @@ class Connection(RequestReader, asyncio.Protocol):
         self._read_by = time.monotonic() + self._limits.header_timeout_s
 
     def data_received(self, data: bytes) -> None:
+        if self._is_done:
+            return
         try:
             if self._proxy is not None:
                 data = self.take_proxy_header(data)
                 if not data:
                     return
             self._head_bytes += len(data)
-            self._parser.feed_data(data)
-            if self._in_head and self._head_bytes > self._limits.max_head_bytes:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                self.read_as_plain(data[exc.args[0] :])
+            if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(431, "request header fields too large")
         except Refused as exc:
             self._refuse(exc.status, exc.text)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "protocol upgrades are not supported")
         except httptools.HttpParserError as exc:
             context = exc.__context__
             if isinstance(context, Refused):
@@ -78,8 +86,8 @@ class Connection(RequestReader, asyncio.Protocol):
         self.server.sweeper.members.discard(self)
         self._release_writer()
         self._pending.clear()
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         self.server.connection_gone()
 
     def pause_writing(self) -> None:
@@ -88,13 +96,16 @@ class Connection(RequestReader, asyncio.Protocol):
             self._write_by = time.monotonic() + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
-        self._write_by = None
+        if not self._transport.is_closing():
+            self._write_by = None
         self._release_writer()
+        if self.task is None and self._pending:
+            self._next()
 
     # requests, one after the other
 
     def invite_body(self) -> None:
-        if self._task is None:
+        if self.task is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_message_complete(self) -> None:
@@ -108,21 +119,21 @@ class Connection(RequestReader, asyncio.Protocol):
         request.body = body[0] if len(body) == 1 else b"".join(body)
         self._body = []
         self._last = not request.keep_alive
-        if self._task is None:
+        if self.task is None and self.drain_waiter is None:
             self._begin(request)
             return
         self._pending.append(request)
-        if len(self._pending) >= self._limits.max_pipelined:
+        limits = self._limits
+        if len(self._pending) >= limits.max_pipelined or len(request.body) > limits.write_buffer_bytes:
             self._transport.pause_reading()
-        if len(self._pending) > 4 * self._limits.max_pipelined:
+        if len(self._pending) > 4 * limits.max_pipelined:
             raise Refused(400, "too many pipelined requests")
 
     def _begin(self, request: Request) -> None:
         request.received_ns = time.perf_counter_ns()
-        self._responder = responder = Responder(
-            self, keep_alive=request.keep_alive, chunked=request.is_http11
-        )
-        self._task = self.server.loop.create_task(self._serve(request, responder))
+        kind = Responder if request.method != "HEAD" else HeadResponder
+        self._responder = responder = kind(self, keep_alive=request.keep_alive, chunked=request.is_http11)
+        self.task = self.server.loop.create_task(self._serve(request, responder))
 
     async def _serve(self, request: Request, responder: Responder) -> None:
         try:
@@ -134,15 +145,22 @@ class Connection(RequestReader, asyncio.Protocol):
             self._finished(responder)
 
     def _finished(self, responder: Responder) -> None:
-        self._task = None
+        self.task = None
         self._responder = None
         if self.is_closed:
             return
         if not responder.is_ended:
             self.abort()
         elif responder.closes:
-            self._transport.close()
-        elif self._pending:
+            self.close()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """Go on with the next request: one that waits, or one that is still to come."""
+        if self._pending:
+            if self.drain_waiter is not None:
+                return  # the client shall take the last answer first
             request = self._pending.popleft()
             if len(self._pending) < self._limits.max_pipelined:
                 self._transport.resume_reading()
@@ -156,7 +174,8 @@ class Connection(RequestReader, asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        return self._task is None and not self._pending
+        """Nothing was asked, not even in part."""
+        return self.task is None and not self._pending and self._request is None and not self._in_head
 
     def write(self, data: bytes) -> None:
         if not self.is_closed:
@@ -166,41 +185,36 @@ class Connection(RequestReader, asyncio.Protocol):
         self._transport.abort()
 
     def close(self) -> None:
-        """Close once what was written is out."""
+        """Close once what was written is out, for which the client has the time of a write."""
+        self._read_by = None
+        self._write_by = time.monotonic() + self._limits.write_timeout_s
         self._transport.close()
 
     def sweep(self, now: float) -> None:
         if self._write_by is not None and now > self._write_by:
             self.abort()
-        elif self._task is None and self._read_by is not None and now > self._read_by:
+        elif self.task is None and self._read_by is not None and now > self._read_by:
             if self._in_head or self._request is not None:
                 self._refuse(408, "the request took too long to arrive")
             else:
-                self._transport.close()
+                self.close()
         elif (responder := self._responder) is not None:
-            self._keep_stream_alive(responder, now)
-
-    def _keep_stream_alive(self, responder: Responder, now: float) -> None:
-        silent_s = self.server.stream_keepalive_s
-        if (
-            silent_s
-            and responder.keepalive is not None
-            and responder.is_started
-            and not responder.is_ended
-            and self.drain_waiter is None
-            and now - responder.written_at > silent_s
-        ):
-            responder.write(responder.keepalive)
+            responder.break_silence(now, self.server.stream_keepalive_s)
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer for the server itself and close; an answer under way is cut instead."""
-        self._read_by = None
-        if self._task is not None:
+        if self.task is not None:
             self.abort()
             return
-        if not self._transport.is_closing():
-            self._transport.write(self.server.refusal(status, text))
-            self._transport.close()
+        if self._transport.is_closing():
+            return
+        self.read_no_more()
+        self._transport.write(self.server.refusal(status, text))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._read_by = time.monotonic() + LINGER_S
+        else:
+            self.close()
 
     def _release_writer(self) -> None:
         waiter, self.drain_waiter = self.drain_waiter, None
@@ -241,7 +255,11 @@ class Server:
         self.sweeper.start()
         self.sweeper.members.add(_DateClock())
         self._server = await self.loop.create_server(
-            lambda: Connection(self), sock=listening, ssl=tls, backlog=4096
+            lambda: Connection(self),
+            sock=listening,
+            ssl=tls,
+            backlog=4096,
+            ssl_handshake_timeout=self.limits.header_timeout_s if tls else None,
         )
 
     async def drain(self, timeout_s: float) -> None:
@@ -256,8 +274,12 @@ class Server:
         while self._busy() and (left_s := deadline - time.monotonic()) > 0:
             self._gone.clear()
             await _bounded(self._gone.wait(), left_s)
-        for member in self._busy():
+        cut = self._busy()
+        for member in cut:
             member.abort()
+        if tasks := [member.task for member in cut if member.task is not None]:
+            # Their records are to be kept while there is a journal to keep them in.
+            await asyncio.wait(tasks, timeout=CANCEL_S)
         self.sweeper.stop()
 
     def connection_gone(self) -> None:
