@@ -31,6 +31,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     `argv` never holds a secret. `config` is written to a 0600 file whose path
     takes the place of `{config}` in argv; `{socket}`, in argv or in config, is
     the private socket's path. `env` is the whole environment: nothing inherits.
+    `{log}` in argv is the file that the process keeps its output in and bounded,
+    and `--replica {name} --home-id {home}` is how a target finds it again.
     """
 
     argv: tuple[str, ...]

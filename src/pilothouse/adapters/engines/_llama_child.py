@@ -43,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = json.loads(Path(options.config).read_bytes())
         server = serve(config, options.socket)
     except Exception as exc:  # noqa: BLE001 - the process ends here; the log's reader is told why
-        say(
-            f"the engine cannot start: {type(exc).__name__}: {exc}. The lines above say more; is the model file whole?"
-        )
+        say(f"the engine cannot start, is the model file whole? {type(exc).__name__}: {exc}")
         os._exit(CANNOT_LOAD_STATUS)  # its native threads may be in any state: no destructor is to be trusted
     say(f"ready at {options.socket}")
     while server is not None:

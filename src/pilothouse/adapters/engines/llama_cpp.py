@@ -1,71 +1,75 @@
 """
 llama.cpp's server, through xllamacpp: one child process a replica.
 
-Pure: it says how a replica is started and how it is spoken to. The child's own
-code is `_llama_child`; where it runs is a target's affair.
+Belongs here: how a replica is started and spoken to. Does not: llama.cpp's
+parameters (`_llama_child`), the arithmetic (`domain.sizing`), where it runs (a
+target). xllamacpp is not imported here: only the child pays for it.
 """
 
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.model import Artifact
-from pilothouse.domain.sizing import size
+from pilothouse.domain.sizing import Wish, choose_sizing
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.ports.engine import Launch, Machine
 
-BATCH_TOKENS = 512
-"""Tokens computed at once: a cancel is seen between two batches."""
 CHILD = "pilothouse.adapters.engines._llama_child"
+_ARGUMENTS = (
+    *("--replica", "{name}", "--home-id", "{home}"),
+    *("--socket", "{socket}", "--config", "{config}", "--log", "{log}"),
+)
 
 
 class LlamaCppDriver:
-    """Implements `ports.engine.EngineDriver`."""
+    """
+    Implements `ports.engine.EngineDriver`.
+
+    Args:
+        python: Interpreter that has Pilothouse installed.
+        env: Variables that the child needs, such as a library path; it inherits none.
+    """
 
     name = "llama.cpp"
     launches = True
 
-    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:
+    def __init__(self, *, python: str = sys.executable, env: Mapping[str, str] | None = None) -> None:
+        self._python = python
+        self._env = {"LANG": "C.UTF-8", **(env or {})}
+
+    def launch(
+        self,
+        name: str,  # noqa: ARG002 - the target fills it in
+        spec: DeploymentSpec,
+        artifact: Artifact,
+        machine: Machine,
+    ) -> Launch:
         options = spec.engine_options
-        sizing = size(
+        sizing = choose_sizing(
             artifact.header,
             artifact.bytes,
+            Wish(slots=options.slots, context_tokens=options.context_tokens, workers=machine.workers),
             free_bytes=machine.memory_available_bytes,
-            slots=options.slots,
-            context_tokens=options.context_tokens,
-            least_slots=machine.workers,
         )
-        embeds = bool(artifact.header.pooling)
         config = {
             "model_path": artifact.path,
             "model_name": artifact.name,
             "slots": sizing.slots,
             "context_tokens": sizing.context_tokens,
+            "batch_tokens": sizing.batch_tokens,
+            # One processor stays with the gateway: with more busy threads than processors
+            # llama.cpp's barriers spin, and a hundredth of its speed was measured.
             "threads": options.threads or max(1, machine.cpus - 1),
-            # A text is embedded in one batch, so that has to hold the longest.
-            "batch_tokens": sizing.context_tokens if embeds else BATCH_TOKENS,
-            "embeds": embeds,
+            "embeds": bool(artifact.header.pooling),
         }
         return Launch(
-            argv=(
-                sys.executable,
-                "-I",
-                "-m",
-                CHILD,
-                "--replica",
-                name,
-                "--home-id",
-                "{home_id}",
-                "--socket",
-                "{socket}",
-                "--config",
-                "{config}",
-                "--log",
-                "{log}",
-            ),
+            # -I: neither the environment nor the working folder adds modules.
+            argv=(self._python, "-I", "-m", CHILD, *_ARGUMENTS),
             config=msgspec.json.encode(config).decode(),
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            env=self._env,
             address="unix:{socket}",
             slots=sizing.slots,
             context_tokens=sizing.context_tokens,
@@ -81,4 +85,5 @@ class LlamaCppDriver:
         token_file: str = "",  # noqa: ARG002 - a private socket needs no token
         allow_private: bool = False,  # noqa: ARG002 - nor an egress policy
     ) -> OpenAIEngine:
+        # Not whole: an unstreamed request goes on computing when its caller is gone.
         return OpenAIEngine(self.name, address, model=model, context_tokens=context_tokens, slots=True)

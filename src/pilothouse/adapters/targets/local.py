@@ -128,7 +128,8 @@ class LocalTarget:
             "{socket}": str(socket),
             "{config}": str(config),
             "{log}": str(self._log_path(name)),
-            "{home_id}": self._home_id,
+            "{home}": self._home_id,
+            "{name}": name,
         }
         _write_private(config, launch.config.replace("{socket}", str(socket)).encode())
         socket.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pilothouse.domain.errors import UpstreamError
 _encode = msgspec.json.Encoder().encode
 _STREAMED = b',"stream":true,"stream_options":{"include_usage":true}'
 _PROGRESS = b',"return_progress":true'
-"""llama.cpp sees that its caller is gone when it writes: so it must write while it reads a long prompt too."""
+"""llama.cpp sees that its caller is gone when it writes: so let it write while it reads a long prompt."""
 
 
 def write_request(
