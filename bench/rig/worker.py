@@ -85,6 +85,7 @@ def _snapshot(upstream: int, keyring: Keyring) -> Snapshot:
         model="mock",
         context_tokens=8192,
         max_inflight=4096,
+        allow_private=True,
     )
     return Snapshot(
         epoch="bench",
@@ -170,7 +171,7 @@ def _wait_until_served(worker: GatewayWorker, *, timeout_s: float = 10.0) -> Non
         if answer.startswith(b"HTTP/1.1 200"):
             return
         if time.monotonic() > ends:
-            log = (worker.settings.home_path / "worker.log").read_text()
+            log = "\n".join((worker.settings.home_path / "worker.log").read_text().splitlines()[-10:])
             raise RuntimeError(f"the worker does not serve: {answer[:400]!r}\n{log}")
         time.sleep(0.05)
 
