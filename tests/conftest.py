@@ -8,6 +8,8 @@ with `record_property("note", text)`.
 
 import pytest
 
+pytest_plugins = ["fixtures_models"]
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     _print_notes(terminalreporter)

@@ -19,7 +19,8 @@ MAX_HEADER_BYTES = 64 * 1024 * 1024
 """Vocabularies of 262,144 tokens with their merges take about 15 MB."""
 MAX_ENTRIES = 10_000
 MAX_TENSORS = 65_536
-MAX_ARRAY = 8 * 1024 * 1024
+MAX_ARRAY = 4 * 1024 * 1024
+"""Vocabularies reach 262,144 tokens and some more merges."""
 MAX_KEY_BYTES = 65_535
 MAX_NAME_BYTES = 64
 MAX_DIMENSIONS = 4
