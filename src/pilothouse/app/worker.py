@@ -133,6 +133,7 @@ class Worker:
         stop.set()
 
     def _snapshot_report(self) -> WorkerReport:
+        self.meters.measure(self.state.places)
         return WorkerReport(
             worker=self.name,
             pid=os.getpid(),

@@ -8,7 +8,7 @@ sets the pace: nothing is asked of the engine that the client does not take.
 import time
 from contextlib import aclosing
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
@@ -29,7 +29,7 @@ async def whole(
         if place.engine.info.whole:
             answer = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
         else:
-            answer = await generate.gathered(ask, place, places, _team(call), deadline_s=deadline_s)
+            answer = await _gathered(call, ask, place, places, deadline_s=deadline_s)
     finally:
         call.engine_ns += time.perf_counter_ns() - asked_ns
     deltas = answer.deltas
@@ -44,6 +44,25 @@ async def whole(
     if keeper.waits_for_disk:
         await keeper.durable()
     call.responder.send(200, headers, body)
+
+
+async def _gathered(
+    call: Call, ask: GenerateRequest, place: Place, places: Places, *, deadline_s: float
+) -> Chunk:
+    """The whole answer of an engine that only streams; what was said is on record even when it is cut."""
+    parts = generate.Gathered(ask.choices)
+    call.answers = parts.texts
+    chunks = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                parts.add(chunk)
+                if not call.first_token_ns and chunk.deltas and chunk.deltas[0].text:
+                    call.first_token_ns = time.perf_counter_ns()
+    finally:
+        call.usage = parts.counted()
+        call.finish_reason = parts.finish_reason
+    return Chunk(tuple(parts.deltas()), call.usage)
 
 
 async def stream(

@@ -30,18 +30,6 @@ def chunks(
     return _several(ask, place, places, team, deadline_s=deadline_s)
 
 
-async def gathered(
-    ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
-) -> Chunk:
-    """The whole answer of an engine that only streams: a delta for each choice, and the usage."""
-    parts = Gathered(ask.choices)
-    stream = chunks(ask, place, places, team, deadline_s=deadline_s)
-    async with aclosing(stream):
-        async for chunk in stream:
-            parts.add(chunk)
-    return Chunk(tuple(parts.deltas()), parts.counted())
-
-
 class Gathered:
     """Collects chunks into whole choices. Log probabilities of the steps are joined."""
 

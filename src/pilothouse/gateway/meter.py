@@ -5,9 +5,10 @@ Label sets are closed: endpoints and deployments of the snapshot, codes of
 `domain.errors`. What a caller invents is counted under the empty name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pilothouse.domain.record import InferenceRecord
+from pilothouse.gateway.permit import Places
 from pilothouse.kit.metrics import (
     DURATION_BUCKETS_S,
     OVERHEAD_BUCKETS_S,
@@ -70,6 +71,12 @@ class Meters:
         self.cut = registry.counter(
             "pilothouse_streams_cut_total", "Streams that ended in an error event.", _LABELS
         )
+        self.inflight = registry.gauge(
+            "pilothouse_inflight_requests", "Requests that hold a place in an engine.", ("deployment",)
+        )
+        self.queued = registry.gauge(
+            "pilothouse_queue_depth", "Requests that wait for a place in an engine.", ("deployment",)
+        )
         self._pending: list[InferenceRecord] = []
         self._routes: dict[tuple[str, str], _RouteMeter] = {}
         self._codes: dict[tuple[str, str, str], Series] = {}
@@ -79,6 +86,12 @@ class Meters:
         self._pending.append(record)
         if len(self._pending) >= _MAX_PENDING:
             self._count_pending()
+
+    def measure(self, deployments: Mapping[str, Places]) -> None:
+        """Take down how full the deployments are now."""
+        for name, places in deployments.items():
+            self.inflight.labels(name).set(places.inflight)
+            self.queued.labels(name).set(places.queued)
 
     def dump(self) -> bytes:
         """Everything that was counted so far, for the controller."""
