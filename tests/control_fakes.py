@@ -104,7 +104,7 @@ class FakeShelf:
         self.error: Exception | None = None
         self.pulled: list[str] = []
 
-    async def pull(
+    async def pull_declared(
         self, name: str, declared: ModelSpec, *, progress: Callable[[Progress], None]
     ) -> ModelVersion:
         progress(Progress(stage="download", done_bytes=1, total_bytes=2))

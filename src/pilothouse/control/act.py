@@ -69,7 +69,7 @@ class Actor:
 
         async def work() -> None:
             try:
-                model = await self._world.shelf.pull(
+                model = await self._world.shelf.pull_declared(
                     action.name, declared, progress=lambda progress: self.progress.update({key: progress})
                 )
             finally:

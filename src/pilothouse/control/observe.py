@@ -13,11 +13,12 @@ from pilothouse.control.fleet import Fleet
 from pilothouse.control.probe import PACE, Pace, Probe
 from pilothouse.control.retries import Retries
 from pilothouse.control.world import World
+from pilothouse.domain.errors import NotFound
 from pilothouse.domain.plan import Observed, replica_name
-from pilothouse.domain.spec import DeploymentSpec, Spec
+from pilothouse.domain.spec import DeploymentSpec, EngineOptions, Spec
 from pilothouse.domain.status import Replica, ReplicaState
 from pilothouse.kit.tasks import Tasks
-from pilothouse.ports.engine import EngineDriver
+from pilothouse.ports.engine import Engine, EngineDriver
 
 STABLE_AFTER_S = 60.0
 """Ready for so long, a replica is forgiven its earlier failures."""
@@ -66,7 +67,14 @@ class Observer:
         )
 
     def target_of(self, name: str) -> str:
-        """Where it was last seen."""
+        """
+        Where it was last seen.
+
+        Raises:
+            NotFound: Nowhere.
+        """
+        if name not in self._targets:
+            raise NotFound(f"there is no replica {name[:100]!r}; see: pilothouse get replicas")
         return self._targets[name]
 
     def drain(self, name: str) -> None:
@@ -94,7 +102,7 @@ class Observer:
         now = self._world.clock.monotonic()
         self._retries.forget_old(now)
         return Observed(
-            replicas=tuple(self._joined(replica, now) for replica in found),
+            replicas=tuple(self._joined(replica, now, busy) for replica in found),
             models=dict(models),
             attached=attached,
             draining=dict(self._draining),
@@ -122,16 +130,20 @@ class Observer:
         self._is_first = False
 
     def _probe(self, replica: Replica, driver: EngineDriver, attached: DeploymentSpec | None) -> Probe:
-        engine = driver.connect(
-            replica.address,
-            model=replica.model_version,
-            context_tokens=replica.context_tokens,
-            token_file=attached.engine_options.token_file if attached else "",
-            allow_private=attached is not None and attached.engine_options.allow_private_network,
-        )
+        options = attached.engine_options if attached else EngineOptions()
+
+        def connect() -> Engine:
+            return driver.connect(
+                replica.address,
+                model=replica.model_version,
+                context_tokens=replica.context_tokens,
+                token_file=options.token_file,
+                allow_private=options.allow_private_network,
+            )
+
         return Probe(
             replica,
-            engine,
+            connect,
             clock=self._world.clock,
             adopted=self._is_first and attached is None,
             attached=attached is not None,
@@ -140,11 +152,12 @@ class Observer:
             pace=self._pace,
         )
 
-    def _joined(self, replica: Replica, now: float) -> Replica:
+    def _joined(self, replica: Replica, now: float, busy: frozenset[str]) -> Replica:
         probe = self._probes.get(replica.name)
         if probe is None or probe.failure:
             reason = probe.failure if probe else replica.reason
-            self._note_death(replica, reason, now)
+            if replica.name not in busy:  # one that is being stopped dies as it should
+                self._note_death(replica, reason, now)
             return replace(replica, state="failed", reason=reason)
         probe.is_draining = replica.name in self._draining
         if probe.ready_since is not None and now - probe.ready_since >= STABLE_AFTER_S:

@@ -47,6 +47,7 @@ class Probe:
     What is known of one process: identity, readiness, load.
 
     Args:
+        connect: Makes the engine to speak to it.
         adopted: It ran before this controller did.
         attached: It runs elsewhere: it may come back by itself, and is never called dead.
         is_quiet: Whether no worker has a request in flight there.
@@ -56,7 +57,7 @@ class Probe:
     def __init__(
         self,
         replica: Replica,
-        engine: Engine,
+        connect: Callable[[], Engine],
         *,
         clock: Clock,
         adopted: bool,
@@ -74,7 +75,7 @@ class Probe:
         self.reason = ""
         """Why it is not ready yet."""
         self.is_unused = False
-        self._engine = engine
+        self._connect = connect
         self._attached = attached
         self._clock = clock
         self._is_quiet = is_quiet
@@ -106,6 +107,7 @@ class Probe:
 
     async def run(self) -> None:
         """Until it failed or this is cancelled."""
+        self._engine = await self._connected()
         try:
             while not self.failure:
                 if self.is_draining:
@@ -116,6 +118,17 @@ class Probe:
                     await self._stay_ready()
         finally:
             await self._engine.aclose()
+
+    async def _connected(self) -> Engine:
+        """An engine elsewhere may have a bad address or token file: that can be mended while this waits."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._connect()
+            except PilothouseError as exc:
+                self.reason = str(exc)
+            await asyncio.sleep(self._pace.attached_poll.delay_s(attempt, self._random))
 
     async def _become_ready(self) -> None:
         attempt = 0

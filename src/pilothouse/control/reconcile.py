@@ -87,6 +87,10 @@ class Reconciler:
             self._models[model.name, model.source] = model
         self.wake()
 
+    def target_of(self, replica: str) -> str:
+        """Where it runs; NotFound."""
+        return self._observer.target_of(replica)
+
     def wake(self) -> None:
         """Something changed: look now."""
         self._wake.set()

@@ -16,7 +16,7 @@ from pilothouse.ports.target import Target
 class Shelf(Protocol):
     """Where models are fetched to and loaded from."""
 
-    async def pull(
+    async def pull_declared(
         self, name: str, declared: ModelSpec, *, progress: Callable[[Progress], None]
     ) -> ModelVersion: ...
 

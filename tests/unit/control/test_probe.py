@@ -6,6 +6,7 @@ import pytest
 
 from control_fakes import FakeEngine, TickingClock
 from pilothouse.control.probe import Pace, Probe
+from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.status import Health, Load, Replica
 from pilothouse.kit.retry import Backoff
 
@@ -26,10 +27,11 @@ class Rig:
         self.engine = FakeEngine()
         self.clock = TickingClock()
         self.quiet = True
+        self.refusal = ""
         self.changes = 0
         self.probe = Probe(
             REPLICA,
-            self.engine,
+            self.connect,
             clock=self.clock,
             adopted=adopted,
             attached=attached,
@@ -41,6 +43,11 @@ class Rig:
 
     def note(self) -> None:
         self.changes += 1
+
+    def connect(self) -> FakeEngine:
+        if self.refusal:
+            raise OperationFailed(self.refusal)
+        return self.engine
 
     def start(self) -> None:
         self.task = asyncio.ensure_future(self.probe.run())
@@ -212,3 +219,13 @@ async def test_a_replica_that_serves_again_is_watched_again(rigs):
 
     assert rig.probe.is_ready
     await rig.after_looks(3)
+
+
+async def test_an_engine_that_cannot_be_spoken_to_says_why_until_that_is_mended(rigs):
+    rig = rigs(attached=True)
+    rig.refusal = "token_file '/t' cannot be read"
+    await rig.until(lambda: rig.probe.reason == rig.refusal)
+
+    rig.refusal = ""
+
+    await rig.until(lambda: rig.probe.is_ready)

@@ -242,13 +242,13 @@ async def test_a_removed_deployment_is_drained_and_stopped(fakes, rigs):
 
 async def test_a_slow_pull_holds_up_nothing_else(fakes, rigs):
     gate = asyncio.Event()
-    pull = fakes.shelf.pull
+    pull = fakes.shelf.pull_declared
 
     async def slow(name: str, declared: ModelSpec, *, progress: Any) -> Any:
         await gate.wait()
         return await pull(name, declared, progress=progress)
 
-    fakes.shelf.pull = slow
+    fakes.shelf.pull_declared = slow
     declared = spec()
     both = replace(
         declared,

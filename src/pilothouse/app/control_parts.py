@@ -1,0 +1,214 @@
+"""
+The control plane put together: which concrete class stands behind each port.
+
+Nothing runs here; `app.controller` says when. What takes long to import (the
+admin API) is not named here.
+"""
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+from pilothouse import __version__
+from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
+from pilothouse.adapters.engines.openai import OpenAIDriver
+from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
+from pilothouse.adapters.keys.file import FileKeys
+from pilothouse.adapters.stores.sqlite import SqliteStore
+from pilothouse.adapters.targets.local import LocalTarget
+from pilothouse.app.home import read_state
+from pilothouse.app.model_tools import build_models
+from pilothouse.config import Settings
+from pilothouse.control.adminkey import AdminKeyFile
+from pilothouse.control.declarations import Declarations
+from pilothouse.control.drain import Drain
+from pilothouse.control.fleet import Fleet
+from pilothouse.control.keyring import Keyring
+from pilothouse.control.lease import SlotLeases
+from pilothouse.control.overview import Overview
+from pilothouse.control.publish import Publishing
+from pilothouse.control.recent_errors import RecentErrors
+from pilothouse.control.reconcile import Reconciler
+from pilothouse.control.registry import Registry
+from pilothouse.control.seals import Seals
+from pilothouse.control.store_thread import StoreThread
+from pilothouse.control.tenants import Tenants
+from pilothouse.control.totals import WorkerTotals
+from pilothouse.control.vitals import VitalSigns
+from pilothouse.control.world import World
+from pilothouse.govern.retain import Retention
+from pilothouse.kit.clock import Clock, SystemClock
+from pilothouse.kit.ids import new_id
+from pilothouse.kit.journal.reader import JournalReader
+from pilothouse.kit.log import Log
+from pilothouse.ports.engine import EngineDriver, Machine
+from pilothouse.ports.feed import Publisher
+from pilothouse.ports.target import Target
+
+
+@dataclass(kw_only=True)
+class Lag:
+    """What the drain last left behind; it is counted there and told elsewhere."""
+
+    records: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """The control loop and what it speaks to."""
+
+    targets: dict[str, Target]
+    drivers: dict[str, EngineDriver]
+    totals: WorkerTotals
+    publisher: Publisher
+    publishing: Publishing
+    registry: Registry
+    reconciler: Reconciler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that the controller's process works with."""
+
+    settings: Settings
+    clock: Clock
+    log: Log
+    store: StoreThread
+    loop: Loop
+    declarations: Declarations
+    keyring: Keyring
+    tenants: Tenants
+    vitals: VitalSigns
+    overview: Overview
+    seals: Seals
+    drain: Drain
+    retention: Retention
+    lag: Lag
+
+
+class NotingLog(Log):
+    """Failures are remembered too, for `pilothouse status`."""
+
+    def __init__(self, errors: RecentErrors) -> None:
+        super().__init__("controller")
+        self._errors = errors
+
+    def failure(self, name: str, error: BaseException, /, **fields: object) -> None:
+        self._errors.note(name, error)
+        super().failure(name, error, **fields)
+
+
+def build_parts(settings: Settings) -> Parts:
+    """
+    Everything but the admin API, unopened: nothing runs and the store is not read yet.
+
+    Raises:
+        OperationFailed: A folder or a key cannot be used; the message says the fix.
+    """
+    clock = SystemClock()
+    errors = RecentErrors(clock)
+    log = NotingLog(errors)
+    keys = FileKeys(settings.keys_path)
+    store = StoreThread(lambda: SqliteStore(settings.home_path / "pilothouse.db"))
+    keyring = Keyring(keys.pepper(), clock=clock)
+    loop = build_loop(settings, store, keyring=keyring, clock=clock, log=log)
+    lag = Lag()
+    vitals = VitalSigns(
+        settings.home_path,
+        clock,
+        version=__version__,
+        url=server_url(settings),
+        errors=errors,
+        lag=lambda: lag.records,
+    )
+    seals = Seals(keys)
+    reader = JournalReader(
+        settings.journal_path, unwrap=lambda wrapped: keys.unwrap(wrapped, context=b"journal")
+    )
+    return Parts(
+        settings=settings,
+        clock=clock,
+        log=log,
+        store=store,
+        loop=loop,
+        declarations=Declarations(
+            store,
+            clock,
+            engines=tuple(loop.drivers),
+            targets=tuple(loop.targets),
+            declared=loop.reconciler.declare,
+        ),
+        keyring=keyring,
+        tenants=Tenants(
+            store,
+            keyring,
+            clock=clock,
+            changed=loop.publishing.keys_changed,
+            admin_file=AdminKeyFile(settings.admin_key_file),
+            log=log,
+        ),
+        vitals=vitals,
+        overview=Overview(loop.publisher, loop.totals, vitals, system=lambda: loop.reconciler.status),
+        seals=seals,
+        drain=Drain(reader, seals),
+        retention=Retention(),
+        lag=lag,
+    )
+
+
+def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, clock: Clock, log: Log) -> Loop:
+    """The control loop, with nothing declared yet."""
+    drivers: dict[str, EngineDriver] = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
+    logs = settings.home_path / "logs" / "replicas"
+    targets: dict[str, Target] = {"local": LocalTarget(settings.run_path / "replicas", logs)}
+    totals = WorkerTotals()
+    fleet = Fleet(totals)
+    leases = SlotLeases(settings.workers, clock)
+    publisher = UnixPublisher(settings.feed_socket)
+    publishing = Publishing(
+        publisher,
+        leases,
+        fleet,
+        keys=keyring.entries,
+        epoch=new_id(),
+        # In milliseconds: no earlier controller published more often than once in each.
+        first_revision=int(clock.now() * 1000),
+    )
+    registry = Registry(
+        build_models(settings.home_path, clock),
+        store,
+        declared=lambda: reconciler.declared.spec,
+        arrived=lambda model: reconciler.have_models([model]),
+        in_use=lambda: frozenset(replica.model_digest for replica in reconciler.status.replicas),
+    )
+    world = World(
+        targets=targets,
+        drivers=drivers,
+        shelf=registry,
+        machine=lambda: measure_machine(settings.workers),
+        clock=clock,
+        log=log,
+    )
+    reconciler = Reconciler(world, fleet, publishing, leases)
+    return Loop(
+        targets=targets,
+        drivers=drivers,
+        totals=totals,
+        publisher=publisher,
+        publishing=publishing,
+        registry=registry,
+        reconciler=reconciler,
+    )
+
+
+def measure_machine(workers: int) -> Machine:
+    """What an engine may size itself by, at this moment."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(cpus=cpus, memory_available_bytes=psutil.virtual_memory().available, workers=workers)
+
+
+def server_url(settings: Settings) -> str:
+    """Where clients reach this server, as its supervisor wrote it down."""
+    state = read_state(settings.state_file)
+    return state.url if state else ""

@@ -1,0 +1,155 @@
+"""
+The controller's process: `python -m pilothouse.app.controller`.
+
+It starts in the order of what takes longest: the engine first, and what people
+and workers need while that reads its model. How it ends decides what goes on:
+
+    SIGTERM, SIGINT      everything ends: replicas are drained and stopped (`pilothouse down`)
+    SIGHUP               it ends alone: replicas run on and are adopted by the next controller
+    the supervisor gone  the same
+"""
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pilothouse.app.control_parts import Parts, build_parts
+from pilothouse.app.duties import Duties
+from pilothouse.app.seed import seed
+from pilothouse.config import Settings
+from pilothouse.domain.errors import Conflict, PilothouseError
+from pilothouse.kit.heartbeat import wait_for_loss
+from pilothouse.kit.lockfile import LockFile
+from pilothouse.kit.log import Log
+from pilothouse.kit.tasks import Tasks
+
+PREDECESSOR_S = 60.0
+"""How long a controller that is ending is waited for: it may be stopping engines."""
+ADOPTION_S = 5.0
+"""How long workers keep the old snapshot while replicas found running are looked at."""
+DRAIN_S = 20.0
+STOP_ALL_S = 40.0
+"""Draining, then TERM and KILL; within what the supervisor waits (45 s)."""
+LAST_WORDS_S = 1.5
+
+
+class Controller:
+    def __init__(self, settings: Settings, settings_file: Path, log: Log) -> None:
+        self._settings = settings
+        self._settings_file = settings_file
+        self._log = log
+        self._lock = LockFile(settings.home_path / "controller.lock")
+        self._end = asyncio.Event()
+        self._ends_replicas = False
+        self._tasks = Tasks(lambda name, error: self._log.failure("task_failed", error, task=name))
+
+    async def run(self, heartbeat_fd: int) -> None:
+        """
+        From start to end.
+
+        Raises:
+            PilothouseError: The setup is wrong; the message says the fix.
+        """
+        self._listen_to_signals()
+        self._tasks.start("heartbeat", lambda: self._follow_supervisor(heartbeat_fd))
+        if not await self._lock.acquire(timeout_s=PREDECESSOR_S):
+            raise Conflict(
+                f"another controller of {self._settings.home} does not end; see: pilothouse status"
+            )
+        try:
+            parts = build_parts(self._settings)
+            self._log = parts.log  # which remembers failures, for the status
+            await parts.store.start()
+            try:
+                await self._serve(parts)
+            finally:
+                if not await parts.store.aclose(timeout_s=LAST_WORDS_S):
+                    self._log.event("store_not_closed", "error")
+        finally:
+            await self._tasks.aclose(timeout_s=LAST_WORDS_S)
+            self._lock.release()
+
+    async def _serve(self, parts: Parts) -> None:
+        duties = Duties(parts)
+        await duties.take_lease()
+        await self._declare(parts)
+        await parts.loop.reconciler.round()
+        self._log.event("controller_started", pid=os.getpid())
+        await parts.tenants.load()
+        await parts.tenants.ensure_admin_key()
+        self._tasks.keep("reconcile", parts.loop.reconciler.run)
+        self._tasks.keep("admin", lambda: _serve_admin(parts))
+        await parts.loop.reconciler.settle(timeout_s=ADOPTION_S)
+        self._tasks.keep("feed", parts.loop.publishing.serve)
+        duties.begin(self._tasks, lost=self._end.set)
+        await self._end.wait()
+        await self._finish(parts, duties)
+
+    async def _declare(self, parts: Parts) -> None:
+        await parts.declarations.load()
+        parts.loop.reconciler.have_models(await parts.loop.registry.versions())
+        stored = await seed(parts.declarations, self._settings, self._settings_file, self._log)
+        parts.loop.reconciler.declare(stored)
+
+    async def _finish(self, parts: Parts, duties: Duties) -> None:
+        self._log.event("controller_stopping", ends_replicas=self._ends_replicas)
+        self._tasks.cancel("admin")
+        self._tasks.cancel("reconcile")
+        if self._ends_replicas:
+            await parts.loop.reconciler.stop_all(drain_s=DRAIN_S, timeout_s=STOP_ALL_S)
+        await self._tasks.aclose(timeout_s=LAST_WORDS_S)
+        await parts.loop.reconciler.aclose()
+        await duties.finish(timeout_s=LAST_WORDS_S)
+        self._log.event("controller_stopped")
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, True)
+        loop.add_signal_handler(signal.SIGHUP, self._stop, False)
+
+    def _stop(self, ends_replicas: bool) -> None:  # noqa: FBT001 - a signal handler's argument
+        self._ends_replicas = ends_replicas
+        self._end.set()
+
+    async def _follow_supervisor(self, heartbeat_fd: int) -> None:
+        loss = await wait_for_loss(heartbeat_fd)
+        self._log.event("supervisor_gone", "warning", loss=loss)
+        self._end.set()
+
+
+async def _serve_admin(parts: Parts) -> None:
+    # Loaded late and beside the loop: it takes a second, in which the engine reads its model.
+    module = await asyncio.to_thread(importlib.import_module, "pilothouse.app.admin_server")
+    await module.serve(parts).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pilothouse.app.controller", description=__doc__)
+    parser.add_argument("--settings", required=True, help="file with the settings as JSON")
+    parser.add_argument("--heartbeat-fd", type=int, required=True, help="inherited pipe of the supervisor")
+    options = parser.parse_args(argv)
+    log = Log("controller")
+    logging.basicConfig(level=logging.WARNING, handlers=[log.handler()])
+    settings_file = Path(options.settings)
+    # Not asyncio.run: it would wait for threads, and a download that hangs in one has no end.
+    loop = asyncio.new_event_loop()
+    try:
+        settings = Settings.from_json(settings_file.read_text())
+        loop.run_until_complete(Controller(settings, settings_file, log).run(options.heartbeat_fd))
+    except PilothouseError as exc:
+        log.failure("controller_failed", exc)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # past the threads: all that must be closed was closed
