@@ -234,6 +234,7 @@ class Supervisor:
         self._sweep(self.settings.run_path)
         self.settings.state_file.unlink(missing_ok=True)
         self._settings_file.unlink(missing_ok=True)
+        remove_if_empty(self.settings.run_path / "replicas")
         remove_if_empty(self.settings.run_path)
         self._tell.event("stopped")
         self._lock.release()

@@ -41,11 +41,7 @@ def logs(reach: Reach, replica: str | None, *, follow: bool, lines: int) -> None
     if replica is None:
         _list(reach, folder)
         return
-    file = process_logs(folder).get(replica)
-    if file is not None and reach.url is None:
-        texts = followed(file, lines) if follow else iter(tail(file, lines))
-    else:
-        texts = _of_replica(reach.server(), replica, folder, follow=follow, lines=lines)
+    texts = _texts(reach, replica, folder, follow=follow, lines=lines)
     for text in texts:
         if reach.out.is_json:
             reach.out.json({"log": replica, "line": text})
@@ -53,8 +49,20 @@ def logs(reach: Reach, replica: str | None, *, follow: bool, lines: int) -> None
             click.echo(clean(text))
 
 
+def _texts(reach: Reach, name: str, folder: Path, *, follow: bool, lines: int) -> Iterator[str]:
+    file = process_logs(folder).get(name)
+    if file is None or reach.url:
+        try:
+            return _of_replica(reach.server(), name, folder, follow=follow, lines=lines)
+        except ServerUnreachable:
+            file = process_logs(folder / "replicas").get(name)
+            if file is None or reach.url:
+                raise
+    return followed(file, lines) if follow else iter(tail(file, lines))
+
+
 def process_logs(folder: Path) -> dict[str, Path]:
-    """Log files of this home's processes, by name."""
+    """Log files of a folder, by the process's name."""
     return {path.stem: path for path in sorted(folder.glob("*.log"))}
 
 
@@ -95,9 +103,12 @@ def _list(reach: Reach, folder: Path) -> None:
     except (ServerUnreachable, InvalidApiKey):  # the files are worth listing without it
         pass
     items: list[Json] = [{"name": one["name"], "kind": "replica", "state": one["state"]} for one in replicas]
-    for name, file in process_logs(folder).items():
+    files = process_logs(folder)
+    if not replicas:
+        files |= process_logs(folder / "replicas")
+    for name, file in files.items():
         facts = file.stat()
-        items.append({"name": name, "kind": "process", "bytes": facts.st_size, "changed_at": facts.st_mtime})
+        items.append({"name": name, "kind": "file", "bytes": facts.st_size, "changed_at": facts.st_mtime})
     rows = [
         (i["name"], i["kind"], i.get("state") or f"{size(i['bytes'])}, last {moment(i['changed_at'])}")
         for i in items

@@ -13,6 +13,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from pilothouse.app.model_files import verify_file
 from pilothouse.cli.client import Json, error_of
 from pilothouse.cli.get import KINDS, Filters, list_of, quoted, show_all
 from pilothouse.cli.options import Reach, client_command
@@ -135,6 +136,27 @@ def show(reach: Reach, name: str) -> None:
     facts |= {"size": size(newest["bytes"]), "pulled": moment(newest["created_at"])}
     facts["older versions"] = [one["version"] for one in older]
     reach.out.facts(newest, facts)
+
+
+@model.command("verify")
+@click.argument("name")
+@client_command
+def verify(reach: Reach, name: str) -> None:
+    """
+    Read the files of a model's versions here, and compare them with their recorded sha256.
+
+    The server does the same at every load.
+
+    \b
+    Example:
+      pilothouse model verify smollm2
+    """
+    versions = versions_of(reach, name)
+    for one in versions:
+        path = verify_file(reach.settings, str(one["digest"]))
+        reach.out.line(f"ok: {name} {one['version']} is {one['digest']} ({path})")
+    if reach.out.is_json:
+        reach.out.json({"items": [{"name": name, "digest": one["digest"], "ok": True} for one in versions]})
 
 
 @model.command("remove")
