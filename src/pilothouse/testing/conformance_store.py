@@ -5,66 +5,15 @@ Subclass `StoreConformance` in a test file and give it the fixture `store`: an
 empty one.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import pytest
 from msgspec.structs import replace
 
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
-from pilothouse.domain.model import ModelHeader, ModelVersion
-from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import DEFAULT_SPEC, Spec
-from pilothouse.domain.tenancy import ApiKeyRow, Team
-from pilothouse.domain.usage import Sums
-from pilothouse.ports.store import (
-    JournalPosition,
-    Page,
-    RecordFilter,
-    ResourceSample,
-    SealedRecord,
-    SealingKey,
-    Store,
-)
-
-T = TypeVar("T")
-HEADER = ModelHeader(
-    architecture="llama", context_tokens=2048, quantization="Q4_1", parameters=1, head_dim=64
-)
-
-
-def make_key(key_id: str, *, team: str = "red", created_at: float = 1.0, **changes: object) -> ApiKeyRow:
-    row = ApiKeyRow(id=key_id, team=team, role="developer", mac=b"\x00mac", created_at=created_at)
-    return replace(row, **changes)
-
-
-def make_model(name: str, version: str, *, digest: str = "sha256:a", created_at: float = 1.0) -> ModelVersion:
-    return ModelVersion(
-        name=name,
-        version=version,
-        digest=digest,
-        format="gguf",
-        bytes=10,
-        quantization="Q4_1",
-        context_tokens=2048,
-        licence="Apache-2.0",
-        source="file:x",
-        source_digest="sha256:b",
-        header=HEADER,
-        created_at=created_at,
-    )
-
-
-def make_record(record_id: str, *, time: float = 60.0, **changes: object) -> InferenceRecord:
-    record = InferenceRecord(
-        id=record_id, time=time, team="red", key_id="k1", endpoint="chat", deployment="d1"
-    )
-    return replace(record, **changes)
-
-
-def sealed(record_id: str, *, content: bytes | None = b"sealed", **changes: object) -> SealedRecord:
-    record = make_record(record_id, **changes)  # type: ignore[arg-type]
-    return SealedRecord(record=record, content=content, sealing_key="s1" if content is not None else "")
+from pilothouse.domain.tenancy import Team
+from pilothouse.ports.store import JournalPosition, RecordFilter, SealingKey, Store
+from pilothouse.testing.conformance_records import RecordsConformance, UsageConformance
+from pilothouse.testing.examples import make_key, make_model, pages_of, sealed
 
 
 class UnitConformance:
@@ -174,7 +123,7 @@ class RegistryConformance:
             for n in range(5):
                 unit.keys.add(make_key(f"k{n}", created_at=float(n // 2)))
             unit.keys.add(make_key("other", team="blue"))
-            pages = _pages(lambda cursor: unit.keys.page(team="red", cursor=cursor, limit=2))
+            pages = pages_of(lambda cursor: unit.keys.page(team="red", cursor=cursor, limit=2))
         assert [[row.id for row in page] for page in pages] == [["k4", "k3"], ["k2", "k1"], ["k0"]]
 
     @pytest.mark.parametrize("cursor", ["?", "AAAA", "é", "bm9uZQ", "' OR 1=1 --"])
@@ -221,7 +170,7 @@ class RegistryConformance:
             second = unit.specs.put(Spec(), expected_revision=1, author="bob", now=2.0)
         with store.unit() as unit:
             assert unit.specs.current() == second
-            pages = _pages(lambda cursor: unit.specs.history(cursor=cursor, limit=1))
+            pages = pages_of(lambda cursor: unit.specs.history(cursor=cursor, limit=1))
         assert pages == [[second], [first]]
         assert (first.revision, first.spec, first.author, first.time) == (1, DEFAULT_SPEC, "ada", 1.0)
 
@@ -231,190 +180,6 @@ class RegistryConformance:
             unit.specs.put(Spec(), expected_revision=0, author="ada", now=1.0)
             with pytest.raises(Conflict, match="revision 1"):
                 unit.specs.put(DEFAULT_SPEC, expected_revision=expected, author="bob", now=2.0)
-
-
-class RecordsConformance:
-    def test_a_record_and_its_content_come_back_as_they_were(self, store: Store) -> None:
-        record = make_record(
-            "r1",
-            ttft_ms=1.25,
-            duration_ms=2.5,
-            streamed=True,
-            cache="hit",
-            subject_hash="s",
-            cost_micro_usd=1 << 40,
-        )
-        row = SealedRecord(record=record, content=b"\x00\xff", sealing_key="s1")
-        with store.unit() as unit:
-            assert unit.records.insert_many([row]) == 1
-        with store.unit() as unit:
-            assert unit.records.get("r1") == record
-            assert unit.records.content("r1") == row
-
-    def test_a_record_without_content_says_so(self, store: Store) -> None:
-        with store.unit() as unit:
-            unit.records.insert_many([sealed("r1", content=None)])
-            assert unit.records.content("r1").content is None
-            for ask in (unit.records.get, unit.records.content):
-                with pytest.raises(NotFound):
-                    ask("r2")
-
-    def test_a_record_is_kept_and_counted_once_however_often_it_comes(self, store: Store) -> None:
-        with store.unit() as unit:
-            assert unit.records.insert_many([sealed("r1"), sealed("r2"), sealed("r1", code="internal")]) == 2
-        with store.unit() as unit:
-            assert unit.records.insert_many([sealed("r2"), sealed("r3")]) == 1
-            assert unit.records.insert_many([]) == 0
-            assert unit.records.get("r1").code == "ok"
-            (line,) = unit.usage.report("team", since=0, until=120)
-            assert line.sums.requests == 3
-
-    def test_records_are_paged_newest_first(self, store: Store) -> None:
-        with store.unit() as unit:
-            unit.records.insert_many([sealed(f"r{n}", time=float(n // 2)) for n in range(5)])
-            pages = _pages(lambda cursor: unit.records.page(RecordFilter(), cursor=cursor, limit=2))
-        assert [[record.id for record in page] for page in pages] == [["r4", "r3"], ["r2", "r1"], ["r0"]]
-
-    @pytest.mark.parametrize(
-        "where",
-        [
-            {"team": "blue"},
-            {"endpoint": "other"},
-            {"deployment": "d2"},
-            {"key_id": "k2"},
-            {"subject_hash": "ab"},
-            {"code": "internal"},
-            {"since": 100.0},
-            {"until": 50.0},
-        ],
-    )
-    def test_each_filter_finds_its_record_alone(self, store: Store, where: dict[str, object]) -> None:
-        changes: dict[str, Any] = {
-            ("time" if name in ("since", "until") else name): value for name, value in where.items()
-        }
-        if "until" in where:
-            changes["time"] = 49.0
-        with store.unit() as unit:
-            unit.records.insert_many([sealed("r1"), sealed("r2", **changes)])
-            found = unit.records.page(RecordFilter(**where)).items  # type: ignore[arg-type]
-        assert [record.id for record in found] == ["r2"]
-
-    def test_content_ends_at_its_endpoints_cutoff_and_facts_stay(self, store: Store) -> None:
-        rows = [
-            sealed("short-old", endpoint="short", time=10.0),
-            sealed("short-new", endpoint="short", time=90.0),
-            sealed("long-old", endpoint="long", time=10.0),
-            sealed("gone-old", endpoint="gone", time=10.0),
-            sealed("none", endpoint="short", time=10.0, content=None),
-        ]
-        with store.unit() as unit:
-            unit.records.insert_many(rows)
-            erased = unit.records.forget_content({"short": 50.0, "long": 5.0}, otherwise=20.0, limit=100)
-            kept = {r.record.id for r in rows if unit.records.content(r.record.id).content is not None}
-            assert erased == 2
-            assert kept == {"short-new", "long-old"}
-            assert unit.records.get("short-old").id == "short-old"
-
-    def test_erasing_goes_in_batches(self, store: Store) -> None:
-        with store.unit() as unit:
-            unit.records.insert_many([sealed(f"r{n}", endpoint=f"e{n % 3}") for n in range(10)])
-            cutoffs = {"e0": 100.0}
-            erased = [unit.records.forget_content(cutoffs, otherwise=100.0, limit=4) for _ in range(4)]
-            gone = [unit.records.forget(100.0, limit=4) for _ in range(4)]
-        assert erased == [4, 4, 2, 0]
-        assert gone == [4, 4, 2, 0]
-
-    def test_a_record_is_forgotten_when_old_and_without_content_and_its_usage_stays(
-        self, store: Store
-    ) -> None:
-        rows = [sealed("old", time=10.0, content=None), sealed("held", time=10.0), sealed("new", time=70.0)]
-        with store.unit() as unit:
-            unit.records.insert_many(rows)
-            assert unit.records.forget(60.0, limit=10) == 1
-            for ask in (unit.records.get, unit.records.content):
-                with pytest.raises(NotFound):
-                    ask("old")
-            assert unit.records.content("held").content == b"sealed"
-            assert [x.sums.requests for x in unit.usage.report("team", since=0, until=120)] == [3]
-            assert unit.usage.forget(60.0, limit=10) == 1
-            assert [x.sums.requests for x in unit.usage.report("team", since=0, until=120)] == [1]
-
-
-class UsageConformance:
-    @pytest.fixture
-    def day(self, store: Store) -> None:
-        rows = [
-            sealed(
-                "r1",
-                time=60.0,
-                input_tokens=5,
-                output_tokens=7,
-                cached_tokens=1,
-                cost_micro_usd=10,
-                duration_ms=1.5,
-            ),
-            sealed("r2", time=119.9, input_tokens=1, key_id="k2", endpoint="other", code="internal"),
-            sealed("r3", time=120.0, team="blue", key_id="k3", cost_micro_usd=50, subject_hash="ab"),
-            sealed("r4", time=180.0, team="blue", key_id="k3", subject_hash="ab"),
-        ]
-        with store.unit() as unit:
-            unit.records.insert_many(rows[:2])
-            unit.records.insert_many(rows[2:])
-
-    @pytest.mark.usefixtures("day")
-    def test_a_report_adds_up_by_team_largest_cost_first(self, store: Store) -> None:
-        with store.unit() as unit:
-            blue, red = unit.usage.report("team", since=0, until=1000)
-        assert (blue.group, blue.team, blue.sums) == ("blue", "blue", Sums(requests=2, cost_micro_usd=50))
-        assert red.sums == Sums(
-            requests=2,
-            errors=1,
-            input_tokens=6,
-            output_tokens=7,
-            cached_tokens=1,
-            cost_micro_usd=10,
-            duration_ms=1.5,
-        )
-
-    @pytest.mark.usefixtures("day")
-    def test_a_report_covers_whole_minutes_from_since_to_before_until(self, store: Store) -> None:
-        with store.unit() as unit:
-            lines = unit.usage.report("team", since=60, until=180)
-            assert {line.team: line.sums.requests for line in lines} == {"red": 2, "blue": 1}
-            assert unit.usage.report("team", since=0, until=60) == []
-
-    @pytest.mark.usefixtures("day")
-    @pytest.mark.parametrize(
-        ("by", "team", "expected"),
-        [
-            ("key", None, {("k1", "red"): 1, ("k2", "red"): 1, ("k3", "blue"): 2}),
-            ("key", "red", {("k1", "red"): 1, ("k2", "red"): 1}),
-            ("endpoint", None, {("chat", ""): 3, ("other", ""): 1}),
-            ("endpoint", "red", {("chat", "red"): 1, ("other", "red"): 1}),
-            ("subject", None, {("ab", "blue"): 2}),
-            ("subject", "red", {}),
-        ],
-    )
-    def test_a_report_groups_by_what_was_asked(
-        self, store: Store, by: str, team: str | None, expected: dict[tuple[str, str], int]
-    ) -> None:
-        with store.unit() as unit:
-            lines = unit.usage.report(by, since=0, until=1000, team=team)  # type: ignore[arg-type]
-        assert {(line.group, line.team): line.sums.requests for line in lines} == expected
-
-    def test_resources_are_one_sample_a_minute_role_and_name(self, store: Store) -> None:
-        def sample(minute: int, name: str, cpu: float) -> ResourceSample:
-            return ResourceSample(minute=minute, role="worker", name=name, cpu_seconds=cpu, rss_bytes=1 << 40)
-
-        with store.unit() as unit:
-            unit.resources.put_many([])
-            unit.resources.put_many([sample(60, "a", 1.0), sample(60, "b", 2.0), sample(120, "a", 3.0)])
-            unit.resources.put_many([sample(60, "a", 9.0)])
-            pages = _pages(lambda cursor: unit.resources.page(since=60, until=999, cursor=cursor, limit=2))
-            assert [[s.cpu_seconds for s in page] for page in pages] == [[9.0, 2.0], [3.0]]
-            assert unit.resources.page(since=60, until=120, name="b").items == [sample(60, "b", 2.0)]
-            assert unit.resources.forget(120.0, limit=10) == 2
-            assert len(unit.resources.page(since=0, until=999).items) == 1
 
 
 class MachineryConformance:
@@ -491,16 +256,3 @@ class StoreConformance(
     UnitConformance, RegistryConformance, RecordsConformance, UsageConformance, MachineryConformance
 ):
     """All of it."""
-
-
-def _pages(fetch: Callable[[str | None], Page[T]]) -> list[list[T]]:
-    """All pages' items; more than ten mean that a cursor never ends."""
-    pages: list[list[T]] = []
-    cursor: str | None = None
-    for _ in range(10):
-        page = fetch(cursor)
-        pages.append(page.items)
-        cursor = page.next
-        if cursor is None:
-            return pages
-    raise AssertionError("the last page still has a cursor")

@@ -23,7 +23,7 @@ from pilothouse.domain.tenancy import Team
 from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.journal.writer import JournalWriter
 from pilothouse.ports.store import RecordFilter
-from pilothouse.testing.conformance_store import make_key, make_model, make_record
+from pilothouse.testing.examples import make_key, make_model, make_record
 
 MODEL = b"GGUF model" * 1000
 DIGEST = "sha256:" + sha256(MODEL).hexdigest()

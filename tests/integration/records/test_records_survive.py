@@ -21,7 +21,7 @@ from pilothouse.domain.record import Content, JournalEntry
 from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
 from pilothouse.ports.store import RecordFilter
-from pilothouse.testing.conformance_store import make_record
+from pilothouse.testing.examples import make_record
 from small_disk import fill_disk, small_disk
 
 WRITER = """
@@ -32,7 +32,7 @@ from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, JournalEntry
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
-from pilothouse.testing.conformance_store import make_record
+from pilothouse.testing.examples import make_record
 
 home, life, pause_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[4])
 keys = FileKeys(home / "keys")

@@ -23,7 +23,7 @@ from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import Team
 from pilothouse.govern.retain import Retention, periods
 from pilothouse.ports.store import SealedRecord
-from pilothouse.testing.conformance_store import make_key, make_record, sealed
+from pilothouse.testing.examples import make_key, make_record, sealed
 from pilothouse.testing.memory_keys import MemoryKeys
 from small_disk import fill_disk, small_disk
 

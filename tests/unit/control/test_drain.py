@@ -13,7 +13,7 @@ from pilothouse.kit.journal import folder
 from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.journal.writer import JournalWriter
 from pilothouse.ports.store import RecordFilter
-from pilothouse.testing.conformance_store import make_record
+from pilothouse.testing.examples import make_record
 from pilothouse.testing.memory_keys import MemoryKeys
 from pilothouse.testing.memory_store import MemoryStore
 

@@ -5,7 +5,7 @@ from pilothouse.control.seals import Seals
 from pilothouse.domain.errors import NotFound, OperationFailed
 from pilothouse.domain.record import Content, JournalEntry
 from pilothouse.ports.store import SealedRecord
-from pilothouse.testing.conformance_store import make_record
+from pilothouse.testing.examples import make_record
 from pilothouse.testing.memory_keys import MemoryKeys
 from pilothouse.testing.memory_store import MemoryStore
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.domain.usage import Sums, minute_of, roll_up, sums_of
-from pilothouse.testing.conformance_store import make_record
+from pilothouse.testing.examples import make_record
 
 numbers = st.integers(0, 10**9)
 records = st.builds(

@@ -6,7 +6,7 @@ from pilothouse.domain.errors import InvalidRequest, StoreUnavailable
 from pilothouse.domain.spec import EndpointSpec, RecordsSpec, RouteSpec, Spec
 from pilothouse.govern.retain import FACTS_S, RESOURCES_S, Periods, Retention, periods
 from pilothouse.ports.store import RecordFilter, ResourceSample
-from pilothouse.testing.conformance_store import sealed
+from pilothouse.testing.examples import sealed
 from pilothouse.testing.memory_store import MemoryStore
 
 DAY_S = 86400.0
