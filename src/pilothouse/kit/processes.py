@@ -117,6 +117,14 @@ def group_members(leader: Identity) -> list[Identity]:
     return members
 
 
+def leads_group(identity: Identity) -> bool:
+    """Whether it is the head of a group of its own, as `spawn` makes it."""
+    try:
+        return os.getpgid(identity.pid) == identity.pid
+    except OSError:
+        return False
+
+
 def terminate(identity: Identity) -> None:
     """Ask this one process to end."""
     if not hasattr(os, "pidfd_open"):
