@@ -17,7 +17,7 @@ from rig.server import Server, pulled_home, server, wait_until
 ENDPOINT = "smollm2"
 LONG = {
     "model": ENDPOINT,
-    "messages": [{"role": "user", "content": "Count from one to a thousand, in words, one number a line."}],
+    "prompt": "one, two, three, four, five, six, seven, eight, nine, ten, one, two, three, four, five, six,",
     "max_tokens": 1000,
     "temperature": 0,
 }
@@ -58,7 +58,7 @@ class _Hangups:
     def hang_up(self, *, stream: bool) -> float:
         """Seconds from closing the connection to a free slot."""
         wait_until("the engine is idle", lambda: not self._is_busy(), timeout_s=30)
-        door = self._gateway.send("POST", "/v1/chat/completions", {**LONG, "stream": stream})
+        door = self._gateway.send("POST", "/v1/completions", {**LONG, "stream": stream})
         if stream:
             door.recv(4096)
         wait_until("the engine works", self._is_busy, timeout_s=30, every_s=0.005)
