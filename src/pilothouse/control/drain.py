@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from pilothouse.control.seals import Seals
-from pilothouse.domain.errors import OperationFailed, StoreUnavailable
+from pilothouse.domain.errors import OperationFailed, PilothouseError, StoreUnavailable
 from pilothouse.domain.record import JournalEntry
 from pilothouse.kit.journal.reader import Batch, JournalReader
 from pilothouse.ports.store import JournalPosition, Store
@@ -118,7 +118,7 @@ class Drain:
             found.corrupt.append(f"{segment}: at {batch.offset}: {batch.reason}")
         offset = batch.resume if batch.state == "damaged" else batch.offset
         if entries or offset != position:
-            found.records += self._write(store, entries, JournalPosition(segment, offset))
+            self._store(store, entries, JournalPosition(segment, offset), found)
             found.positions[segment] = offset
             self._count_drained(segment, len(batch.frames))
         if batch.state == "done":
@@ -135,10 +135,31 @@ class Drain:
                 found.corrupt.append(f"{segment}: before {batch.offset}: a frame is no journal entry: {exc}")
         return entries
 
-    def _write(self, store: Store, entries: list[JournalEntry], position: JournalPosition) -> int:
+    def _store(
+        self, store: Store, entries: list[JournalEntry], position: JournalPosition, found: _Pass
+    ) -> None:
+        try:
+            found.records += self._write(store, entries, [position])
+        except PilothouseError:
+            raise
+        # One record that no store can take (a number of 30 digits, from a hostile engine) would
+        # otherwise stop all others for good. Written one by one, it alone is put aside.
+        except Exception:  # noqa: BLE001
+            for entry in entries:
+                try:
+                    found.records += self._write(store, [entry], [])
+                except PilothouseError:
+                    raise
+                except Exception as exc:  # noqa: BLE001
+                    self._reader.quarantine(position.segment)
+                    reason = f"{entry.record.id} cannot be stored: {type(exc).__name__}: {exc}"
+                    found.corrupt.append(f"{position.segment}: before {position.offset}: {reason}")
+            self._write(store, [], [position])
+
+    def _write(self, store: Store, entries: list[JournalEntry], positions: list[JournalPosition]) -> int:
         with store.unit() as unit:
             new = unit.records.insert_many(self._seals.seal_all(unit, entries))
-            unit.journals.advance([position])
+            unit.journals.advance(positions)
         return new
 
     def _finish(self, segment: str, batch: Batch, found: _Pass) -> None:

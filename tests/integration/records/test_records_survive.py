@@ -241,3 +241,24 @@ def test_a_store_on_a_full_disk_leaves_the_journal_as_it_was(tmp_path):
 def entry(record_id: str) -> bytes:
     content = Content(record_id.encode(), ["answer" * 300])
     return msgspec.msgpack.encode(JournalEntry(make_record(record_id), content))
+
+
+def test_a_number_that_the_database_cannot_hold_stops_no_other_record(tmp_path):
+    keys = FileKeys(tmp_path / "keys")
+    wrap, unwrap = (
+        lambda key: keys.wrap(key, context=b"journal"),
+        lambda key: keys.unwrap(key, context=b"journal"),
+    )
+    journal = JournalWriter(tmp_path / "journal", writer="w", segment_bytes=1 << 20, wrap=wrap)
+    journal.open()
+    for n in range(10):
+        record = make_record(f"r{n}", output_tokens=2**64 - 1 if n == 4 else 1)
+        journal.append(msgspec.msgpack.encode(JournalEntry(record)))
+    journal.close()
+    store = SqliteStore(tmp_path / "pilothouse.db")
+
+    result = Drain(JournalReader(tmp_path / "journal", unwrap=unwrap), Seals(keys)).drain_once(store)
+
+    assert (result.records, len(result.corrupt)) == (9, 1)
+    assert "r4" not in kept_ids(store)
+    store.close()

@@ -330,3 +330,35 @@ def test_keys_that_are_gone_do_not_mark_a_segment_damaged(house):
     assert house.reader().damaged() == []
     with pytest.raises(OperationFailed):
         house.reader().read(result.blocked[0].split(":")[0], 0)
+
+
+def test_a_record_that_cannot_be_stored_is_told_and_stops_no_other(house):
+    writer = house.writer()
+    for record_id in names(6):
+        writer.append(entry(record_id, input_tokens=2**63 if record_id == "r0003" else 1))
+    drain = house.drain()
+
+    class Picky(FaultyStore):
+        @contextmanager
+        def unit(self, *, urgent=False):
+            with self._store.unit(urgent=urgent) as unit:
+                real = unit.records.insert_many
+
+                def insert_many(rows):
+                    if any(row.record.input_tokens >= 2**63 for row in rows):
+                        raise OverflowError("too large")
+                    return real(rows)
+
+                unit.records.insert_many = insert_many
+                yield unit
+
+    result = drain.drain_once(Picky(house.store, None))
+    again = drain.drain_once(Picky(house.store, None))
+
+    assert house.ids() == [i for i in names(6) if i != "r0003"]
+    assert house.counted() == 5
+    assert (result.records, again.records) == (5, 0)
+    assert "r0003 cannot be stored: OverflowError" in result.corrupt[0]
+    assert again.corrupt == ()
+    assert len(house.reader().damaged()) == 1
+    writer.close()
