@@ -165,7 +165,7 @@ class OpenAIEngine:
 
     async def aclose(self) -> None:
         self._client.close()
-        self._sweeper.stop()
+        self._sweeper.stop_when_empty()
 
     def _body(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
         if self.info.slots:

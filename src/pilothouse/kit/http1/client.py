@@ -78,6 +78,8 @@ class Exchange(asyncio.Protocol):
         self._has_head = False
         self._chunks: list[bytes] = []
         self._buffered = 0
+        self._head_bytes = 0
+        """Bytes since the last of a body: of heads, chunk lines and trailers."""
         self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._wants_all = False
@@ -118,10 +120,10 @@ class Exchange(asyncio.Protocol):
             HttpFailure: The answer was cut, stalled, or is not HTTP.
         """
         while not self._chunks:
-            if self._failure is not None:
-                raise self._failure
             if self.is_complete:
                 return b""
+            if self._failure is not None:
+                raise self._failure
             await self._wait()
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -163,8 +165,6 @@ class Exchange(asyncio.Protocol):
             self._transport.abort()
 
     async def _wait(self) -> None:
-        if self._failure is not None and not self._chunks:
-            raise self._failure
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -184,27 +184,27 @@ class Exchange(asyncio.Protocol):
             self._transport.abort()
             return
         self._got_bytes = True
+        self._head_bytes += len(data)
         self._wait_by = min(time.monotonic() + self._idle_s, self._total_by)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(HttpFailure("response", "the server's answer is not HTTP/1.1"))
-            self._transport.abort()
+            self._break("the server's answer is not HTTP/1.1")
             return
-        if self._buffered > _MAX_BUFFERED and not self._is_paused and not self._wants_all:
+        if self._head_bytes > _MAX_HEAD:
+            self._break("the head of the server's answer is too large")
+        elif self._buffered > _MAX_BUFFERED and not (self._is_paused or self._wants_all or self.is_complete):
             self._is_paused = True
             self._wait_by = self._total_by
             self._transport.pause_reading()
 
-    def eof_received(self) -> bool | None:
-        return None
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self._client.sweeper.members.discard(self)
         self._client.forget(self)
         if self.in_use and not self.is_complete:
-            if self._has_head and self._ends_with_connection():
+            ended = exc is None and self._failure is None  # a reset is no end
+            if ended and self._has_head and self._ends_with_connection():
                 self.on_message_complete()
             else:
                 stage = "body" if self._got_bytes else "head"
@@ -218,11 +218,13 @@ class Exchange(asyncio.Protocol):
     # httptools callbacks
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) > 200 or len(value) > _MAX_HEAD:
-            raise ValueError("the head of the answer is too large")
+        if self._has_head:
+            return  # a trailer, or the head of an answer that nobody asked for
         self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        if self.is_complete:
+            raise ValueError("more than one answer came")
         status = self._parser.get_status_code()
         if status < 200:
             self.headers = {}
@@ -235,6 +237,7 @@ class Exchange(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
+        self._head_bytes = 0
         if not self._wants_all:
             self._wake()
         elif self._buffered > self._client.max_whole_bytes:
@@ -244,6 +247,8 @@ class Exchange(asyncio.Protocol):
         if not self._has_head:
             return
         self.is_complete = True
+        self._head_bytes = 0
+        self._wait_by = _NEVER
         self._keeps_alive = self._parser.should_keep_alive()
         self._wake()
 
@@ -253,6 +258,10 @@ class Exchange(asyncio.Protocol):
             waited = "the answer stalled" if self._got_bytes else "no answer came"
             self._fail(HttpFailure(stage, f"{waited} in time", timed_out=True))
             self._transport.abort()
+
+    def _break(self, text: str) -> None:
+        self._fail(HttpFailure("response", text))
+        self._transport.abort()
 
     def _fail(self, failure: HttpFailure) -> None:
         if self._failure is None:
@@ -291,7 +300,7 @@ class Client:
         self._is_closed = False
 
     async def request(
-        self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool = False
+        self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool = False, fresh: bool = False
     ) -> Exchange:
         """
         Send the bytes of a complete request; return with the answer's head (or all of it).
@@ -299,10 +308,13 @@ class Client:
         A kept connection that the server closed just then, before any byte of an
         answer, is replaced once by a new one. The caller must `release` the exchange.
 
+        Args:
+            fresh: Use a new connection, so that nothing is ever sent twice.
+
         Raises:
             HttpFailure: See there.
         """
-        while self._idle:
+        while self._idle and not fresh:
             exchange = self._idle.pop()
             if exchange.is_closed or time.monotonic() - exchange.idle_since > self._max_idle_s:
                 exchange.release()

@@ -24,6 +24,7 @@ class Sweeper:
     def __init__(self) -> None:
         self.members: set[Swept] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_ending = False
 
     def start(self) -> None:
         if self._timer is None:
@@ -34,7 +35,14 @@ class Sweeper:
             self._timer.cancel()
             self._timer = None
 
+    def stop_when_empty(self) -> None:
+        """Stop once nothing is left that has a deadline; what runs keeps its own."""
+        self._is_ending = True
+
     def _tick(self) -> None:
+        if self._is_ending and not self.members:
+            self._timer = None
+            return
         self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tick)
         now = time.monotonic()
         for member in list(self.members):
