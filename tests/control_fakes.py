@@ -10,6 +10,7 @@ from pilothouse.domain.spec import DeploymentSpec, ModelSpec
 from pilothouse.domain.status import Health, Load, Progress, Replica
 from pilothouse.kit.log import Log
 from pilothouse.ports.engine import EngineInfo, Launch, Machine, Placement
+from pilothouse.testing.memory_target import MemoryProcess, MemoryTarget
 
 HEADER = ModelHeader(architecture="llama", context_tokens=512, quantization="Q4", parameters=1)
 
@@ -119,72 +120,30 @@ class FakeShelf:
         return Artifact(name=model.name, digest=model.digest, path="/m.gguf", bytes=1, header=HEADER)
 
 
-class FakeTarget:
-    """Processes as dictionary entries. Starting one of a name that lives is an error here."""
-
-    name = "local"
+class StrictTarget(MemoryTarget):
+    """Starting one of a name that lives is an error here, and every stop is remembered."""
 
     def __init__(self) -> None:
-        self.replicas: dict[str, Replica] = {}
+        super().__init__()
         self.starts = 0
         self.stopped: list[str] = []
-        self.error: Exception | None = None
 
-    async def observe(self) -> list[Replica]:
-        return list(self.replicas.values())
+    @property
+    def replicas(self) -> dict[str, MemoryProcess]:
+        return self.machine.processes
 
-    async def start(
-        self,
-        name: str,
-        launch: Launch,
-        *,
-        deployment: str,
-        engine: str,
-        model_digest: str,
-        model_version: str,
-    ) -> Replica:
-        if self.error:
-            raise self.error
+    async def start(self, name: str, launch: Launch, **how: str) -> Replica:
         if name in self.replicas:
             raise AssertionError(f"two processes of the name {name}")
         self.starts += 1
-        self.replicas[name] = replica = Replica(
-            name=name,
-            deployment=deployment,
-            model_digest=model_digest,
-            state="starting",
-            engine=engine,
-            address=launch.address,
-            pid=100 + self.starts,
-            started_at=float(self.starts),
-            slots=launch.slots,
-            context_tokens=launch.context_tokens,
-            model_version=model_version,
-        )
-        return replica
+        return await super().start(name, launch, **how)
 
     async def stop(self, name: str, *, grace_s: float) -> None:
-        if self.error:
-            raise self.error
         self.stopped.append(name)
-        self.replicas.pop(name, None)
-
-    async def logs(self, name: str, *, lines: int) -> list[str]:
-        return []
+        await super().stop(name, grace_s=grace_s)
 
     def kill(self, name: str) -> None:
-        dead = self.replicas[name]
-        self.replicas[name] = Replica(
-            name=name,
-            deployment=dead.deployment,
-            model_digest=dead.model_digest,
-            state="failed",
-            engine=dead.engine,
-            address=dead.address,
-            pid=dead.pid,
-            started_at=dead.started_at,
-            reason="killed by signal 9",
-        )
+        self.machine.end(name, "killed by signal 9")
 
 
 class TickingClock:
@@ -214,8 +173,8 @@ class Silent(Log):
 class Fakes:
     """A world of fakes, each at hand."""
 
-    def __init__(self, target: FakeTarget | None = None) -> None:
-        self.target = target or FakeTarget()
+    def __init__(self, target: StrictTarget | None = None) -> None:
+        self.target = target or StrictTarget()
         self.driver = FakeDriver()
         self.shelf = FakeShelf()
         self.clock = TickingClock()

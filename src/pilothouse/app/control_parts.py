@@ -5,8 +5,10 @@ Nothing runs here; `app.controller` says when. What takes long to import (the
 admin API) is not named here.
 """
 
+import importlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -15,7 +17,6 @@ from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
 from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
-from pilothouse.adapters.stores.sqlite import SqliteStore
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.app.home import read_state
 from pilothouse.app.model_tools import build_models
@@ -44,6 +45,7 @@ from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.log import Log
 from pilothouse.ports.engine import EngineDriver, Machine
 from pilothouse.ports.feed import Publisher
+from pilothouse.ports.store import Store
 from pilothouse.ports.target import Target
 
 
@@ -110,7 +112,7 @@ def build_parts(settings: Settings) -> Parts:
     errors = RecentErrors(clock)
     log = NotingLog(errors)
     keys = FileKeys(settings.keys_path)
-    store = StoreThread(lambda: SqliteStore(settings.home_path / "pilothouse.db"))
+    store = StoreThread(lambda: open_store(settings.database_file))
     keyring = Keyring(keys.pepper(), clock=clock)
     loop = build_loop(settings, store, keyring=keyring, clock=clock, log=log)
     lag = Lag()
@@ -155,6 +157,12 @@ def build_parts(settings: Settings) -> Parts:
         retention=Retention(),
         lag=lag,
     )
+
+
+def open_store(path: Path) -> Store:
+    """Runs on the store's thread, where SQLAlchemy is imported while the engine already starts."""
+    opened: Store = importlib.import_module("pilothouse.adapters.stores.sqlite").SqliteStore(path)
+    return opened
 
 
 def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, clock: Clock, log: Log) -> Loop:

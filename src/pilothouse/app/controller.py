@@ -19,9 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pilothouse.adapters.stores.glimpse import glimpse
 from pilothouse.app.control_parts import Parts, build_parts
 from pilothouse.app.duties import Duties
-from pilothouse.app.seed import seed
+from pilothouse.app.seed import seed, still_holds
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, PilothouseError
 from pilothouse.kit.heartbeat import wait_for_loss
@@ -65,6 +66,7 @@ class Controller:
         try:
             parts = build_parts(self._settings)
             self._log = parts.log  # which remembers failures, for the status
+            await self._begin(parts)
             await parts.store.start()
             try:
                 await self._serve(parts)
@@ -75,18 +77,27 @@ class Controller:
             await self._tasks.aclose(timeout_s=LAST_WORDS_S)
             self._lock.release()
 
+    async def _begin(self, parts: Parts) -> None:
+        """Start what was declared before, if that holds: the store itself takes longer to open."""
+        seen = await asyncio.to_thread(glimpse, self._settings.database_file)
+        if seen is not None and still_holds(seen.spec.spec, self._settings):
+            parts.loop.reconciler.have_models(seen.models)
+            parts.loop.reconciler.declare(seen.spec)
+            await parts.loop.reconciler.round()
+            self._log.event("controller_began", pid=os.getpid(), revision=seen.spec.revision)
+
     async def _serve(self, parts: Parts) -> None:
-        duties = Duties(parts)
+        reconciler, duties = parts.loop.reconciler, Duties(parts)
         await duties.take_lease()
         await self._declare(parts)
-        await parts.loop.reconciler.round()
-        self._log.event("controller_started", pid=os.getpid())
+        await reconciler.round()
+        self._log.event("controller_started", pid=os.getpid(), revision=reconciler.declared.revision)
         await parts.tenants.load()
         await parts.tenants.ensure_admin_key()
-        self._tasks.keep("reconcile", parts.loop.reconciler.run)
-        self._tasks.keep("admin", lambda: _serve_admin(parts))
-        await parts.loop.reconciler.settle(timeout_s=ADOPTION_S)
+        self._tasks.keep("reconcile", reconciler.run)
+        await reconciler.settle(timeout_s=ADOPTION_S)
         self._tasks.keep("feed", parts.loop.publishing.serve)
+        self._tasks.keep("admin", lambda: _serve_admin(parts))
         duties.begin(self._tasks, lost=self._end.set)
         await self._end.wait()
         await self._finish(parts, duties)

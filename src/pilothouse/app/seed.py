@@ -41,6 +41,16 @@ async def seed(declarations: Declarations, settings: Settings, settings_file: Pa
     return present
 
 
+def still_holds(spec: Spec, settings: Settings) -> bool:
+    """Whether this start surely brings nothing else along than what was declared before."""
+    if not settings.config:
+        return True
+    try:
+        return read_config(Path(settings.config)) == spec
+    except PilothouseError:
+        return False
+
+
 def read_config(path: Path) -> Spec:
     """
     Read a spec file.

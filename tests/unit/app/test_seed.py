@@ -1,16 +1,20 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from pilothouse.app.seed import seed
+from pilothouse.app.seed import seed, still_holds
 from pilothouse.config import Settings, make_settings, write_spec
 from pilothouse.control.declarations import Declarations
 from pilothouse.domain.errors import InvalidRequest, OperationFailed
 from pilothouse.domain.spec import DEFAULT_SPEC, DeploymentSpec, ModelSpec, Spec
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
-from pilothouse.ports.store import StoredSpec
-from small_store import SmallStore
+from pilothouse.ports.store import StoredSpec, UnitOfWork
+from pilothouse.testing.memory_store import MemoryStore
+
+T = TypeVar("T")
 
 MINE = Spec(
     models={"m": ModelSpec(source="file:/m.gguf")}, deployments={"d": DeploymentSpec(model="m")}, endpoints={}
@@ -21,11 +25,18 @@ OTHER = Spec(models=MINE.models)
 class House:
     def __init__(self, folder: Path, stored: Spec | None = None) -> None:
         self.folder = folder
-        self.store = SmallStore(spec=stored)
+        self.store = MemoryStore()
+        if stored is not None:
+            with self.store.unit() as unit:
+                unit.specs.put(stored, expected_revision=0, author="before", now=1.0)
         self.config = folder / "pilothouse.yaml"
         self.settings_file = folder / "settings.json"
         (folder / "run").mkdir()
         self.up()
+
+    async def transact(self, work: Callable[[UnitOfWork], T], /, *, urgent: bool = False) -> T:
+        with self.store.unit(urgent=urgent) as unit:
+            return work(unit)
 
     def up(self) -> None:
         """The supervisor writes the settings anew."""
@@ -46,7 +57,7 @@ class House:
 
     async def declarations(self) -> Declarations:
         made = Declarations(
-            self.store.transact,
+            self.transact,
             SystemClock(),
             engines=["llama.cpp"],
             targets=["local"],
@@ -101,3 +112,15 @@ async def test_a_config_file_that_is_not_there_is_named(tmp_path):
 
     with pytest.raises(OperationFailed, match=r"gone/pilothouse\.yaml"):
         await seed(await house.declarations(), settings, house.settings_file, Log("test"))
+
+
+def test_what_was_declared_before_holds_unless_the_config_file_says_otherwise(tmp_path):
+    config = tmp_path / "pilothouse.yaml"
+    config.write_bytes(write_spec(MINE))
+    settings = make_settings(home=str(tmp_path), config=str(config))
+
+    assert still_holds(MINE, make_settings(home=str(tmp_path)))
+    assert still_holds(MINE, settings)
+    assert not still_holds(OTHER, settings)
+    config.unlink()
+    assert not still_holds(MINE, settings)

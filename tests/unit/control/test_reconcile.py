@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from control_fakes import Fakes, FakeTarget, model
+from control_fakes import Fakes, StrictTarget, model
 from pilothouse.control.fleet import Fleet
 from pilothouse.control.lease import SlotLeases
 from pilothouse.control.probe import Pace
@@ -296,7 +296,7 @@ async def test_a_new_controller_adopts_what_runs(fakes, rigs):
     first = rigs()
     first.declare(spec())
     await first.until_ready(name_of(spec()))
-    pid = fakes.target.replicas[name_of(spec())].pid
+    pid = fakes.target.replicas[name_of(spec())].replica.pid
     await first.loop.aclose()
 
     second = rigs()
@@ -341,7 +341,7 @@ async def test_a_storm_of_wakes_costs_one_round_in_a_while(fakes, rigs):
     assert rounds < 10
 
 
-class Fragile(FakeTarget):
+class Fragile(StrictTarget):
     """Fails by a seeded die: before the effect, after it, or with a process that dies at once."""
 
     def __init__(self, seed: int) -> None:
