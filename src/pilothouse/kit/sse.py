@@ -46,9 +46,9 @@ class EventParser:
         return self._feed_lines(data)
 
     def _feed_lines(self, data: bytes) -> list[bytes]:
-        if self._after_cr and data.startswith(b"\n"):
-            data = data[1:]
         if data:
+            if self._after_cr and data.startswith(b"\n"):
+                data = data[1:]
             self._after_cr = data.endswith(b"\r")
         buffer = self._rest + data
         if b"\r" in buffer:
