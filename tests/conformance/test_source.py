@@ -8,7 +8,7 @@ import pytest
 from file_server import FileServer, lookup_loopback, serve_files
 from pilothouse.adapters.sources._connection import Network
 from pilothouse.adapters.sources._download import Downloader
-from pilothouse.adapters.sources._index import Located, Pin
+from pilothouse.adapters.sources._index import Located, OnWait, Pin
 from pilothouse.adapters.sources.file import FileSource
 from pilothouse.adapters.sources.https import HttpsSource
 from pilothouse.adapters.sources.pypi import PypiSource
@@ -86,13 +86,13 @@ class ScriptedClient:
     def __init__(self, server: FileServer) -> None:
         self._server = server
 
-    def locate(self, pin: Pin) -> Located:
+    def locate(self, pin: Pin, on_wait: OnWait) -> Located:
         path = f"/{pin.name}-{pin.version}.whl"
         if path not in self._server.files:
             raise NotFound(f"{pin} is not there")
         return Located(self._server.url + path, "")
 
-    def download(self, pin: Pin, folder: Path) -> Path:
+    def download(self, pin: Pin, folder: Path, on_wait: OnWait) -> Path:
         raise NotFound(f"{pin} is not there")
 
 

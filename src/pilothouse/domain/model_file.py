@@ -79,7 +79,7 @@ def another_file(what: str, *, found: str, expected: str) -> ModelFileRefused:
     """The error for a file that is not the one that was meant."""
     return ModelFileRefused(
         f"{what} has the digest {found}, but {expected} is recorded or promised for it: it is another file. "
-        f"Find out why; if the change is meant, pull it under a new name"
+        f"Find out why. If the change is meant, remove the model and pull it again"
     )
 
 

