@@ -32,6 +32,8 @@ from pilothouse.kit.tasks import Tasks
 
 PREDECESSOR_S = 60.0
 """How long a controller that is ending is waited for: it may be stopping engines."""
+HEAD_START_S = 0.5
+"""For the engine, before the controller goes on with its own start."""
 ADOPTION_S = 5.0
 """How long workers keep the old snapshot while replicas found running are looked at."""
 DRAIN_S = 20.0
@@ -84,6 +86,8 @@ class Controller:
             parts.loop.reconciler.have_models(seen.models)
             parts.loop.reconciler.declare(seen.spec)
             await parts.loop.reconciler.round()
+            # A small model is checked and its engine started before the imports take the processor.
+            await parts.loop.reconciler.acted(timeout_s=HEAD_START_S)
             self._log.event("controller_began", pid=os.getpid(), revision=seen.spec.revision)
 
     async def _serve(self, parts: Parts) -> None:

@@ -109,6 +109,15 @@ class Reconciler:
         for action in plan(spec, observed, self._world.clock.monotonic(), policy=self._policy):
             self._act(action, spec)
 
+    async def acted(self, *, timeout_s: float) -> None:
+        """Wait until what was begun is done, as far as there is time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._actor.busy:  # noqa: ASYNC110 - at the start only, for a moment
+                    await asyncio.sleep(HURRIED_TICK_S / 2)
+        except TimeoutError:
+            pass
+
     async def settle(self, *, timeout_s: float) -> None:
         """Wait until each replica that was found running is known to be ready, dead or still starting up."""
         try:
