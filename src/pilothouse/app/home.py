@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from msgspec import Struct
 
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, OperationFailed
+from pilothouse.kit.filelock import LockTimeout, file_lock
 from pilothouse.kit.folders import make_private
-from pilothouse.kit.lockfile import LockFile
 
 LOCK_PATIENCE_S = 0.5
 """Someone who only looks holds the lock for a moment; so long is that waited for."""
@@ -86,21 +87,21 @@ class HomeLock:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._file = LockFile(home / "supervisor.lock")
+        self._held = ExitStack()
 
     def acquire(self) -> None:
         """
         Raises:
             Conflict: A server runs in this home; the message says where.
         """
-        patience_ends = time.monotonic() + LOCK_PATIENCE_S
-        while not self._file.try_acquire():
-            if time.monotonic() > patience_ends:
-                raise Conflict(_who_runs(self._home))
-            time.sleep(0.05)
+        try:
+            self._held.enter_context(file_lock(self._home / "supervisor.lock", timeout_s=LOCK_PATIENCE_S))
+        except LockTimeout as exc:
+            raise Conflict(_who_runs(self._home)) from exc
 
     def release(self) -> None:
-        self._file.release()
+        """Close it. After a fork the other process holds it on."""
+        self._held.close()
 
 
 def is_locked(home: Path) -> bool:

@@ -17,7 +17,7 @@ from random import Random
 
 from msgspec import Struct
 
-from pilothouse.kit.heartbeat import Heartbeat
+from pilothouse.kit.pulse import Heartbeat
 from pilothouse.kit.retry import Backoff
 
 RESTARTS = Backoff(first_s=0.2, factor=2.0, ceiling_s=30.0)

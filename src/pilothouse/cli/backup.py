@@ -9,7 +9,8 @@ from pilothouse.app.backup import Backup
 from pilothouse.app.backup import backup as write_backup
 from pilothouse.app.backup import restore as put_back
 from pilothouse.cli.options import home_options, json_option
-from pilothouse.cli.output import Output, moment, size
+from pilothouse.cli.output import Output
+from pilothouse.cli.text import moment, size
 from pilothouse.config import make_settings
 
 

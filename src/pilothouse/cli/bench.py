@@ -68,12 +68,26 @@ class BenchOptions(Struct, frozen=True, kw_only=True):
     help="How long to send.",
 )
 @click.option("--endpoint", default="smollm2", show_default=True, metavar="NAME", help="Endpoint to ask.")
-@click.option("--prompt-bytes", type=click.IntRange(1, 1_000_000), default=64, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(1, 100_000), default=32, show_default=True)
+@click.option(
+    "--prompt-bytes",
+    type=click.IntRange(1, 1_000_000),
+    default=64,
+    show_default=True,
+    help="Size of the question; each differs from its first word on.",
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Longest answer."
+)
 @click.option(
     "--slo-ttft", type=float, metavar="MS", help="Goodput counts answers whose first token came by then."
 )
-@click.option("--max-inflight", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option(
+    "--max-inflight",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="With --rate: more than so many at once are counted as missed.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 3600),

@@ -17,8 +17,8 @@ from msgspec import Struct, field
 
 from pilothouse.cli.client import Server, error_of
 from pilothouse.cli.get import list_of_models
-from pilothouse.cli.options import Reach, client_command
-from pilothouse.cli.output import clean
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import clean
 from pilothouse.domain.errors import InvalidRequest, NotFound, PilothouseError, UpstreamError
 
 MAX_INPUT_BYTES = 1024 * 1024

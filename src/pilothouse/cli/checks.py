@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from pilothouse.app.home import ServerState, is_locked, read_state
 from pilothouse.app.leftovers import processes_of
-from pilothouse.cli.output import size
+from pilothouse.cli.text import size
 from pilothouse.config import Settings
 
 Status = Literal["ok", "warn", "fail"]

@@ -3,7 +3,7 @@
 import click
 
 from pilothouse.cli.get import KINDS, Filters, show_all
-from pilothouse.cli.options import Reach, client_command
+from pilothouse.cli.reach import Reach, client_command
 
 
 @click.group()

@@ -7,8 +7,9 @@ import click
 from msgspec import Struct
 
 from pilothouse.cli.client import Json, Server, as_items
-from pilothouse.cli.options import Reach, client_command
-from pilothouse.cli.output import Output, ago, dollars, moment, size
+from pilothouse.cli.output import Output
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import ago, dollars, moment, size
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest, NotFound
 

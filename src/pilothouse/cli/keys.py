@@ -3,8 +3,10 @@
 import click
 
 from pilothouse.cli.get import KINDS, Filters, quoted, show_all
-from pilothouse.cli.options import Reach, client_command, json_option
-from pilothouse.cli.output import Output, moment
+from pilothouse.cli.options import json_option
+from pilothouse.cli.output import Output
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import moment
 from pilothouse.domain.policy import GRANTS, ROLES
 
 

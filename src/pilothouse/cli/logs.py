@@ -12,8 +12,8 @@ import click
 
 from pilothouse.cli.client import Json, Server
 from pilothouse.cli.get import list_of, quoted
-from pilothouse.cli.options import Reach, client_command
-from pilothouse.cli.output import clean, moment, size
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import clean, moment, size
 from pilothouse.domain.errors import InvalidApiKey, NotFound, ServerUnreachable
 from pilothouse.kit.ringlog import tail
 

@@ -16,8 +16,9 @@ from rich.progress import (
 from pilothouse.app.model_files import verify_file
 from pilothouse.cli.client import Json, error_of
 from pilothouse.cli.get import KINDS, Filters, list_of, quoted, show_all
-from pilothouse.cli.options import Reach, client_command
-from pilothouse.cli.output import Output, clean, moment, size
+from pilothouse.cli.output import Output
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import clean, moment, size
 from pilothouse.domain.errors import NotFound, UpstreamError
 
 PATH = "/admin/v1/models"

@@ -6,9 +6,7 @@ value once, and both forms come from it. Text from elsewhere never steers the
 terminal.
 """
 
-import re
 import sys
-import time
 from collections.abc import Iterable, Sequence
 
 import click
@@ -17,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pilothouse.cli.text import clean
+
 Cell = object
 PHASE_STYLES = {"ready": "green", "ok": "green", "failed": "red", "fail": "red", "revoked": "red"}
 WAITING_STYLES = {"starting": "yellow", "pulling": "yellow", "pending": "yellow", "degraded": "yellow"}
 _STYLES = PHASE_STYLES | WAITING_STYLES | {"warn": "yellow", "draining": "yellow"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Output:
@@ -63,11 +62,6 @@ class Output:
             self.console.print(Text.assemble((f"{name:{width}}  ", "bold"), _cell(fact)), soft_wrap=True)
 
 
-def clean(text: str) -> str:
-    """Without control characters: an answer or a name must not move the cursor or retitle the window."""
-    return _CONTROL.sub("", text.encode(errors="replace").decode())
-
-
 def _cell(value: Cell) -> Text:
     if value is None or value in ("", [], {}):
         return Text("-", style="dim")
@@ -77,38 +71,3 @@ def _cell(value: Cell) -> Text:
         return Text(clean(", ".join(map(str, value))))
     text = clean(str(value))
     return Text(text, style=_STYLES.get(text, ""))
-
-
-def size(value: float | None) -> str:
-    """`98.4 MB`: powers of 1000, as disks are sold."""
-    if value is None:
-        return "-"
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def ago(then: float | None, *, now: float | None = None) -> str:
-    """`3m`: how long ago, in the largest unit."""
-    if not then:
-        return "-"
-    return span((time.time() if now is None else now) - then)
-
-
-def span(seconds: float) -> str:
-    """`42s`, `3m`, `5h`, `12d`."""
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(0, seconds):.0f}s"
-
-
-def moment(then: float | None) -> str:
-    """`2026-11-22 21:09:05Z`"""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(then)) if then else "-"
-
-
-def dollars(micro_usd: int) -> str:
-    return f"${micro_usd / 1e6:.4f}" if micro_usd % 10_000 else f"${micro_usd / 1e6:.2f}"

@@ -3,7 +3,7 @@
 import click
 import msgspec
 
-from pilothouse.cli.options import Reach, client_command
+from pilothouse.cli.reach import Reach, client_command
 from pilothouse.config import write_spec
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.spec import Spec

@@ -8,13 +8,13 @@ nothing. The same eyes serve `up` in the foreground and `up --detach`.
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
 import msgspec
 from msgspec import Struct
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -28,11 +28,11 @@ from rich.progress import (
 
 from pilothouse import __version__
 from pilothouse.cli.client import Server
-from pilothouse.cli.output import Output, clean, size
+from pilothouse.cli.terminal import Terminal
+from pilothouse.cli.text import clean, size
 from pilothouse.config import Settings
 from pilothouse.control.status import StatusReport
 from pilothouse.domain.status import DeploymentStatus
-from pilothouse.kit.log import Level
 
 POLL_S = 0.05
 SLOW_POLL_S = 0.25
@@ -42,53 +42,40 @@ DEMONSTRATION_MODEL = "smollm2"
 QUESTION = "What is a pilot house?"
 
 _SERVING = ("ready", "degraded")
-_SENTENCES: Mapping[str, str] = {
-    "child_died": "{child} ended ({status}); it is started again",
-    "child_keeps_dying": "{child} keeps ending ({status}, {deaths} times); next try in {retry_in_s} s. "
-    "fix: pilothouse logs {child}",
-    "state_not_written": "server.json cannot be written: {message}",
-    "stopping_at_once": "stopping at once: requests in flight are cut",
-    "exposed": "{message}",
-    "waiting": "{message}",
-}
 
 
-class Terminal:
+class Began(Struct, frozen=True, kw_only=True):
+    """A server that was just started."""
+
+    url: str
+    pid: int
+    settings: Settings
+    at_s: float
+    """`time.monotonic()` of the command's beginning."""
+
+
+def follow(
+    began: Began, terminal: Terminal, *, pause: Callable[[float], bool], fail_after_s: float | None = None
+) -> str | None:
     """
-    Tells a person, or with `--json` a program, what happens.
+    Show a start to its end.
 
-    Safe from two threads, and never raises: whoever started the server may have
-    closed the terminal, or the pipe that reads it, and the server goes on.
+    Args:
+        pause: Waits that many seconds; True ends the waiting, for the server is gone.
+        fail_after_s: Give up when everything has failed for so long; None waits on, for it is tried again.
+
+    Returns:
+        "" when it is ready and was told, why not when it failed, None when it is gone.
     """
-
-    def __init__(self, out: Output) -> None:
-        self.out = out
-
-    def event(self, name: str, level: Level = "info", /, **fields: object) -> None:
-        if self.out.is_json:
-            self._write(msgspec.json.encode({"event": name, "level": level, **fields}).decode())
-        elif name in _SENTENCES:
-            prefix = "warning: " if level in ("warning", "error") else ""
-            self.say(prefix + _SENTENCES[name].format(**fields), color="yellow")
-        elif name == "gave_up":
-            lines = fields.get("tail")
-            for line in lines if isinstance(lines, list) else []:
-                self.say(f"  {line}")
-        elif name == "stopping" and not fields.get("failure"):
-            self.say("stopping: requests in flight are finished first (again: at once)")
-        elif name == "stopped":
-            self.say("stopped")
-
-    def say(self, text: str, *, color: str | None = None) -> None:
-        """A sentence for people; nothing with `--json`."""
-        if not self.out.is_json:
-            self._write(click.style(clean(text), fg=color) if color else clean(text))
-
-    def _write(self, text: str) -> None:
-        try:
-            click.echo(text)
-        except (OSError, ValueError):
-            pass
+    seen = wait_until_ready(
+        Watch(began.url, began.settings), terminal, pause=pause, fail_after_s=fail_after_s
+    )
+    if seen is None:
+        return None
+    if not seen.is_ready:
+        return seen.failure or "; ".join(seen.reasons) or "the server did not become ready"
+    tell_ready(began, terminal, seen, took_s=time.monotonic() - began.at_s)
+    return ""
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -151,16 +138,7 @@ def _read_key(path: Path) -> str:
 def wait_until_ready(
     watch: Watch, terminal: Terminal, *, pause: Callable[[float], bool], fail_after_s: float | None = None
 ) -> Seen | None:
-    """
-    Show what is waited for until the server is ready.
-
-    Args:
-        pause: Waits that many seconds; True ends the waiting (the server is gone).
-        fail_after_s: Give up when everything has failed for so long; None waits on, for it is tried again.
-
-    Returns:
-        What was seen last; None when `pause` ended it.
-    """
+    """As `follow`: what was seen last, or None when `pause` ended it."""
     began = time.monotonic()
     failing_since: float | None = None
     ready_since: float | None = None
@@ -182,7 +160,8 @@ def wait_until_ready(
 
 @contextmanager
 def _display(terminal: Terminal) -> Iterator[Callable[[Seen], None]]:
-    if terminal.out.is_json or not terminal.out.console.is_terminal:
+    console = Console()
+    if terminal.is_json or not console.is_terminal:
         yield _Lines(terminal).show
         return
     columns = (
@@ -193,7 +172,7 @@ def _display(terminal: Terminal) -> Iterator[Callable[[Seen], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=terminal.out.console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield _Bars(progress, terminal).show
 
 
@@ -239,24 +218,23 @@ class _Lines:
             if self._told.get(one.name) == mark or one.phase == "ready":
                 continue
             self._told[one.name] = mark
-            if self._terminal.out.is_json:
+            if self._terminal.is_json:
                 self._terminal.event("progress", **msgspec.structs.asdict(one))
             else:
                 total = f" of {size(done.total_bytes)}" if done and done.total_bytes else ""
                 self._terminal.say(f"{one.name}: {mark}{total}")
 
 
-def tell_ready(
-    terminal: Terminal, *, url: str, settings: Settings, seen: Seen, took_s: float, pid: int
-) -> None:
+def tell_ready(began: Began, terminal: Terminal, seen: Seen, *, took_s: float) -> None:
     """The last of the start: where it is, and a line that works when pasted."""
-    if terminal.out.is_json:
+    settings = began.settings
+    if terminal.is_json:
         terminal.event(
             "ready",
-            url=url,
+            url=began.url,
             admin_key_file=str(settings.admin_key_file),
             home=settings.home,
-            pid=pid,
+            pid=began.pid,
             version=__version__,
             endpoints=seen.endpoints,
             took_s=round(took_s, 2),
@@ -265,7 +243,7 @@ def tell_ready(
     key_file = shlex.quote(str(settings.admin_key_file))
     endpoint = seen.endpoints[0] if seen.endpoints else DEMONSTRATION_MODEL
     terminal.say(f"Pilothouse {__version__} is ready, after {took_s:.1f} s", color="green")
-    terminal.say(f"  server    {url}    (OpenAI base URL: {url}/v1)")
+    terminal.say(f"  server    {began.url}    (OpenAI base URL: {began.url}/v1)")
     terminal.say(f"  endpoint  {', '.join(seen.endpoints) or endpoint}")
     terminal.say(f"  key file  {settings.admin_key_file}")
     terminal.say(f"  stop      pilothouse down --home {shlex.quote(settings.home)}")
@@ -275,7 +253,7 @@ def tell_ready(
             "better ones for this machine: pilothouse model suggest"
         )
     terminal.say("\nAsk it:")
-    terminal.say(curl_line(url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
+    terminal.say(curl_line(began.url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
 
 
 def curl_line(url: str, quoted_key_file: str, endpoint: str, *, certificate: str = "") -> str:
@@ -285,8 +263,3 @@ def curl_line(url: str, quoted_key_file: str, endpoint: str, *, certificate: str
         f'curl {trust}{url}/v1/chat/completions -H "Authorization: Bearer $(cat {quoted_key_file})" '
         f"-H 'content-type: application/json' -d '{body}'"
     )
-
-
-def describe_failure(seen: Seen) -> str:
-    """Why a start did not come to its end, from the last look."""
-    return seen.failure or "; ".join(seen.reasons) or "the server did not become ready"

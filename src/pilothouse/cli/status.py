@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from pilothouse.cli.options import Reach, client_command
-from pilothouse.cli.output import Output, ago, moment, size, span
+from pilothouse.cli.output import Output
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import ago, moment, size, span
 from pilothouse.control.status import StatusReport
 
 MOST_ERRORS = 5

@@ -12,6 +12,7 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -20,9 +21,8 @@ import msgspec
 from pilothouse.app.processes import detach
 from pilothouse.app.supervisor import Programs, Supervisor, Teller
 from pilothouse.cli.options import home_options, json_option
-from pilothouse.cli.output import Output
 from pilothouse.cli.settings import UpOptions, settings_of
-from pilothouse.cli.start import Terminal, Watch, describe_failure, tell_ready, wait_until_ready
+from pilothouse.cli.terminal import Terminal
 from pilothouse.config import Settings
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.kit.log import Level, Log
@@ -62,7 +62,7 @@ def up(**given: object) -> None:
       pilothouse up --set trusted_proxies=10.0.0.0/8 --set drain_timeout_s=60
     """
     options = msgspec.convert(given, UpOptions)
-    terminal = Terminal(Output(is_json=options.is_json))
+    terminal = Terminal(is_json=options.is_json)
     settings = settings_of(options)
     if options.detach:
         run_detached(settings, terminal)
@@ -96,13 +96,7 @@ def run_here(settings: Settings, terminal: Terminal, *, programs: Programs | Non
     ended = threading.Event()
 
     def watch_start() -> None:
-        watch = Watch(supervisor.url, settings)
-        seen = wait_until_ready(watch, terminal, pause=ended.wait)
-        if seen is not None:
-            took_s = time.monotonic() - began
-            tell_ready(
-                terminal, url=supervisor.url, settings=settings, seen=seen, took_s=took_s, pid=os.getpid()
-            )
+        _follow(supervisor.url, os.getpid(), settings, terminal, began=began, pause=ended.wait)
 
     # A thread beside the supervisor's loop: drawing must never delay a heartbeat.
     watcher = threading.Thread(target=watch_start, name="watch-start", daemon=True)
@@ -142,18 +136,33 @@ def run_detached(settings: Settings, terminal: Terminal, *, programs: Programs |
         time.sleep(seconds)
         return os.waitpid(pid, os.WNOHANG)[0] == pid
 
-    seen = wait_until_ready(
-        Watch(supervisor.url, settings), terminal, pause=pause, fail_after_s=DETACHED_FAILURE_S
+    failure = _follow(
+        supervisor.url, pid, settings, terminal, began=began, pause=pause, fail_after_s=DETACHED_FAILURE_S
     )
-    if seen is None:
+    if failure is None:
         raise OperationFailed(_why_it_ended(log, log_began, terminal))
-    if not seen.is_ready:
+    if failure:
         raise OperationFailed(
-            f"not ready: {describe_failure(seen)}. It goes on trying at {supervisor.url}. "
+            f"not ready: {failure}. It goes on trying at {supervisor.url}. "
             f"fix: see pilothouse logs, or stop it: pilothouse down --home {shlex.quote(settings.home)}"
         )
-    took_s = time.monotonic() - began
-    tell_ready(terminal, url=supervisor.url, settings=settings, seen=seen, took_s=took_s, pid=pid)
+
+
+def _follow(
+    url: str,
+    pid: int,
+    settings: Settings,
+    terminal: Terminal,
+    *,
+    began: float,
+    pause: Callable[[float], bool],
+    fail_after_s: float | None = None,
+) -> str | None:
+    # Loaded when the processes have been started: what draws bars takes as long to load as a worker.
+    start = importlib.import_module("pilothouse.cli.start")
+    server = start.Began(url=url, pid=pid, settings=settings, at_s=began)
+    outcome: str | None = start.follow(server, terminal, pause=pause, fail_after_s=fail_after_s)
+    return outcome
 
 
 def _be_detached(supervisor: Supervisor) -> None:

@@ -2,8 +2,8 @@
 
 import click
 
-from pilothouse.cli.options import Reach, client_command
-from pilothouse.cli.output import dollars
+from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.text import dollars
 
 
 @click.group()
