@@ -28,6 +28,12 @@ DOWNLOAD_TIMEOUT_S = 6 * 3600.0
 _MAX_SHOWN_CHARS = 300
 
 _ADDRESS = re.compile(r"\b[a-z+]+://\S+")
+_UNREACHABLE = re.compile(
+    r"connection broken|NewConnectionError|Failed to fetch|network was disabled|Could not fetch URL|"
+    r"HTTP error (401|403|407|5\d\d)|(401|403|407|5\d\d) Client Error"
+)
+"""Asked first: pip says "no matching distribution" of an index that it could not reach, too."""
+_OS_ERROR = re.compile(r"\[Errno -?\d+\] [\w ]+|HTTP error \d+|[\w ]+\(os error \d+\)|\w+ error: [\w ]+")
 _ABSENT = re.compile(
     r"No matching distribution|Could not find a version|not found in the package registry|"
     r"there is no version|no wheels with a matching|has no wheels"
@@ -215,6 +221,13 @@ def _wait(
 def _failure(argv: Sequence[str], pin: Pin, said: str) -> ClientMissing | NotFound | OperationFailed:
     if "No module named pip" in said:
         return ClientMissing(argv[0])
+    if _UNREACHABLE.search(said):
+        client = "uv" if argv[0] == "uv" else "pip"
+        found = _OS_ERROR.search(said)
+        return OperationFailed(
+            f"{pin}: the package index cannot be reached: {found[0] if found else _last_words(said)}. "
+            f"Check the network, and the index and login in the settings of {client}"
+        )
     if _ABSENT.search(said):
         return NotFound(
             f"{pin}: the configured package index has no such wheel; check the name and the version"

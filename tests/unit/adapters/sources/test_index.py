@@ -99,6 +99,29 @@ def test_an_absent_wheel_is_not_found(stub: Stub, said: str) -> None:
         Pip(stub.says(err=said, status=1).path).locate(PIN, patient)
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "WARNING: after connection broken by 'NewConnectionError('<x>: [Errno 111] Connection refused')': /a/\n"
+            "ERROR: No matching distribution found for tiny==1.0",
+            r"reached: \[Errno 111\] Connection refused\. Check",
+        ),
+        (
+            "error: Request failed\n cause: Failed to fetch: https://index.example/tiny/\n cause: dns error",
+            "Request failed|dns error",
+        ),
+        ("ERROR: HTTP error 401 while getting https://index.example/tiny.whl", "HTTP error 401"),
+    ],
+)
+def test_an_index_that_cannot_be_reached_is_not_an_absent_wheel(stub: Stub, said: str, shown: str) -> None:
+    with pytest.raises(OperationFailed, match=shown) as caught:
+        Pip(stub.says(err=said, status=1).path).locate(PIN, patient)
+
+    assert "cannot be reached" in str(caught.value)
+    assert "index.example" not in str(caught.value)
+
+
 def test_a_failure_is_told_without_any_address(stub: Stub) -> None:
     said = "WARNING: x\nERROR: cannot reach https://me:secret@index.example/simple/tiny now\nmore\n"
 
