@@ -6,11 +6,11 @@ what Pilothouse shall run. Unknown names are refused with the nearest valid one.
 """
 
 import difflib
+import importlib
 import os
 import re
 import sys
 import tempfile
-import urllib.request
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_certificate: str = ""
     """PEM file with the chain; with `tls_key` it turns on TLS 1.3."""
     tls_key: str = ""
+    """PEM file with its private key."""
     max_body_bytes: int = 4 * 1024 * 1024
     """Largest request body; larger ones get 413."""
     max_connections: int = 10_000
@@ -163,7 +164,10 @@ def inherited_environment(*names: str) -> dict[str, str]:
 
 def https_proxy(host: str) -> str:
     """The proxy that leads to a host (`HTTPS_PROXY`, unless `NO_PROXY` names the host), or nothing."""
-    return "" if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get("https", "")
+    # Loaded when it is needed: it brings an HTTP client along, and every process imports this module.
+    request = importlib.import_module("urllib.request")
+    found: str = "" if request.proxy_bypass(host) else request.getproxies().get("https", "")
+    return found
 
 
 def read_spec(text: bytes, *, name: str = "spec") -> Spec:
