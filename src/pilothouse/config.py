@@ -89,7 +89,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         if len(str(inside)) <= 60:
             return inside
         digest = sha256(str(inside).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"pilothouse-{os.getuid()}-{digest}"
+        base = tempfile.gettempdir()
+        if len(base) > 40:
+            base = "/tmp"  # noqa: S108 - the folder in it is ours alone (`kit.folders`), and its path must be short
+        return Path(base) / f"pilothouse-{os.getuid()}-{digest}"
 
     @property
     def control_socket(self) -> Path:

@@ -12,18 +12,25 @@ from msgspec import Struct, field
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`models.<name>`: a file to load, and where it comes from."""
+
     source: str
     """`pypi:name==version`, `file:path` or `https:` address."""
     licence: str = ""
+    """SPDX name; empty takes what the source says."""
 
 
 class ReplicaRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`deployments.<name>.replicas`."""
+
     min: int = 1
+    """Replicas that run."""
     max: int = 1
+    """The most that may run; scaling comes with a later version, until then `min` run."""
 
 
 class EngineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Settings of an engine; 0 means: sized from this machine."""
+    """`deployments.<name>.engine_options`; 0 means: sized from this machine."""
 
     context_tokens: int = 0
     """Tokens of one slot, prompt and answer together."""
@@ -42,30 +49,50 @@ class EngineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DeploymentSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`deployments.<name>`: a model on an engine."""
+
     model: str = ""
+    """A name under `models`; for engines that Pilothouse starts."""
     provider_model: str = ""
+    """The name that an attached server knows its model by."""
     engine: str = "llama.cpp"
+    """`llama.cpp`, or `openai` for a server that runs already and speaks that dialect."""
     target: str = "local"
+    """Where replicas run: `local`."""
     replicas: ReplicaRange = ReplicaRange()
     engine_options: EngineOptions = EngineOptions()
 
 
 class RouteSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of `endpoints.<name>.routes`."""
+
     deployment: str
+    """A name under `deployments`."""
     weight: int = 100
+    """The heaviest route answers; splitting by weight comes with a later version."""
 
 
 class LimitsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.limits`."""
+
     max_tokens: int = 1024
+    """Most new tokens of one answer; a larger wish is lowered to it."""
     timeout: str = "60s"
+    """Time for a whole answer, waiting for a place included."""
 
 
 class RecordsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.records`: what is kept of each request."""
+
     content: Literal["sealed", "none"] = "sealed"
+    """Prompts and answers: sealed, or not kept. The facts of a request are always kept."""
     retain: str = "30d"
+    """How long contents are kept; then their bytes are gone."""
 
 
 class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>`: the name that callers put into `model`."""
+
     routes: list[RouteSpec]
     limits: LimitsSpec = LimitsSpec()
     records: RecordsSpec = RecordsSpec()

@@ -1,0 +1,224 @@
+"""
+Writes docs/reference from the code, so that the two cannot differ.
+
+`python docs/generate.py` writes; with `--check` it says what is out of date and
+ends with 1. Commands come from click, settings and spec fields from their
+classes and the text under each field, metrics from where they are registered.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
+from pilothouse.domain import errors
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "pilothouse"
+REFERENCE = ROOT / "docs" / "reference"
+NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n\n"
+
+
+def commands() -> str:
+    lines = [
+        "# Commands\n",
+        "Every command has `--json` for machines and `--help` with an example.\n",
+        "Exit status: 0 done, 1 the operation failed, 2 wrong usage, "
+        + ", ".join(f"{status} {kind.__name__}" for kind, status in EXIT_STATUS.items())
+        + ".\n",
+    ]
+    context = click.Context(cli, info_name="pilothouse")
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        if command is not None:
+            lines.extend(_command(command, click.Context(command, info_name=name, parent=context)))
+    return "\n".join(lines)
+
+
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield f"## {context.command_path}\n"
+    yield "```text"
+    yield command.get_help(context)
+    yield "```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None:
+                yield from _command(child, click.Context(child, info_name=name, parent=context))
+
+
+def configuration() -> str:
+    lines = [
+        "# Configuration\n",
+        "## The server\n",
+        "Set by options of `pilothouse up`, those without one by `--set NAME=VALUE`. The only variables that "
+        "are read are `PILOTHOUSE_HOME`, `PILOTHOUSE_URL` and `PILOTHOUSE_API_KEY`.\n",
+        *_fields(SOURCE / "config.py", ["Settings"]),
+        "\n## The spec file\n",
+        "What Pilothouse shall run: `pilothouse up --config pilothouse.yaml`. Unknown fields are refused.\n",
+    ]
+    spec = SOURCE / "domain" / "spec.py"
+    classes = [node.name for node in ast.parse(spec.read_text()).body if isinstance(node, ast.ClassDef)]
+    return "\n".join([*lines, *_fields(spec, classes)])
+
+
+def _fields(path: Path, classes: list[str]) -> Iterator[str]:
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.ClassDef) or node.name not in classes:
+            continue
+        yield f"### {node.name}\n\n{_first_paragraph(ast.get_docstring(node))}\n"
+        yield "| field | type | default | meaning |\n|---|---|---|---|"
+        for i, item in enumerate(node.body):
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                default = f"`{ast.unparse(item.value)}`" if item.value is not None else "required"
+                kind = ast.unparse(item.annotation).replace("|", "\\|")
+                yield f"| `{item.target.id}` | `{kind}` | {default} | {_text_below(node.body, i)} |"
+        yield ""
+
+
+def _text_below(body: list[ast.stmt], i: int) -> str:
+    below = body[i + 1] if i + 1 < len(body) else None
+    if (
+        isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    ):
+        return " ".join(below.value.value.split())
+    return ""
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def metrics() -> str:
+    rows = sorted(set(_registered()))
+    return "\n".join(
+        [
+            "# Metrics\n",
+            "At `/metrics`, Prometheus text format. Labels are closed sets; "
+            "what a caller invents is counted under the empty endpoint.\n",
+            "| name | kind | labels | meaning |\n|---|---|---|---|",
+            *(f"| `{name}` | {kind} | {labels} | {text} |" for name, kind, labels, text in rows),
+            "",
+        ]
+    )
+
+
+def _registered() -> Iterator[tuple[str, str, str, str]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        constants = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("counter", "gauge", "histogram")
+                and len(node.args) >= 2
+                and isinstance(node.args[0], ast.Constant)
+                and str(node.args[0].value).startswith("pilothouse_")
+            ):
+                labels = _labels(node.args[2], constants) if len(node.args) > 2 else []
+                shown = ", ".join(f"`{label}`" for label in labels)
+                text = ast.literal_eval(node.args[1])
+                yield str(node.args[0].value), node.func.attr, shown, str(text)
+
+
+def _labels(node: ast.expr, constants: dict[str, ast.expr]) -> list[str]:
+    if isinstance(node, ast.Name):
+        node = constants.get(node.id, node)
+    found: list[str] = []
+    if isinstance(node, ast.Tuple):
+        for item in node.elts:
+            if isinstance(item, ast.Starred):
+                found.extend(_labels(item.value, constants))
+            elif isinstance(item, ast.Constant):
+                found.append(str(item.value))
+    return found
+
+
+def error_codes() -> str:
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.PilothouseError) and "code" in vars(kind)
+    ]
+    rows = [
+        f"| `{kind.code}` | {kind.status} | {'yes' if kind.retryable else 'no'} | `{kind.kind}` "
+        f"| {MEANINGS[kind.code]} |"
+        for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code))
+    ]
+    return "\n".join(
+        [
+            "# Errors\n",
+            'On `/v1` and `/admin`: `{"error": {"message", "type", "param", "code"}}`. Codes are stable.\n',
+            "| code | status | retry helps | type | what to do |\n|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+MEANINGS = {
+    "internal": "A defect of ours: the server's log has the request id.",
+    "invalid_request": "The message names the field and what is wrong with it.",
+    "context_length_exceeded": "Prompt and answer do not fit the model; the message has both counts.",
+    "content_blocked": "A guard refused the content.",
+    "invalid_api_key": "No key, a wrong, revoked or expired one.",
+    "permission_denied": "The key's role does not allow this.",
+    "not_found": "There is nothing of that name.",
+    "model_not_found": "No such endpoint, or not in the key's scope: `GET /v1/models` lists yours.",
+    "conflict": "Somebody else changed it first, or it exists already: look, then try again.",
+    "request_too_large": "The body or its head is over the limit.",
+    "rate_limit_exceeded": "Wait for `retry-after`.",
+    "budget_exceeded": "The budget of the key, team or endpoint is spent.",
+    "client_closed": "The caller hung up; only records show this.",
+    "not_supported": "Part of the API that this version does not have.",
+    "upstream_error": "The engine answered nonsense or broke off.",
+    "overloaded": "Every place and queue is taken: wait for `retry-after`.",
+    "engine_unavailable": "No replica is ready; the message says why.",
+    "store_unavailable": "A record or a change cannot be kept now.",
+    "deadline_exceeded": "The answer did not come in time.",
+    "model_file_refused": "The model file must not be loaded; the message says why.",
+    "operation_failed": "The operation failed; the message says why and what to do.",
+    "server_unreachable": "No server answers: `pilothouse up`, or `--url`.",
+}
+
+PAGES = {
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+    "errors.md": error_codes,
+}
+
+
+def pages() -> dict[str, str]:
+    """Every page as it should be, by file name."""
+    return {name: NOTE + write().rstrip() + "\n" for name, write in PAGES.items()}
+
+
+def main() -> int:
+    stale = []
+    for name, text in pages().items():
+        path = REFERENCE / name
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+    for name in stale:
+        print(("out of date: " if "--check" in sys.argv else "written: ") + f"docs/reference/{name}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
