@@ -57,6 +57,8 @@ class Door:
             for line in lines:
                 if line.startswith(b"data: [DONE]"):
                     return
+                if line.startswith(b'data: {"error"'):
+                    raise RuntimeError(f"{path}: the stream ended in {line!r}")
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:])
         raise RuntimeError(f"{path}: the stream ended without [DONE]")
