@@ -45,7 +45,8 @@ def main() -> None:
         bench="engine overhead: CPU an answer token, real engine and model",
         method=(
             f"{pairs} interleaved pairs; streamed answers of up to {TOKENS} tokens, one at once and "
-            "as many as the engine has slots; the bound is the 95th percentile of bootstrapped medians of the pairs' ratios"
+            "as many as the engine has slots; the bound is the 95th percentile of bootstrapped medians "
+            "of the pairs' ratios"
         ),
         peer="the same engine process, asked directly on its socket",
         figures=figures,
