@@ -158,8 +158,9 @@ class Reconciler:
             case StartReplica(deployment=name):
                 deployment = spec.deployments[name]
                 self._actor.start(action, deployment, spec.models[deployment.model])
-            case StopReplica(name=name):
-                self._actor.stop(action, self._observer.target_of(name))
+            case StopReplica(name=name, reason=reason):
+                why = "shutdown" if self._is_ending else reason
+                self._actor.stop(StopReplica(name, why), self._observer.target_of(name))
             case DrainReplica(name=name):
                 self._observer.drain(name)
             case ServeReplica(name=name):

@@ -50,7 +50,7 @@ class UnixPublisher:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._workers: dict[str, _Worker] = {}
-        self._sessions: set[asyncio.Task[None]] = set()
+        self._sessions: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._asked = 0
 
     async def serve(
@@ -63,8 +63,8 @@ class UnixPublisher:
         async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             if task is not None:
-                self._sessions.add(task)
-                task.add_done_callback(self._sessions.discard)
+                self._sessions[task] = writer
+                task.add_done_callback(self._sessions.pop)
             try:
                 await self._serve_worker(reader, writer, view=view, on_report=on_report, on_leave=on_leave)
             finally:
@@ -76,8 +76,9 @@ class UnixPublisher:
             await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
             server.close()
-            for task in self._sessions:
-                task.cancel()
+            # Cut, not cancelled: asyncio reports a cancelled session as an error (CPython 3.11).
+            for writer in self._sessions.values():
+                writer.transport.abort()
             if self._sessions:
                 await asyncio.wait(self._sessions, timeout=WRITE_TIMEOUT_S)
             with contextlib.suppress(OSError):  # a successor's socket may lie there by now

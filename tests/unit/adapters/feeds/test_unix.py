@@ -38,6 +38,24 @@ async def test_the_socket_file_is_gone_after_a_clean_end(path, controller):
     assert not path.exists()
 
 
+async def test_the_end_of_the_server_is_no_error_of_its_connections(path, controller):
+    feed = UnixFeed(path, hello())
+    await newest(feed.snapshots())
+    _, stranger = await asyncio.open_unix_connection(str(path))
+    await asyncio.sleep(0)
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+
+    await controller.stop()
+    await until(lambda: feed.disconnected_since is not None)
+    await asyncio.sleep(0)
+
+    assert errors == []
+
+    stranger.close()
+    await feed.aclose()
+
+
 async def test_a_socket_file_that_a_dead_controller_left_is_replaced(path):
     path.parent.mkdir()
     left = socket.socket(socket.AF_UNIX)
