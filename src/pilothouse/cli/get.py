@@ -1,7 +1,8 @@
 """`pilothouse get KIND [NAME]`: the things of the admin API, as tables. Each kind is one row of KINDS."""
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 from msgspec import Struct
@@ -174,7 +175,7 @@ def get(reach: Reach, /, kind: str, name: str | None, **filters: object) -> None
     chosen = Filters(**filters)  # type: ignore[arg-type]
     server = reach.server()
     if name:
-        show_one(reach.out, find(server, wanted, name, content=chosen.content), wanted)
+        show_one(reach.out, find(server, wanted, name, content=chosen.content))
     else:
         show_all(reach.out, server, wanted, chosen)
 
@@ -213,16 +214,39 @@ def quoted(name: str) -> str:
     )
 
 
-def show_one(out: Output, item: Json, kind: Kind) -> None:
-    facts = dict(zip(kind.columns, kind.cells(item), strict=True))
-    shown = {key for key in item if key in facts}
-    rest = {key: value for key, value in item.items() if key not in shown and not isinstance(value, dict)}
-    out.facts(item, facts | rest)
+def show_one(out: Output, item: Json) -> None:
+    """All of its fields, one a line; the content of a record after them, as it was."""
     content = item.get("content")
+    out.facts(
+        item, {name: shown(name, value) for name, value in flat(item) if not name.startswith("content")}
+    )
     if isinstance(content, dict) and not out.is_json:
-        out.line(f"\nrequest\n{content.get('request')}")
+        out.line(f"\nrequest\n{json.dumps(content.get('request'), indent=2, ensure_ascii=False)}")
         for answer in content.get("answers") or []:
             out.line(f"\nanswer\n{answer}")
+
+
+def flat(item: Json, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """`tokens.input` and the like: the fields of fields under their own names."""
+    for name, value in item.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def shown(name: str, value: object) -> object:
+    """A value as people read it, by the unit that its name ends in."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if name == "time" or name.endswith("_at"):
+            return moment(value)
+        if name.endswith("_ms"):
+            return f"{value:.1f}"
+        if name == "bytes" or name.endswith("_bytes"):
+            return size(value)
+        if name.endswith("_micro_usd"):
+            return dollars(int(value))
+    return value
 
 
 def show_all(out: Output, server: Server, kind: Kind, filters: Filters) -> None:

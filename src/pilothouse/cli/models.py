@@ -15,10 +15,10 @@ from rich.progress import (
 
 from pilothouse.app.model_files import verify_file
 from pilothouse.cli.client import Json, error_of
-from pilothouse.cli.get import KINDS, Filters, list_of, quoted, show_all
+from pilothouse.cli.get import KINDS, Filters, list_of, quoted, show_all, show_one
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command
-from pilothouse.cli.text import clean, moment, size
+from pilothouse.cli.text import clean, size
 from pilothouse.domain.errors import NotFound, UpstreamError
 
 PATH = "/admin/v1/models"
@@ -133,10 +133,9 @@ def show(reach: Reach, name: str) -> None:
       pilothouse model show smollm2
     """
     newest, *older = versions_of(reach, name)
-    facts = {key: value for key, value in newest.items() if key not in ("bytes", "created_at")}
-    facts |= {"size": size(newest["bytes"]), "pulled": moment(newest["created_at"])}
-    facts["older versions"] = [one["version"] for one in older]
-    reach.out.facts(newest, facts)
+    show_one(reach.out, newest)
+    if older:
+        reach.out.line(f"older versions: {', '.join(str(one['version']) for one in older)}")
 
 
 @model.command("verify")

@@ -46,7 +46,9 @@ def report(reach: Reach, *, by: str, month: str | None, team: str | None, as_csv
         return
     found = server.get_object("/admin/v1/usage", query)
     lines = [line for line in found.get("lines", []) if isinstance(line, dict)]
-    columns = (by, "team", "requests", "errors", "input", "output", "cached", "cost")
+    # By team, the group is the team.
+    owner = () if by == "team" else ("team",)
+    columns = (by, *owner, "requests", "errors", "input", "output", "cached", "cost")
     rows = []
     for line in lines:
         sums = line.get("sums") or {}

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.cli.output import Output, ago, clean, dollars, size, span
+from pilothouse.cli.output import Output
+from pilothouse.cli.text import ago, clean, dollars, size, span
 
 ROWS = [("smollm2-0", "ready", ["a", "b"], None), ("with [red]markup[/red]", "failed", [], "why")]
 
