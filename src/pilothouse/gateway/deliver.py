@@ -28,6 +28,7 @@ async def whole(
     try:
         if place.engine.info.whole:
             answer = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
+            place.is_used = True
         else:
             answer = await _gathered(call, ask, place, places, deadline_s=deadline_s)
     finally:
@@ -59,6 +60,7 @@ async def _gathered(
                 parts.add(chunk)
                 if not call.first_token_ns and chunk.deltas and chunk.deltas[0].text:
                     call.first_token_ns = time.perf_counter_ns()
+                    place.is_used = True
     finally:
         call.usage = parts.counted()
         call.finish_reason = parts.finish_reason
@@ -86,6 +88,7 @@ async def stream(
                     responder.keepalive = sse.KEEPALIVE
                 if not call.first_token_ns and chunk.deltas[0].text:
                     call.first_token_ns = time.perf_counter_ns()
+                    place.is_used = True
                 responder.write(writer.chunk(chunk))
                 if responder.is_paused:
                     await responder.drain()

@@ -121,9 +121,11 @@ async def _several(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for lane in extra:
-            places.release(lane)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for lane in extra:
+                places.release(lane)
 
 
 async def _lane(
@@ -139,6 +141,7 @@ async def _lane(
             stream = place.engine.stream(_one_choice(ask, index), place.placement, deadline_s=_left_s(ends))
             async with aclosing(stream):
                 async for chunk in stream:
+                    place.is_used = place.is_used or any(delta.text for delta in chunk.deltas)
                     await queue.put(Chunk(tuple([_at(delta, index) for delta in chunk.deltas]), chunk.usage))
         await queue.put(None)
     except Exception as exc:  # noqa: BLE001 - the task ends here; the consumer raises what went wrong

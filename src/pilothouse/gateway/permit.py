@@ -17,24 +17,29 @@ from pilothouse.ports.engine import Engine, Placement
 class Place:
     """A place that is held. Give it back with `Places.release`."""
 
-    __slots__ = ("engine", "placement", "replica")
+    __slots__ = ("engine", "is_used", "placement", "replica", "team")
 
-    def __init__(self, replica: "ReplicaPlaces", engine: Engine, placement: Placement) -> None:
+    def __init__(self, replica: "ReplicaPlaces", engine: Engine, placement: Placement, team: str) -> None:
         self.replica = replica
         self.engine = engine
         self.placement = placement
+        self.team = team
+        self.is_used = False
+        """The engine answered here: before that, the slot may still hold the prompt of another team."""
 
 
 class ReplicaPlaces:
     """The free places of one replica."""
 
-    __slots__ = ("_owners", "engine", "entry", "free_slots", "inflight")
+    __slots__ = ("_held", "_owners", "engine", "entry", "free_slots", "inflight")
 
     def __init__(self, entry: ReplicaEntry, engine: Engine) -> None:
         self.entry = entry
         self.engine = engine
         self.free_slots = list(entry.slots)
+        self._held: set[int] = set()
         self._owners: dict[int, str] = {}
+        """Whose prompt a free slot holds, where that is certain."""
         self.inflight = 0
 
     @property
@@ -45,7 +50,7 @@ class ReplicaPlaces:
         """Take a place; there must be a free one. The least recently used slot of another team goes first."""
         self.inflight += 1
         if not self.engine.info.slots:
-            return Place(self, self.engine, _ANYWHERE)
+            return Place(self, self.engine, _ANYWHERE, team)
         owners = self._owners
         at = 0
         for i, slot in enumerate(self.free_slots):
@@ -53,23 +58,27 @@ class ReplicaPlaces:
                 at = i
                 break
         slot = self.free_slots.pop(at)
-        reuse = owners.get(slot) == team
-        owners[slot] = team
-        return Place(self, self.engine, Placement(slot, reuse))
+        reuse = owners.pop(slot, None) == team
+        self._held.add(slot)
+        return Place(self, self.engine, Placement(slot, reuse), team)
 
     def give_back(self, place: Place) -> None:
         self.inflight -= 1
         slot = place.placement.slot
-        if slot is not None and slot in self.entry.slots:
-            self.free_slots.append(slot)
+        if slot is not None:
+            self._held.discard(slot)
+            if slot in self.entry.slots:
+                self.free_slots.append(slot)
+                if place.is_used:
+                    self._owners[slot] = place.team
 
     def change(self, entry: ReplicaEntry) -> None:
         """Take over new leases; slots in use come back through `give_back`."""
-        held = set(self.entry.slots) - set(self.free_slots)
         self.entry = entry
         # A slot that was leased away may hold anyone's prompt when it returns.
         self._owners = {slot: team for slot, team in self._owners.items() if slot in entry.slots}
-        self.free_slots = [slot for slot in entry.slots if slot not in held]
+        known = [slot for slot in self.free_slots if slot in entry.slots]
+        self.free_slots = known + [s for s in entry.slots if s not in known and s not in self._held]
 
 
 _ANYWHERE = Placement()
