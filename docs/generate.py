@@ -30,11 +30,13 @@ def commands() -> str:
         + ", ".join(f"{status} {kind.__name__}" for kind, status in EXIT_STATUS.items())
         + ".\n",
     ]
-    context = click.Context(cli, info_name="pilothouse")
+    context = click.Context(cli, info_name="pilothouse", terminal_width=100, max_content_width=100)
     for name in COMMANDS:
         command = cli.get_command(context, name)
         if command is not None:
-            lines.extend(_command(command, click.Context(command, info_name=name, parent=context)))
+            lines.extend(
+                _command(command, click.Context(command, info_name=name, parent=context, terminal_width=100))
+            )
     return "\n".join(lines)
 
 
@@ -47,7 +49,9 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             if child is not None:
-                yield from _command(child, click.Context(child, info_name=name, parent=context))
+                yield from _command(
+                    child, click.Context(child, info_name=name, parent=context, terminal_width=100)
+                )
 
 
 def configuration() -> str:
