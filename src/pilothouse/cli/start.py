@@ -106,6 +106,8 @@ class Watch:
         status, body = self._server.probe("/readyz", timeout_s=2.0)
         reasons = body.get("reasons", []) if isinstance(body, dict) else []
         is_ready = status == 200
+        if is_ready and not reasons and (names := self._names()):
+            return Seen(is_ready=True, endpoints=names)
         report = self._report()
         return Seen(
             is_ready=is_ready,
@@ -113,6 +115,14 @@ class Watch:
             deployments=report.deployments if report else (),
             endpoints=tuple(e.name for e in report.endpoints if e.phase in _SERVING) if report else (),
         )
+
+    def _names(self) -> tuple[str, ...]:
+        """From a worker, which knows them: the admin API is still being loaded when all is ready."""
+        if not self._server.api_key:
+            self._server.api_key = _read_key(self._key_file)
+        status, body = self._server.probe("/v1/models", timeout_s=2.0)
+        data = body.get("data", []) if status == 200 and isinstance(body, dict) else []
+        return tuple(str(one["id"]) for one in data if isinstance(one, dict) and "id" in one)
 
     def _report(self) -> StatusReport | None:
         if not self._server.api_key:
