@@ -62,7 +62,7 @@ def main() -> None:
             report = crash.run(kills)
         finally:
             crash.end()
-    publish(report, as_json=given.json)
+    publish(report, given)
 
 
 class Clients:

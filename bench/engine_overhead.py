@@ -51,7 +51,7 @@ def main() -> None:
         peer="the same engine process, asked directly on its socket",
         figures=figures,
     )
-    publish(report, as_json=given.json)
+    publish(report, given)
 
 
 class _Pairs:

@@ -56,7 +56,7 @@ def main() -> None:
         parser.error(f"--only knows {', '.join(PARTS)}, not {', '.join(unknown)}")
     rounds = given.rounds or (3 if given.quick else 5)
     plan = Plan(rounds, 3.0 if given.quick else 5.0, parts)
-    publish(_report(plan, measure(plan)), as_json=given.json)
+    publish(_report(plan, measure(plan)), given)
 
 
 def measure(plan: Plan) -> Samples:

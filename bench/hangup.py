@@ -47,7 +47,7 @@ def main() -> None:
         method=f"{runs} hang-ups of each kind in mid-answer; the engine's /slots is asked every 5 ms",
         figures=figures,
     )
-    publish(report, as_json=given.json)
+    publish(report, given)
 
 
 class _Hangups:

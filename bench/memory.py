@@ -36,7 +36,7 @@ def main() -> None:
         ),
         figures=[*_after_many_requests(requests), *_with_a_stalled_reader()],
     )
-    publish(report, as_json=given.json)
+    publish(report, given)
 
 
 def _after_many_requests(requests: int) -> list[Figure]:

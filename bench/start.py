@@ -35,7 +35,7 @@ def main() -> None:
         method=f"{runs} starts of all processes, the model's file in the page cache; median (least .. most)",
         figures=[figure("start to ready", samples, unit="s", goal="<= 3")],
     )
-    publish(report, as_json=given.json)
+    publish(report, given)
 
 
 if __name__ == "__main__":

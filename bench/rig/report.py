@@ -11,6 +11,7 @@ import operator
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from random import Random
 
 from msgspec import Struct, to_builtins
@@ -38,15 +39,25 @@ class Figure(Struct, frozen=True, kw_only=True):
         claim, bound = self.goal.split()
         return "met" if _CLAIMS[claim](self.value, float(bound)) else "MISSED"
 
+    @property
+    def spread(self) -> str:
+        """The least and the most of the samples, and how many there were."""
+        if self.samples == 1:
+            return ""
+        count = f"n={self.samples}"
+        return f"{number(self.low)} .. {number(self.high)}, {count}" if self.high else count
+
 
 class Report(Struct, kw_only=True):
-    """What a bench found. `peer` is what it was compared with; the README of figures quotes `method`."""
+    """What a bench found: `peer` is what it was compared with. `docs/benchmarks.md` is made of these."""
 
     bench: str
     method: str
     figures: list[Figure]
     peer: str = ""
     machine: str = ""
+    time: str = ""
+    is_quick: bool = False
 
 
 def figure(what: str, samples: Sequence[float], *, unit: str = "", goal: str = "") -> Figure:
@@ -98,22 +109,22 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def publish(report: Report, *, as_json: bool) -> None:
+def publish(report: Report, given: argparse.Namespace) -> None:
+    """Print the report as the options of `options` say."""
     report.machine = describe()
-    if as_json:
-        whole = to_builtins(report)
-        for shown, held in zip(whole["figures"], report.figures, strict=True):
-            shown["verdict"] = held.verdict
-        print(json.dumps(whole))
+    report.time = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    report.is_quick = given.quick
+    if given.json:
+        print(json.dumps(to_builtins(report)), flush=True)
         return
     print(f"\n{report.bench}\n{report.machine}\n{report.method}")
     if report.peer:
         print(f"peer: {report.peer}")
     width = max(len(line.what) for line in report.figures)
     for line in report.figures:
-        spread = f"{number(line.low)} .. {number(line.high)}, n={line.samples}" if line.samples > 1 else ""
         goal = f"goal {line.goal}: {line.verdict}" if line.goal else ""
-        print(f"  {line.what:{width}}  {number(line.value):>10} {line.unit:<12} {spread:<34} {goal}".rstrip())
+        value = f"{number(line.value):>10} {line.unit:<9}"
+        print(f"  {line.what:{width}}  {value} {line.spread:<34} {goal}".rstrip())
 
 
 def number(value: float) -> str:

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / rules.PACKAGE
 WORKER = PACKAGE / "app" / "worker.py"
 
 BROAD_EXCEPTS = {
+    "adapters/engines/_llama_child.py:main": "the process ends here; the log's reader is told why",
     "control/drain.py:Drain._store": "all other records are protected from one that no store can take",
     "control/store_thread.py:StoreThread.start.body": "told to the caller of start, on its own thread",
     "control/store_thread.py:_Job.run": "the store's thread serves all: an error is its caller's alone",

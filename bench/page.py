@@ -1,0 +1,51 @@
+"""
+Write `docs/benchmarks.md` from the benches' own JSON, so that no figure is typed by hand.
+
+    python bench/all.py --json > results.jsonl
+    python bench/page.py < results.jsonl
+"""
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from rig.report import Report, number
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+INTRODUCTION = """\
+<!-- Written by bench/page.py from the benches' output: run `make bench ARGS=--json`, never edit. -->
+
+# Benchmarks
+
+What was measured, against what, and how. Run it on your machine: `make bench`. The method stands in \
+[bench/README.md](../bench/README.md); each bench prints its peer and the ratio. Ratios are taken \
+within a round, for absolute figures of a shared machine swing by a factor of two from hour to hour.
+
+A figure is the median of its samples; the spread is the least and the most of them. A missed goal is \
+shown as missed.
+"""
+
+
+def main() -> None:
+    reports = [msgspec.json.decode(line, type=Report) for line in sys.stdin if line.startswith("{")]
+    if any(report.is_quick for report in reports):
+        sys.exit("a quick run shows a trend and is not for quoting: run the benches without --quick")
+    PAGE.write_text("\n".join([INTRODUCTION, *map(section, reports)]))
+
+
+def section(report: Report) -> str:
+    title, _, about = report.bench.partition(": ")
+    lines = [f"## {title.capitalize()}: {about}", "", f"{report.method}.", ""]
+    if report.peer:
+        lines += [f"Peer: {report.peer}.", ""]
+    lines += ["| figure | median | spread | goal | |", "|---|--:|---|---|---|"]
+    for line in report.figures:
+        value = f"{number(line.value)} {line.unit}".strip()
+        lines.append(f"| {line.what} | {value} | {line.spread} | {line.goal} | {line.verdict} |")
+    return "\n".join([*lines, "", f"Measured {report.time} on {report.machine}.", ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What the benches claim follows from what they measured: medians, goals, the bootstrapped bound."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module("rig.report")
+
+
+def test_a_figure_is_the_median_with_its_spread(report: ModuleType):
+    figure = report.figure("rate", [3.0, 1.0, 10.0], unit="req/s")
+
+    assert (figure.value, figure.spread) == (3.0, "1 .. 10, n=3")
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "verdict"),
+    [
+        ("<= 3", 3.0, "met"),
+        ("<= 3", 3.1, "MISSED"),
+        (">= 0.22", 0.2, "MISSED"),
+        (">= 1.0", 1.2, "met"),
+        ("", 9.0, ""),
+    ],
+)
+def test_a_goal_is_met_or_missed(report: ModuleType, goal: str, value: float, verdict: str):
+    assert report.Figure(what="x", value=value, goal=goal).verdict == verdict
+
+
+def test_ratios_are_taken_round_by_round(report: ModuleType):
+    assert report.ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+
+
+def test_the_bound_lies_above_the_median_and_within_the_samples(report: ModuleType):
+    samples = [1 + number / 100 for number in range(25)]
+
+    bound = report.upper_bound(samples)
+
+    assert 1.12 < bound <= 1.24
+
+
+def test_the_bound_of_equal_samples_is_that_sample(report: ModuleType):
+    assert report.upper_bound([1.02] * 20) == 1.02
+
+
+@pytest.mark.parametrize(("value", "text"), [(12345.6, "12,346"), (123.456, "123.5"), (0.012345, "0.01235")])
+def test_a_number_shows_the_digits_that_mean_something(report: ModuleType, value: float, text: str):
+    assert report.number(value) == text
