@@ -84,8 +84,7 @@ def c_library(name: str, version: str, system: str) -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-    free = shutil.disk_usage(there).free
+    free = free_bytes(folder)
     what = f"{size(free)} free for {folder}"
     if free < GB // 2:
         return Finding(check="disk", status="fail", what=what, fix="make room, or name another --home")
@@ -94,6 +93,12 @@ def disk(folder: Path) -> Finding:
             check="disk", status="warn", what=what, fix="a larger model needs more; see pilothouse model list"
         )
     return Finding(check="disk", status="ok", what=what)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where `folder` is, or will be."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    return shutil.disk_usage(there).free
 
 
 def clock(now: float, newest_file_s: float) -> Finding:

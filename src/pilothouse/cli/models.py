@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import click
 import msgspec
+import psutil
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -14,11 +15,15 @@ from rich.progress import (
 )
 
 from pilothouse.app.model_files import verify_file
+from pilothouse.cli.checks import free_bytes
 from pilothouse.cli.client import Json, error_of
 from pilothouse.cli.get import KINDS, Filters, list_of, quoted, show_all, show_one
+from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command
 from pilothouse.cli.text import clean, size
+from pilothouse.config import make_settings
+from pilothouse.domain.catalogue import COMPILED_ON, suggest
 from pilothouse.domain.errors import NotFound, UpstreamError
 
 PATH = "/admin/v1/models"
@@ -136,6 +141,48 @@ def show(reach: Reach, name: str) -> None:
     show_one(reach.out, newest)
     if older:
         reach.out.line(f"older versions: {', '.join(str(one['version']) for one in older)}")
+
+
+@model.command("suggest")
+@click.option("--all", "everything", is_flag=True, help="Also those that do not fit, with the reason.")
+@home_options
+@json_option
+def suggest_models(home: str | None, keys: str | None, *, everything: bool, is_json: bool) -> None:
+    """
+    List models better than the demonstration model that fit this machine now.
+
+    From a small dated catalogue; needs no server. Read a licence before use.
+
+    \b
+    Example:
+      pilothouse model suggest
+      pilothouse model suggest --all --json
+    """
+    folder = make_settings(home=home, keys=keys).home_path
+    found = suggest(psutil.virtual_memory().available, free_bytes(folder))
+    shown = [one for one in found if one.fits or everything]
+    items = [
+        {
+            **msgspec.structs.asdict(one.model),
+            "source": one.model.source,
+            "memory_bytes": one.model.memory_bytes,
+            "fits": one.fits,
+            "reason": one.reason,
+        }
+        for one in shown
+    ]
+    rows = [
+        (m.name, m.use, f"{m.parameters / 1e9:.1f} B", size(m.bytes), m.licence, one.reason or m.source)
+        for one in shown
+        for m in [one.model]
+    ]
+    out = Output(is_json=is_json)
+    value = {"compiled_on": COMPILED_ON, "items": items, "next": None}
+    out.table(value, ("name", "use", "parameters", "size", "licence", "source"), rows)
+    out.line(f"\nCompiled on {COMPILED_ON}. To take one: pilothouse model pull SOURCE --name NAME,")
+    out.line(
+        "then name SOURCE in a spec file: pilothouse spec > pilothouse.yaml, and up --config pilothouse.yaml"
+    )
 
 
 @model.command("verify")
