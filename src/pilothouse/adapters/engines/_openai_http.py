@@ -35,6 +35,8 @@ _TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 MAX_ERROR_BYTES = 64 * 1024
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _PATHS = {"chat": "/chat/completions", "completion": "/completions"}
+_NO_TEXT = "does not support logits"
+"""llama.cpp's words for: this model gives vectors. It says so with status 500."""
 _PROBE = GenerateRequest(
     kind="completion",
     endpoint="",
@@ -136,7 +138,10 @@ class OpenAIEngine:
             slots = msgspec.json.decode(data, type=list[_Slot])
         except msgspec.DecodeError as exc:
             raise UpstreamError("the engine's slots cannot be read") from exc
-        return Load(running=sum(slot.is_processing for slot in slots))
+        at_work = [slot for slot in slots if slot.is_processing]
+        places = sum(slot.n_ctx for slot in slots)
+        used = sum(slot.n_prompt_tokens for slot in at_work)
+        return Load(running=len(at_work), kv_used=min(1.0, used / places) if places else None)
 
     async def health(self, *, deadline_s: float) -> Health:
         """A token, or a vector from a model that says no text."""
@@ -225,7 +230,7 @@ class OpenAIEngine:
             return Overloaded("the engine takes no more requests now; try again", retry_after_s=1.0)
         if status in (400, 413, 422):
             return InvalidRequest("the engine refused the request as invalid; check its fields")
-        if status == 501:
+        if status == 501 or _NO_TEXT in (fault.message or ""):
             return NotSupported("this model does not do that; see the endpoint's tasks")
         return UpstreamError(f"the engine answered {status}")
 
@@ -236,6 +241,9 @@ class OpenAIEngine:
 
 class _Slot(msgspec.Struct):
     is_processing: bool = False
+    n_ctx: int = 0
+    n_prompt_tokens: int = 0
+    """Of the prompt and of the answer so far."""
 
 
 async def _drain(exchange: Exchange) -> None:
