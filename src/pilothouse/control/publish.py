@@ -20,6 +20,7 @@ from pilothouse.domain.snapshot import (
     ReplicaEntry,
     Route,
     Snapshot,
+    Task,
     WorkerHello,
     WorkerReport,
 )
@@ -162,6 +163,13 @@ def _deployment(status: DeploymentStatus) -> DeploymentEntry:
     )
 
 
+def _tasks(models: list[ModelVersion]) -> tuple[Task, ...]:
+    """What the models do. Of one that is not here yet, or is somebody else's, nothing is ruled out."""
+    if not models:
+        return ("chat", "completion", "embedding")
+    return ("embedding",) if all(model.header.pooling for model in models) else ("chat", "completion")
+
+
 def _endpoint(
     name: str, spec: Spec, status: SystemStatus, *, models: Mapping[str, ModelVersion], declared_at: float
 ) -> EndpointEntry:
@@ -171,12 +179,11 @@ def _endpoint(
         models.get(spec.deployments[r.deployment].model) for r in routes if r.deployment in spec.deployments
     ]
     known = [model for model in served if model is not None]
-    embeds = bool(known) and all(model.header.pooling for model in known)
     return EndpointEntry(
         name=name,
         revision=status.revision,
         routes=routes,
-        tasks=("embedding",) if embeds else ("chat", "completion"),
+        tasks=_tasks(known),
         max_tokens=declared.limits.max_tokens,
         timeout_s=_timeout_s(declared),
         records=declared.records.content,

@@ -10,6 +10,9 @@ from typing import Literal
 from msgspec import Struct, field
 
 
+Task = Literal["chat", "completion", "embedding"]
+
+
 class KeyEntry(Struct, frozen=True, kw_only=True):
     """An API key as a worker knows it: a MAC, never the secret. Revoked keys are absent."""
 
@@ -59,7 +62,7 @@ class EndpointEntry(Struct, frozen=True, kw_only=True):
     name: str
     revision: int
     routes: tuple[Route, ...]
-    tasks: tuple[Literal["chat", "completion", "embedding"], ...] = ("chat", "completion")
+    tasks: tuple[Task, ...] = ("chat", "completion")
     max_tokens: int = 1024
     timeout_s: float = 60.0
     records: Literal["sealed", "none"] = "sealed"

@@ -14,7 +14,7 @@ from contextlib import aclosing
 import msgspec
 
 from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
-from pilothouse.domain.errors import DeadlineExceeded
+from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.gateway.permit import Place, Places
 
 _QUEUE = 32
@@ -83,7 +83,10 @@ def _joined(parts: list[msgspec.Raw]) -> msgspec.Raw | None:
         return parts[0]
     steps: list[msgspec.Raw] = []
     for part in parts:
-        found = msgspec.json.decode(part, type=_ChatLogprobs).content
+        try:
+            found = msgspec.json.decode(part, type=_ChatLogprobs).content
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise UpstreamError("the engine's log probabilities cannot be read") from exc
         if found is None:
             return parts[-1]
         steps.extend(found)

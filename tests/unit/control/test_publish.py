@@ -108,6 +108,12 @@ def test_a_model_that_embeds_makes_an_endpoint_that_embeds(rig):
     assert rig.view().endpoints["e"].tasks == ("embedding",)
 
 
+def test_nothing_is_ruled_out_for_a_model_that_is_not_here_yet(rig):
+    rig.publishing.update(SPEC, status(phase="pulling"), models={}, declared_at=0)
+
+    assert rig.view().endpoints["e"].tasks == ("chat", "completion", "embedding")
+
+
 def test_a_deployment_that_cannot_serve_says_why_and_when_to_come_back(rig):
     rig.update(phase="pulling", message="Fetching.")
 

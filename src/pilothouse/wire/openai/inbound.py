@@ -268,7 +268,7 @@ def _read(body: bytes, decode: Any, shape: type[Struct]) -> Any:
 def _read_again(body: bytes, shape: type[Struct], cause: msgspec.ValidationError) -> Any:
     try:
         fields = msgspec.json.decode(body, type=dict[str, Raw])
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise InvalidRequest("the request body must be a JSON object") from exc
     unknown = [name for name in fields if name not in shape.__struct_fields__]
     for name in unknown:

@@ -5,8 +5,10 @@ What is sent is built from a valid request, field by field; what comes back is
 read by typed decoders that know only what is used.
 """
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import UpstreamError
@@ -54,13 +56,17 @@ def write_embed(request: EmbedRequest, *, model: str) -> bytes:
     return _encode({"model": model, "input": request.inputs, "encoding_format": "float"})
 
 
+_Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Tokens: bounded, for sums are made of what an engine says."""
+
+
 class _PromptDetails(Struct):
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
 class _Usage(Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
     prompt_tokens_details: _PromptDetails | None = None
 
 
