@@ -9,7 +9,6 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-
 Task = Literal["chat", "completion", "embedding"]
 
 
