@@ -7,15 +7,11 @@ socket stays open. Imports are few on purpose: it must be up at once.
 """
 
 import os
-import select
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Protocol
 
 import msgspec
@@ -35,6 +31,7 @@ from pilothouse.app.home import (
     write_private,
 )
 from pilothouse.app.processes import Child, Death, allow_many_files, trim_log
+from pilothouse.app.stop_signals import StopSignals
 from pilothouse.config import Settings
 from pilothouse.kit.log import Level
 from pilothouse.kit.ringlog import tail
@@ -97,12 +94,10 @@ class Supervisor:
         self._tell = tell
         self._programs = programs
         self._timing = timing
-        self._ignore_hangup = ignore_hangup
         self._sweep = sweep
         self._lock = HomeLock(settings.home_path)
         self._random = Random()  # noqa: S311 - jitter, no secret
-        self._signals = 0
-        self._wakeup: socket.socket | None = None
+        self._signals = StopSignals(ignore_hangup=ignore_hangup)
         self._next_beat = 0.0
 
     # before the fork
@@ -149,7 +144,7 @@ class Supervisor:
             )
             for i in range(self.settings.workers)
         ]
-        with self._signal_handlers():
+        with self._signals.handled():
             try:
                 self._watch()
             finally:
@@ -160,7 +155,7 @@ class Supervisor:
         """Until a signal, or a child whose setup is wrong."""
         self._write_state()
         self._tell.event("supervisor_started", url=self.url, pid=os.getpid(), home=self.settings.home)
-        while not self._signals and not self.failure:
+        while not self._signals.count and not self.failure:
             now = time.monotonic()
             changed = False
             for child in self._family:
@@ -173,7 +168,7 @@ class Supervisor:
                 self._write_state()
             self._beat(now)
             waiting = [child.due_at for child in self._family if not child.pid]
-            self._pause(min([self._next_beat, *waiting]) - time.monotonic())
+            self._signals.wait(min([self._next_beat, *waiting]) - time.monotonic())
 
     @property
     def _family(self) -> list[Child]:
@@ -247,54 +242,17 @@ class Supervisor:
         hurried = False
         while not self._have_ended(children):
             now = time.monotonic()
-            if self._signals > 1 and not hurried:
+            if self._signals.count > 1 and not hurried:
                 hurried, kill_at = True, min(kill_at, now + hurry_s)
                 self._tell.event("stopping_at_once", "warning")
             if now >= kill_at:
                 for child in children:
                     child.signal(signal.SIGKILL)
             self._beat(now)
-            self._pause(0.05 if now >= kill_at else min(self._next_beat, kill_at) - now)
+            self._signals.wait(0.05 if now >= kill_at else min(self._next_beat, kill_at) - now)
 
     def _have_ended(self, children: Sequence[Child]) -> bool:
         return all(child.has_ended() for child in children)
-
-    # signals and waiting
-
-    @contextmanager
-    def _signal_handlers(self) -> Iterator[None]:
-        """Signals are counted and wake the loop; nothing else happens in a handler."""
-        reading, writing = socket.socketpair()
-        reading.setblocking(False)
-        writing.setblocking(False)
-        self._wakeup = reading
-        handlers: dict[int, Callable[[int, FrameType | None], None] | signal.Handlers] = {
-            signal.SIGTERM: self._on_stop_signal,
-            signal.SIGINT: self._on_stop_signal,
-            signal.SIGHUP: signal.SIG_IGN if self._ignore_hangup else self._on_stop_signal,
-            signal.SIGCHLD: lambda number, frame: None,  # noqa: ARG005 - only wakes the loop
-        }
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        old_fd = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(old_fd)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            reading.close()
-            writing.close()
-
-    def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's shape
-        self._signals += 1
-
-    def _pause(self, seconds: float) -> None:
-        """Sleep, but wake at a signal: a child's death is one."""
-        if self._wakeup is None:
-            return
-        ready, _, _ = select.select([self._wakeup], [], [], max(0.0, seconds))
-        if ready:
-            self._wakeup.recv(4096)
 
     def _write_state(self, *, is_stopping: bool = False) -> None:
         state = ServerState(

@@ -9,7 +9,8 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
-from pilothouse.cli.client import Server, find_server, is_loopback
+from pilothouse.cli.client import Server
+from pilothouse.cli.find import find_server, is_loopback
 from pilothouse.cli.load import Answer, Load, Plan, Report, Spread, closed_loop, constant_rate, report
 from pilothouse.cli.load_http import HttpTransport, Question, resolve
 from pilothouse.cli.options import home_options, json_option

@@ -2,7 +2,8 @@
 
 import click
 
-from pilothouse.cli.get import KINDS, Filters, show_all
+from pilothouse.cli.get import Filters, show_all
+from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.reach import Reach, client_command
 
 

@@ -2,7 +2,8 @@
 
 import click
 
-from pilothouse.cli.get import KINDS, Filters, quoted, show_all
+from pilothouse.cli.get import Filters, quoted, show_all
+from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.options import json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command

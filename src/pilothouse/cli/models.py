@@ -17,7 +17,8 @@ from rich.progress import (
 from pilothouse.app.model_files import verify_file
 from pilothouse.cli.checks import free_bytes
 from pilothouse.cli.client import Json, error_of
-from pilothouse.cli.get import KINDS, Filters, list_of, quoted, show_all, show_one
+from pilothouse.cli.get import Filters, list_of, quoted, show_all, show_one
+from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command

@@ -7,7 +7,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 import click
 from msgspec import Struct
 
-from pilothouse.cli.client import Server, find_server, warn_about_clear_text
+from pilothouse.cli.client import Server
+from pilothouse.cli.find import find_server, warn_about_clear_text
 from pilothouse.cli.options import Command, home_options, json_option
 from pilothouse.cli.output import Output
 from pilothouse.config import Settings, make_settings

@@ -136,9 +136,13 @@ def run_detached(settings: Settings, terminal: Terminal, *, programs: Programs |
         time.sleep(seconds)
         return os.waitpid(pid, os.WNOHANG)[0] == pid
 
-    failure = _follow(
-        supervisor.url, pid, settings, terminal, began=began, pause=pause, fail_after_s=DETACHED_FAILURE_S
-    )
+    try:
+        failure = _follow(
+            supervisor.url, pid, settings, terminal, began=began, pause=pause, fail_after_s=DETACHED_FAILURE_S
+        )
+    except KeyboardInterrupt:
+        terminal.say(f"no longer waiting; the server goes on starting (pid {pid})")
+        raise
     if failure is None:
         raise OperationFailed(_why_it_ended(log, log_began, terminal))
     if failure:

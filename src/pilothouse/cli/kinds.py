@@ -1,0 +1,143 @@
+"""The kinds of things that `get` shows: where each is in the admin API, and the columns of its table."""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from pilothouse.cli.client import Json
+from pilothouse.cli.text import ago, dollars, moment, size
+from pilothouse.domain.errors import InvalidRequest
+
+Cells = Callable[[Json], Sequence[object]]
+
+
+class Kind(Struct, frozen=True, kw_only=True):
+    path: str
+    columns: tuple[str, ...]
+    cells: Cells
+    id_field: str = "name"
+    is_paged: bool = False
+
+
+def _replica(r: Json) -> Sequence[object]:
+    load = r.get("load") or {}
+    busy = f"{load.get('running', 0)}/{r.get('slots', 0)}" if load else None
+    return (r["name"], r["deployment"], r["state"], busy, r["pid"] or None, ago(r["started_at"]), r["reason"])
+
+
+def _deployment(d: Json) -> Sequence[object]:
+    status, spec = d.get("status") or {}, d.get("spec") or {}
+    ready = f"{status.get('ready', 0)}/{status.get('wanted', 0)}"
+    model = spec.get("model") or spec.get("provider_model")
+    return (
+        d["name"],
+        status.get("phase", "pending"),
+        ready,
+        model,
+        spec.get("engine"),
+        status.get("message"),
+    )
+
+
+def _endpoint(e: Json) -> Sequence[object]:
+    status = e.get("status") or {}
+    routes = [f"{route['deployment']}:{route.get('weight', 100)}" for route in e.get("routes", [])]
+    return (e["name"], status.get("phase"), routes, e["revision"], status.get("message"))
+
+
+def _model(m: Json) -> Sequence[object]:
+    return (
+        m["name"],
+        m["version"],
+        m["quantization"],
+        size(m["bytes"]),
+        m["context_tokens"],
+        m["licence"],
+        m["source"],
+    )
+
+
+def _key(k: Json) -> Sequence[object]:
+    scope = k["endpoints"] if k.get("endpoints") is not None else "all"
+    expires = moment(k["expires_at"]) if k.get("expires_at") else "never"
+    return (k["id"], k.get("name"), k["team"], k["role"], scope, k["state"], ago(k["created_at"]), expires)
+
+
+def _record(r: Json) -> Sequence[object]:
+    tokens = r.get("tokens") or {}
+    ttft = f"{r['ttft_ms']:.0f}" if r.get("ttft_ms") is not None else None
+    return (
+        r["id"],
+        moment(r["time"]),
+        r["team"],
+        r["endpoint"],
+        r["code"],
+        f"{tokens.get('input', 0)}+{tokens.get('output', 0)}",
+        ttft,
+        f"{r['duration_ms']:.0f}",
+        dollars(r.get("cost_micro_usd", 0)),
+    )
+
+
+def _engine(e: Json) -> Sequence[object]:
+    note = e.get("missing") and f"{e['missing']}: {e.get('install_command') or 'see the documentation'}"
+    return (e["name"], e["installed"], e["version"], e["capabilities"], note)
+
+
+KINDS: dict[str, Kind] = {
+    "replicas": Kind(
+        path="/admin/v1/replicas",
+        columns=("name", "deployment", "state", "busy", "pid", "age", "reason"),
+        cells=_replica,
+    ),
+    "deployments": Kind(
+        path="/admin/v1/deployments",
+        columns=("name", "phase", "ready", "model", "engine", "message"),
+        cells=_deployment,
+    ),
+    "endpoints": Kind(
+        path="/admin/v1/endpoints",
+        columns=("name", "phase", "routes", "revision", "message"),
+        cells=_endpoint,
+    ),
+    "models": Kind(
+        path="/admin/v1/models",
+        columns=("name", "version", "quantization", "size", "context", "licence", "source"),
+        cells=_model,
+    ),
+    "keys": Kind(
+        path="/admin/v1/keys",
+        columns=("id", "name", "team", "role", "endpoints", "state", "age", "expires"),
+        cells=_key,
+        id_field="id",
+        is_paged=True,
+    ),
+    "teams": Kind(
+        path="/admin/v1/teams",
+        columns=("name", "created"),
+        cells=lambda team: (team["name"], moment(team["created_at"])),
+    ),
+    "records": Kind(
+        path="/admin/v1/records",
+        columns=("id", "time", "team", "endpoint", "code", "tokens", "ttft ms", "ms", "cost"),
+        cells=_record,
+        id_field="id",
+        is_paged=True,
+    ),
+    "engines": Kind(
+        path="/admin/v1/engines",
+        columns=("name", "installed", "version", "capabilities", "note"),
+        cells=_engine,
+    ),
+}
+
+
+def kind_of(text: str) -> Kind:
+    """
+    Raises:
+        InvalidRequest: There is no such kind.
+    """
+    plural = text if text.endswith("s") else f"{text}s"
+    if plural not in KINDS:
+        raise InvalidRequest(f"there is no kind {text!r}. fix: one of {', '.join(KINDS)}", param="kind")
+    return KINDS[plural]
