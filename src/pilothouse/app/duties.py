@@ -135,7 +135,8 @@ class Duties:
         parts = self._parts
         kept = periods(parts.loop.reconciler.declared.spec)
         swept = await parts.store.call(lambda store: parts.retention.sweep(store, kept, parts.clock.now()))
-        parts.log.event("records_swept", contents=swept.contents, records=swept.records)
+        if swept.contents or swept.records:
+            parts.log.event("records_swept", contents=swept.contents, records=swept.records)
         return swept
 
 

@@ -13,8 +13,8 @@ from pilothouse.domain.lease import grant, share
 from pilothouse.domain.snapshot import WorkerHello
 from pilothouse.kit.clock import Clock
 
-PATIENCE_S = 3.0
-"""For workers to come back: three times their longest pause between attempts to connect."""
+PATIENCE_S = 2.0
+"""For workers to come back: ten times their longest pause between attempts to connect."""
 
 
 class SlotLeases:

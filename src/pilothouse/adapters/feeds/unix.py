@@ -28,8 +28,8 @@ from pilothouse.kit.clock import Clock, SystemClock
 from pilothouse.kit.framing import read_frame, write_frame
 from pilothouse.kit.retry import Backoff
 
-RECONNECT = Backoff(first_s=0.05, ceiling_s=1.0)
-"""The ceiling is low: a new controller waits for its workers' claims before it grants slots anew."""
+RECONNECT = Backoff(first_s=0.02, ceiling_s=0.2)
+"""An attempt costs next to nothing, and a start waits for it; so does a new controller, for claims."""
 
 
 class UnixFeed:
