@@ -4,25 +4,28 @@ What the terminal shows between `up` and ready: what is waited for, and at the e
 Starts nothing. The same display serves `up` in the foreground and `up --detach`.
 """
 
+import importlib
 import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 from pilothouse import __version__
 from pilothouse.cli.terminal import Terminal
@@ -101,16 +104,19 @@ def _display(terminal: Terminal) -> Iterator[Callable[[Seen], None]]:
     if terminal.is_json or not console.is_terminal:
         yield _Lines(terminal).show
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), _Bytes())
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Bars(progress, terminal).show
+
+
+class _Bytes(ProgressColumn):
+    """How far a download is and how fast; nothing for what is not counted in bytes."""
+
+    def render(self, task: Task) -> Text:
+        if not task.total:
+            return Text("")
+        speed = f", {size(task.speed)}/s" if task.speed else ""
+        return Text(f"{size(task.completed)} of {size(task.total)}{speed}", style="green")
 
 
 class _Bars:
@@ -119,25 +125,33 @@ class _Bars:
     def __init__(self, progress: Progress, terminal: Terminal) -> None:
         self._progress = progress
         self._terminal = terminal
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[str, tuple[TaskID, str]] = {}
         self._told: set[str] = set()
 
     def show(self, seen: Seen) -> None:
         for one in seen.deployments:
-            task = self._tasks.get(one.name)
-            if task is None:
-                task = self._tasks[one.name] = self._progress.add_task(one.name, total=None)
-            done = one.progress
+            stage = clean(one.progress.stage if one.progress else one.phase)
+            task = self._task(one.name, stage)
             self._progress.update(
                 task,
-                description=clean(f"{one.name}: {done.stage if done else one.phase}"),
-                completed=done.done_bytes if done else 0,
-                total=(done.total_bytes or None) if done else None,
+                completed=one.progress.done_bytes if one.progress else 0,
+                total=(one.progress.total_bytes or None) if one.progress else None,
                 visible=one.phase != "ready",
             )
             if one.phase == "failed" and one.message not in self._told:
                 self._told.add(one.message)
                 self._terminal.event("waiting", "warning", message=f"{one.name}: {one.message}; trying again")
+
+    def _task(self, name: str, stage: str) -> TaskID:
+        """A new bar for a new stage: its speed is not that of the one before."""
+        task, earlier = self._tasks.get(name, (None, ""))
+        if task is not None and stage == earlier:
+            return task
+        if task is not None:
+            self._progress.remove_task(task)
+        task = self._progress.add_task(f"{name}: {stage}", total=None)
+        self._tasks[name] = (task, stage)
+        return task
 
 
 class _Lines:
@@ -150,7 +164,7 @@ class _Lines:
     def show(self, seen: Seen) -> None:
         for one in seen.deployments:
             done = one.progress
-            share = f"{done.done_bytes * 10 // done.total_bytes}0%" if done and done.total_bytes else ""
+            share = f"{done.done_bytes * 10 // done.total_bytes * 10}%" if done and done.total_bytes else ""
             mark = f"{one.phase} {done.stage if done else one.message} {share}".strip()
             if self._told.get(one.name) == mark or one.phase == "ready":
                 continue
@@ -194,8 +208,18 @@ def tell_ready(began: Began, terminal: Terminal, seen: Seen, *, took_s: float) -
 
 
 def curl_line(url: str, quoted_key_file: str, endpoint: str, *, certificate: str = "") -> str:
+    """With TLS it trusts the server's own certificate, under the name that stands in it."""
     body = json.dumps({"model": endpoint, "messages": [{"role": "user", "content": QUESTION}]})
     trust = f"--cacert {shlex.quote(certificate)} " if certificate else ""
+    name = (
+        importlib.import_module("pilothouse.cli.certificate").name_in(Path(certificate))
+        if certificate
+        else ""
+    )
+    if name:
+        parts = urlsplit(url)
+        trust += f"--resolve {name}:{parts.port}:{parts.hostname} "
+        url = f"https://{name}:{parts.port}"
     return (
         f'curl {trust}{url}/v1/chat/completions -H "Authorization: Bearer $(cat {quoted_key_file})" '
         f"-H 'content-type: application/json' -d '{body}'"
