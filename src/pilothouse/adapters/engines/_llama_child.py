@@ -26,14 +26,18 @@ WRITE_TIMEOUT_S = 120
 """A reader that takes nothing for so long loses its answer; the gateway's own limit is shorter."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llama_child", description="One replica of llama.cpp's server.")
     parser.add_argument("--replica", required=True, help="name, so that the process can be found")
     parser.add_argument("--home-id", required=True, help="whose replica it is, likewise")
     parser.add_argument("--socket", required=True, help="path of the private socket")
     parser.add_argument("--config", required=True, help="JSON file, see `parameters`")
     parser.add_argument("--log", required=True, help="path of the log")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(argv)
     capture(Path(options.log))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
