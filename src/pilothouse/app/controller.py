@@ -32,6 +32,8 @@ from pilothouse.kit.tasks import Tasks
 
 PREDECESSOR_S = 60.0
 """How long a controller that is ending is waited for: it may be stopping engines."""
+LOCK_ROUND_S = 0.5
+"""How soon a controller that waits for its predecessor notices that it shall end itself."""
 HEAD_START_S = 0.5
 """For the engine, before the controller goes on with its own start."""
 ADOPTION_S = 5.0
@@ -61,10 +63,8 @@ class Controller:
         """
         self._listen_to_signals()
         self._tasks.start("heartbeat", lambda: self._follow_supervisor(heartbeat_fd))
-        if not await self._lock.acquire(timeout_s=PREDECESSOR_S):
-            raise Conflict(
-                f"another controller of {self._settings.home} does not end; see: pilothouse status"
-            )
+        if not await self._follow_predecessor():
+            return
         try:
             parts = build_parts(self._settings)
             self._log = parts.log  # which remembers failures, for the status
@@ -79,10 +79,23 @@ class Controller:
             await self._tasks.aclose(timeout_s=LAST_WORDS_S)
             self._lock.release()
 
+    async def _follow_predecessor(self) -> bool:
+        """Wait for the lock; False when this one is told to end meanwhile."""
+        waited_s = 0.0
+        while not await self._lock.acquire(timeout_s=LOCK_ROUND_S):
+            waited_s += LOCK_ROUND_S
+            if self._end.is_set():
+                return False
+            if waited_s >= PREDECESSOR_S:
+                raise Conflict(
+                    f"another controller of {self._settings.home} does not end; see: pilothouse status"
+                )
+        return True
+
     async def _begin(self, parts: Parts) -> None:
         """Start what was declared before, if that holds: the store itself takes longer to open."""
         seen = await asyncio.to_thread(glimpse, self._settings.database_file)
-        if seen is not None and still_holds(seen.spec.spec, self._settings):
+        if seen is not None and seen.is_complete and still_holds(seen.spec.spec, self._settings):
             parts.loop.reconciler.have_models(seen.models)
             parts.loop.reconciler.declare(seen.spec)
             await parts.loop.reconciler.round()

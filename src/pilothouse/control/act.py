@@ -18,8 +18,9 @@ from pilothouse.kit.tasks import Tasks
 
 STOP_GRACE_S = 10.0
 """From TERM to KILL; draining was before."""
-START_TIMEOUT_S = 300.0
-"""Checking the digest of a large model and starting its process; readiness is waited for elsewhere."""
+START_TIMEOUT_S = 60.0
+"""Starting a process, beside the time to check its model's digest; readiness is waited for elsewhere."""
+SLOW_DISK_BYTES_PER_S = 20_000_000
 STOP_TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 6 * 3600.0
 HOPELESS_S = 300.0
@@ -55,7 +56,8 @@ class Actor:
         async def work() -> None:
             await self._start(action, deployment, model)
 
-        self._tasks.start(subject(action), work, timeout_s=START_TIMEOUT_S)
+        timeout_s = START_TIMEOUT_S + model.bytes / SLOW_DISK_BYTES_PER_S
+        self._tasks.start(subject(action), work, timeout_s=timeout_s)
 
     def stop(self, action: StopReplica, target: str) -> None:
         async def work() -> None:

@@ -14,6 +14,7 @@ from pilothouse.control.probe import PACE, Pace, Probe
 from pilothouse.control.retries import Retries
 from pilothouse.control.world import World
 from pilothouse.domain.errors import NotFound
+from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.plan import Observed, replica_name
 from pilothouse.domain.spec import DeploymentSpec, EngineOptions, Spec
 from pilothouse.domain.status import Replica, ReplicaState
@@ -22,6 +23,8 @@ from pilothouse.ports.engine import Engine, EngineDriver
 
 STABLE_AFTER_S = 60.0
 """Ready for so long, a replica is forgiven its earlier failures."""
+SLOW_DISK_BYTES_PER_S = 20_000_000
+"""A start may take so long for each byte of its model: a network disk on a bad day."""
 
 
 class Observer:
@@ -90,7 +93,9 @@ class Observer:
         for name in observed.draining:
             self._withdrawn.setdefault(name, revision)
 
-    async def observe(self, spec: Spec, *, models: Mapping[str, str], busy: frozenset[str]) -> Observed:
+    async def observe(
+        self, spec: Spec, *, models: Mapping[str, ModelVersion], busy: frozenset[str]
+    ) -> Observed:
         attached = _attached(spec, self._world.drivers)
         found = [_attached_replica(name, spec.deployments[name]) for name in sorted(attached)]
         self._targets = {}
@@ -98,12 +103,13 @@ class Observer:
             seen = await target.observe()
             self._targets |= dict.fromkeys((replica.name for replica in seen), target.name)
             found += seen
-        self._follow(found, spec, attached)
+        sizes = {model.digest: model.bytes for model in models.values()}
+        self._follow(found, spec, attached, sizes)
         now = self._world.clock.monotonic()
         self._retries.forget_old(now)
         return Observed(
             replicas=tuple(self._joined(replica, now, busy) for replica in found),
-            models=dict(models),
+            models={name: model.digest for name, model in models.items()},
             attached=attached,
             draining=dict(self._draining),
             unused=frozenset(name for name in self._draining if self._is_unused(name)),
@@ -111,7 +117,9 @@ class Observer:
             retries=self._retries.all(),
         )
 
-    def _follow(self, found: list[Replica], spec: Spec, attached: frozenset[str]) -> None:
+    def _follow(
+        self, found: list[Replica], spec: Spec, attached: frozenset[str], sizes: Mapping[str, int]
+    ) -> None:
         """One probe for each living process; a process is its name, its pid and its start together."""
         alive = {replica.name: replica for replica in found if replica.state == "starting"}
         for name, probe in list(self._probes.items()):
@@ -121,15 +129,19 @@ class Observer:
         for name, replica in alive.items():
             if name not in self._probes and (driver := self._world.drivers.get(replica.engine)):
                 known = spec.deployments.get(replica.deployment) if replica.deployment in attached else None
-                self._probes[name] = probe = self._probe(replica, driver, known)
-                self._tasks.start(_task(replica), probe.run)
+                self._probes[name] = probe = self._probe(
+                    replica, driver, known, size_bytes=sizes.get(replica.model_digest, 0)
+                )
+                self._tasks.keep(_task(replica), probe.run)
         present = {replica.name for replica in found}
         for name in self._draining.keys() - present:
             self.serve(name)
         self._seen_dead &= {_identity(replica) for replica in found}
         self._is_first = False
 
-    def _probe(self, replica: Replica, driver: EngineDriver, attached: DeploymentSpec | None) -> Probe:
+    def _probe(
+        self, replica: Replica, driver: EngineDriver, attached: DeploymentSpec | None, *, size_bytes: int
+    ) -> Probe:
         options = attached.engine_options if attached else EngineOptions()
 
         def connect() -> Engine:
@@ -149,7 +161,10 @@ class Observer:
             attached=attached is not None,
             is_quiet=lambda: self._fleet.inflight_at(replica.name) == 0,
             changed=self._changed,
-            pace=self._pace,
+            pace=replace(
+                self._pace,
+                ready_timeout_s=self._pace.ready_timeout_s + size_bytes / SLOW_DISK_BYTES_PER_S,
+            ),
         )
 
     def _joined(self, replica: Replica, now: float, busy: frozenset[str]) -> Replica:

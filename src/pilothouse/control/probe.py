@@ -35,8 +35,8 @@ class Pace(Struct, frozen=True, kw_only=True):
     look_s: float = 5.0
     look_deadline_s: float = 3.0
     idle_poll_s: float = 0.25
-    ready_timeout_s: float = 300.0
-    """Reading a large model from a slow disk takes minutes; hanging forever must end."""
+    ready_timeout_s: float = 120.0
+    """Until the first token, beside the time to read the model's file."""
 
 
 PACE = Pace()

@@ -148,8 +148,7 @@ class Reconciler:
         await self._probes.aclose(timeout_s=2.0)
 
     async def _observe(self, spec: Spec) -> Observed:
-        digests = {name: model.digest for name, model in self.models.items()}
-        observed = await self._observer.observe(spec, models=digests, busy=self._actor.busy)
+        observed = await self._observer.observe(spec, models=self.models, busy=self._actor.busy)
         self._leases.adopt(self._observer.adopted)
         return observed
 

@@ -15,6 +15,7 @@ from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.domain.record import InferenceRecord, JournalEntry
 from pilothouse.domain.snapshot import Snapshot
 from pilothouse.kit.journal.writer import JournalWriter
+from pilothouse.kit.lockfile import LockFile
 
 pytestmark = pytest.mark.engine
 
@@ -33,6 +34,13 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def is_listening_to_signals(pid: int) -> bool:
+    """Whether TERM would be handled, which a young interpreter does not yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 async def test_from_an_empty_home_to_a_ready_replica_and_an_admin_key(house):
@@ -118,6 +126,19 @@ async def test_a_second_controller_waits_for_the_first(house):
             assert await first.wait(timeout_s=10) == 0
 
             await house.until(lambda: house.newest.epoch != epoch)
+
+
+async def test_one_that_still_waits_ends_when_it_is_told_to(house):
+    lock = LockFile(house.settings.home_path / "controller.lock")
+    assert lock.try_acquire()
+    async with house.controller() as process:
+        await house.until(lambda: is_listening_to_signals(process.child.pid))
+
+        process.signal(signal.SIGTERM)
+
+        assert await process.wait(timeout_s=10) == 0
+    lock.release()
+    assert await house.pids() == {}
 
 
 async def test_a_key_reaches_the_workers_and_leaves_them_within_a_second(house):

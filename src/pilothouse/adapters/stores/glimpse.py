@@ -23,6 +23,12 @@ class Glimpse(Struct, frozen=True, kw_only=True):
     models: list[ModelVersion]
     """Newest first."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every declared model is here, so that nothing has to be pulled."""
+        here = {(model.name, model.source) for model in self.models}
+        return here.issuperset((name, model.source) for name, model in self.spec.spec.models.items())
+
 
 def glimpse(path: Path) -> Glimpse | None:
     """What the store holds; None when that cannot be said without the store itself."""

@@ -35,6 +35,7 @@ def test_it_sees_what_the_store_holds(path, store):
     assert seen.spec == newest
     assert seen.models == known
     assert glimpse(path) == seen  # and closed
+    assert not seen.is_complete, "the declared model is not the one that is here"
 
 
 def test_an_empty_store_shows_nothing(path, store):
