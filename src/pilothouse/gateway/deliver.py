@@ -72,7 +72,7 @@ async def stream(
 ) -> None:
     writer = answers.StreamWriter(ask, answer_id=_answer_id(call), created=int(call.created_at))
     responder = call.responder
-    gathered = generate.Gathered(ask.choices)
+    gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
     asked_ns = time.perf_counter_ns()
     chunks = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)

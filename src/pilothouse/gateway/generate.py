@@ -17,6 +17,8 @@ from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.gateway.permit import Place, Places
 
+MAX_ANSWER_CHARS = 16 * 1024 * 1024
+"""Of all choices, with their log probabilities: it is held in memory, for the record."""
 _QUEUE = 32
 """Chunks that may wait between several choices and one slow reader."""
 
@@ -31,17 +33,28 @@ def chunks(
 
 
 class Gathered:
-    """Collects chunks into whole choices. Log probabilities of the steps are joined."""
+    """
+    Collects chunks into whole choices.
 
-    __slots__ = ("_finish", "_logprobs", "texts", "usage")
+    Args:
+        with_logprobs: Join the log probabilities of the steps as well; a stream has no use for that.
+    """
 
-    def __init__(self, choices: int) -> None:
+    __slots__ = ("_finish", "_logprobs", "_size", "_with_logprobs", "texts", "usage")
+
+    def __init__(self, choices: int, *, with_logprobs: bool = True) -> None:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
         self.usage = Usage()
+        self._size = 0
+        self._with_logprobs = with_logprobs
         self._finish: list[str | None] = [None] * choices
         self._logprobs: list[list[msgspec.Raw]] = [[] for _ in range(choices)]
 
     def add(self, chunk: Chunk) -> None:
+        """
+        Raises:
+            UpstreamError: The answer grew over every bound, as from an engine that ignores `max_tokens`.
+        """
         if chunk.usage is not None:
             self.usage = chunk.usage
         for delta in chunk.deltas:
@@ -49,10 +62,14 @@ class Gathered:
                 continue
             if delta.text:
                 self.texts[delta.index].append(delta.text)
+                self._size += len(delta.text)
             if delta.finish_reason:
                 self._finish[delta.index] = delta.finish_reason
-            if delta.logprobs is not None:
+            if delta.logprobs is not None and self._with_logprobs:
                 self._logprobs[delta.index].append(delta.logprobs)
+                self._size += len(delta.logprobs)
+        if self._size > MAX_ANSWER_CHARS:
+            raise UpstreamError(f"the engine's answer is longer than {MAX_ANSWER_CHARS} characters")
 
     @property
     def finish_reason(self) -> str:

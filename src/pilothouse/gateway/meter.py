@@ -121,7 +121,7 @@ class Meters:
             if record.output_tokens > 1:
                 rest_s = (record.duration_ms - record.ttft_ms) / 1000
                 route.per_token.observe(rest_s / (record.output_tokens - 1))
-        if record.input_tokens:
+        if record.input_tokens or record.output_tokens:
             route.input.value += record.input_tokens
             route.output.value += record.output_tokens
             route.cached.value += record.cached_tokens

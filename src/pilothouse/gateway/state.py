@@ -61,7 +61,8 @@ class GatewayState:
             places.change(entry, self._replicas(places, snapshot.replicas.get(name, ())))
         for name in self.places.keys() - names:
             gone = self.places.pop(name)
-            gone.change(DeploymentEntry(name=name, phase="failed", reason="it was removed"), {})
+            entry = DeploymentEntry(name=name, phase="failed", reason="it was removed")
+            gone.change(entry, self._replicas(gone, ()))
         self.routes = {
             endpoint.name: [
                 (route.deployment, self.places[route.deployment])

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, Overloaded
 from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry
 from pilothouse.gateway.permit import Place, Places, ReplicaPlaces
-from scripted import ScriptedEngine
+from watched_engine import WatchedEngine
 
 READY = DeploymentEntry(name="d", phase="ready")
 
@@ -21,7 +21,7 @@ def replica(
     entry = ReplicaEntry(
         name=name, deployment="d", engine="x", address="", slots=slots, max_inflight=inflight, max_queue=queue
     )
-    return ReplicaPlaces(entry, ScriptedEngine(slots=bool(slots)))
+    return ReplicaPlaces(entry, WatchedEngine(slots=bool(slots)))
 
 
 def places(*replicas: ReplicaPlaces) -> Places:
@@ -379,4 +379,4 @@ class Crowd(RuleBasedStateMachine):
 
 
 TestCrowd = Crowd.TestCase
-TestCrowd.settings = settings(deadline=None, max_examples=60, stateful_step_count=25)
+TestCrowd.settings = settings(deadline=None, max_examples=40, stateful_step_count=25)

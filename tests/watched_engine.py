@@ -52,7 +52,7 @@ def fails(error: Exception, *, after: Sequence[str] = ()) -> Say:
     return say
 
 
-class ScriptedEngine:
+class WatchedEngine:
     """Implements `ports.engine.Engine`. Two requests on one slot at once fail the test."""
 
     def __init__(self, say: Say | None = None, *, slots: bool = False, whole: bool = False) -> None:

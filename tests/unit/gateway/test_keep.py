@@ -1,0 +1,176 @@
+"""Each request is recorded once, with what happened, and nobody's words where they are not wanted."""
+
+import pytest
+
+from gateway_rig import Full, ListJournal, endpoint_entry
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.errors import StoreUnavailable
+from pilothouse.domain.principal import Principal
+from pilothouse.domain.record import InferenceRecord
+from pilothouse.gateway.call import Call
+from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.meter import Meters
+from pilothouse.kit.http1.message import Request
+from pilothouse.wire.openai.inbound import read_chat
+
+BODY = b'{"model":"chat","messages":[{"role":"user","content":"a secret"}],"stream":true}'
+
+
+class Kept:
+    """A keeper on a journal of memory."""
+
+    def __init__(self, when_full: str = "refuse") -> None:
+        self.journal = ListJournal()
+        self.dropped = 0
+        self.meters = Meters(lambda _: True)
+        self.keeper = Keeper(
+            self.journal, Full, self.meters, subject_key=b"key", when_full=when_full,
+            on_dropped=self._drop, waits_for_disk=False,
+        )  # fmt: skip
+
+    def _drop(self) -> None:
+        self.dropped += 1
+
+
+def a_call(team: str = "a", *, records: str = "sealed") -> Call:
+    request = Request("POST", "/v1/chat/completions", "", {}, "127.0.0.1")
+    request.body = BODY
+    request.received_ns = 1
+    call = Call(request, None, "chat")
+    call.principal = Principal("key1", team, "developer", None, None)
+    call.endpoint = endpoint_entry("chat", records=records)
+    call.ask = read_chat(BODY)
+    call.deployment, call.replica = "chat", "chat-0"
+    call.usage = Usage(5, 7, 2)
+    call.answers = [["an ", "answer"], ["another"]]
+    call.finish_reason = "stop"
+    call.first_token_ns = 2_000_001
+    call.overhead_us = 42
+    return call
+
+
+def test_a_record_says_what_happened_field_by_field():
+    kept, call = Kept(), a_call()
+
+    kept.keeper.keep(call)
+
+    record = kept.journal.entries[0].record
+    assert record.duration_ms > 0
+    assert record == InferenceRecord(
+        id=call.id,
+        time=call.created_at,
+        team="a",
+        key_id="key1",
+        endpoint="chat",
+        deployment="chat",
+        replica="chat-0",
+        kind="chat",
+        code="ok",
+        subject_hash="",
+        input_tokens=5,
+        output_tokens=7,
+        cached_tokens=2,
+        ttft_ms=2.0,
+        duration_ms=record.duration_ms,
+        overhead_us=42,
+        cost_micro_usd=0,
+        cache="bypass",
+        finish_reason="stop",
+        streamed=True,
+    )
+
+
+def test_content_is_the_body_as_it_came_and_each_answer_whole():
+    kept = Kept()
+
+    kept.keeper.keep(a_call())
+
+    content = kept.journal.entries[0].content
+    assert content.request == BODY
+    assert content.answers == ["an answer", "another"]
+
+
+def test_where_no_content_is_wanted_none_is_kept():
+    kept = Kept()
+
+    kept.keeper.keep(a_call(records="none"))
+
+    assert kept.journal.entries[0].content is None
+    assert kept.journal.entries[0].record.output_tokens == 7
+
+
+def test_a_request_is_recorded_once():
+    kept, call = Kept(), a_call()
+
+    for _ in range(3):
+        kept.keeper.keep(call)
+
+    assert len(kept.journal.entries) == 1
+
+
+def test_nobody_is_not_recorded():
+    kept, call = Kept(), a_call()
+    call.principal = None
+
+    kept.keeper.keep(call)
+
+    assert kept.journal.entries == []
+
+
+def test_of_an_endpoint_that_was_refused_a_short_name_is_kept_and_no_content():
+    kept, call = Kept(), a_call()
+    call.endpoint = None
+    call.ask = read_chat(BODY.replace(b'"chat"', b'"' + b"x" * 5000 + b'"'))
+
+    kept.keeper.keep(call)
+
+    assert kept.journal.entries[0].record.endpoint == "x" * 100
+    assert kept.journal.entries[0].content is None
+
+
+def test_a_full_journal_refuses_where_it_should():
+    kept, call = Kept("refuse"), a_call()
+    kept.journal.is_full = True
+
+    with pytest.raises(StoreUnavailable) as caught:
+        kept.keeper.keep(call)
+    kept.keeper.keep(call)
+
+    assert caught.value.retry_after_s
+    assert (kept.keeper.dropped, kept.dropped) == (1, 1)
+
+
+def test_a_full_journal_is_counted_where_serving_goes_on():
+    kept = Kept("serve")
+    kept.journal.is_full = True
+
+    kept.keeper.keep(a_call())
+    kept.keeper.keep(a_call())
+
+    assert (kept.keeper.dropped, kept.dropped) == (2, 2)
+
+
+def test_room_is_asked_for_before_work_begins():
+    refusing, serving = Kept("refuse"), Kept("serve")
+    refusing.journal.has_no_room = serving.journal.has_no_room = True
+
+    with pytest.raises(StoreUnavailable):
+        refusing.keeper.check_room(100)
+    serving.keeper.check_room(100)
+
+
+def test_a_subject_is_a_hash_that_differs_by_team_and_by_key():
+    def hashed(team: str, subject: str, key: bytes = b"key") -> str:
+        kept, call = Kept(), a_call(team)
+        kept.keeper._subject_key = key
+        kept.keeper.hash_subject(call, subject)
+        return call.subject_hash
+
+    same = hashed("a", "ann@example.org")
+
+    assert same == hashed("a", "ann@example.org")
+    assert "ann" not in same
+    assert (
+        len({same, hashed("b", "ann@example.org"), hashed("a", "bob"), hashed("a", "ann@example.org", b"k2")})
+        == 4
+    )
