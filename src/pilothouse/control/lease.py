@@ -7,6 +7,7 @@ running are first only confirmed to those who claim them, and granted anew when
 all workers had time to come back.
 """
 
+import math
 from collections.abc import Iterable
 
 from pilothouse.domain.lease import grant, share
@@ -26,7 +27,8 @@ class SlotLeases:
     def __init__(self, workers: int, clock: Clock, *, patience_s: float = PATIENCE_S) -> None:
         self._expected = workers
         self._clock = clock
-        self._settled_at = clock.monotonic() + patience_s
+        self._patience_s = patience_s
+        self._settled_at = math.inf
         self._adopted: frozenset[str] = frozenset()
         self._workers: set[str] = set()
         self._held: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -35,6 +37,10 @@ class SlotLeases:
     def is_settled(self) -> bool:
         """Whether slots of adopted replicas are granted anew by now."""
         return not self._adopted or self._clock.monotonic() >= self._settled_at
+
+    def open(self) -> None:
+        """From now on workers can come: those of an earlier controller have their time to do so."""
+        self._settled_at = self._clock.monotonic() + self._patience_s
 
     def adopt(self, replicas: Iterable[str]) -> None:
         """These ran before this controller did: somebody may hold their slots."""

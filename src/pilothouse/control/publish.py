@@ -64,6 +64,7 @@ class Publishing:
 
     async def serve(self) -> None:
         """Serve the workers until cancelled."""
+        self._leases.open()
         await self._publisher.serve(view=self._view, on_report=self._fleet.hear, on_leave=self._leave)
 
     async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:

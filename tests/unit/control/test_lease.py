@@ -42,6 +42,7 @@ def test_after_a_restart_only_claims_are_confirmed_until_all_had_time_to_come_ba
     clock = TickingClock()
     leases = SlotLeases(2, clock)
     leases.adopt(["r"])
+    leases.open()
     leases.enter(hello("new"))
     assert leases.slots("new", "r", 4) == ()
 
@@ -64,12 +65,27 @@ def test_a_claim_is_reserved_from_the_first_moment():
     clock = TickingClock()
     leases = SlotLeases(2, clock)
     leases.adopt(["r"])
+    leases.open()
     leases.enter(hello("old", r=(0, 1)))
     leases.enter(hello("new"))
     clock.time += PATIENCE_S
 
     assert leases.slots("new", "r", 4) == (2, 3)
     assert leases.slots("old", "r", 4) == (0, 1)
+
+
+def test_the_time_for_claims_begins_when_workers_can_come():
+    clock = TickingClock()
+    leases = SlotLeases(1, clock)
+    leases.adopt(["r"])
+    clock.time += 10 * PATIENCE_S
+    assert not leases.is_settled
+
+    leases.open()
+    assert not leases.is_settled
+    clock.time += PATIENCE_S
+
+    assert leases.is_settled
 
 
 STEPS = st.lists(
@@ -103,6 +119,7 @@ def test_no_slot_is_ever_in_two_hands(workers, total, steps):
         elif step == "restart":
             leases = SlotLeases(workers, clock)
             leases.adopt(["r"])
+            leases.open()
             connected.clear()
         elif name in believes:
             leases.enter(hello(name, r=believes[name]))

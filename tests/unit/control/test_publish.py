@@ -177,6 +177,7 @@ def test_slots_of_a_worker_that_left_are_published_to_the_next(rig):
 def test_adopted_slots_are_published_anew_when_the_time_for_claims_is_over():
     rig = Rig()
     rig.leases.adopt(["d-1"])
+    rig.leases.open()
     rig.update(replica())
     assert rig.view().replicas["d"][0].slots == ()
 
