@@ -118,39 +118,27 @@ def group_members(leader: Identity) -> list[Identity]:
 
 
 def leads_group(identity: Identity) -> bool:
-    """Whether it is the head of a group of its own, as `spawn` makes it."""
+    """Whether it lives and is the head of a group of its own, as `spawn` makes it."""
     try:
-        return os.getpgid(identity.pid) == identity.pid
+        return os.getpgid(identity.pid) == identity.pid and is_alive(identity)
     except OSError:
         return False
 
 
 def terminate(identity: Identity) -> None:
     """Ask this one process to end."""
-    if not hasattr(os, "pidfd_open"):
-        if is_alive(identity):
-            _quietly_kill(identity.pid, signal.SIGTERM)
-        return
-    try:
-        fd = os.pidfd_open(identity.pid)
-    except OSError:
-        return
-    try:
-        if is_alive(identity):  # asked while the descriptor holds it: the signal cannot meet another
-            signal.pidfd_send_signal(fd, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)
+    _send(identity, signal.SIGTERM)
 
 
 def kill_group(leader: Identity) -> None:
-    """KILL the leader and all that it started in its group, at one stroke."""
-    if group_members(leader):
+    """KILL the process and, where it leads a group, all that it started in that, at one stroke."""
+    if leads_group(leader) or group_members(leader):
         try:
             os.killpg(leader.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+    else:
+        _send(leader, signal.SIGKILL)
 
 
 def reap(pid: int) -> int | None:
@@ -226,8 +214,18 @@ def _volunteer_for_oom(pid: int) -> None:
         pass
 
 
-def _quietly_kill(pid: int, number: int) -> None:
+def _send(identity: Identity, number: signal.Signals) -> None:
+    """Signal this process and no later one with its number."""
     try:
-        os.kill(pid, number)
-    except ProcessLookupError:
+        if not hasattr(os, "pidfd_open"):
+            if is_alive(identity):
+                os.kill(identity.pid, number)
+            return
+        fd = os.pidfd_open(identity.pid)
+        try:
+            if is_alive(identity):  # asked while the descriptor holds it: the signal cannot meet another
+                signal.pidfd_send_signal(fd, number)
+        finally:
+            os.close(fd)
+    except ProcessLookupError:  # it ended by itself
         pass

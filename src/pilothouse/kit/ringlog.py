@@ -141,4 +141,4 @@ def _printable(line: str) -> str:
     cut = line[:MAX_LINE_CHARS]
     if cut.isprintable():
         return cut
-    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in cut)
+    return "".join([char if char.isprintable() or char == "\t" else "\ufffd" for char in cut])

@@ -185,6 +185,21 @@ def test_the_whole_group_is_killed_even_when_its_leader_is_gone(nursery: Nursery
         time.sleep(0.002)
 
 
+def test_a_process_that_leads_no_group_is_killed_alone(nursery: Nursery) -> None:
+    leader = nursery.spawn("pid = os.fork(); print('up', os.getpid(), flush=True); signal.pause()")
+    nursery.said("up")
+    deadline = time.monotonic() + PATIENCE_S
+    while len(members := processes.group_members(leader)) < 2:
+        assert time.monotonic() < deadline
+    (helper,) = [one for one in members if one != leader]
+
+    processes.kill_group(helper)
+
+    while processes.is_alive(helper):
+        assert time.monotonic() < deadline
+    assert processes.is_alive(leader)
+
+
 def test_a_process_is_found_by_words_of_its_command_line(nursery: Nursery) -> None:
     child = nursery.spawn("signal.pause()", "--replica", "m-1-0", "--home-id", "abc123")
 
