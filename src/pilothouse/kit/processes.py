@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -158,13 +158,11 @@ def reap(pid: int) -> int | None:
 def find(words: Sequence[str]) -> list[Identity]:
     """Living processes of this user whose command line holds these words in a row."""
     wanted = list(words)
+    commands = _commands_from_proc() if sys.platform == "linux" else _commands_from_psutil()
     found = []
-    for process in psutil.process_iter(["pid", "cmdline", "uids"]):
-        argv, uids = process.info["cmdline"] or [], process.info["uids"]
-        if uids is None or uids.real != os.getuid():
-            continue
+    for pid, argv in commands:
         if any(argv[i : i + len(wanted)] == wanted for i in range(1, len(argv) - len(wanted) + 1)):
-            identity = identify(process.info["pid"])
+            identity = identify(pid)
             if identity is not None:
                 found.append(identity)
     return found
@@ -205,6 +203,25 @@ def _facts_from_psutil(pid: int) -> _Facts | None:
         return _Facts(f"{process.create_time():.6f}", is_zombie)
     except psutil.Error:
         return None
+
+
+def _commands_from_proc() -> Iterator[tuple[int, list[str]]]:
+    """What psutil tells too, in a third of its time: a start waits for this."""
+    for entry in os.scandir(_PROC):
+        if entry.name.isdecimal():
+            try:
+                if entry.stat().st_uid == os.getuid():
+                    command = (_PROC / entry.name / "cmdline").read_bytes()
+                    yield int(entry.name), os.fsdecode(command).split("\0")
+            except OSError:  # it ended meanwhile
+                continue
+
+
+def _commands_from_psutil() -> Iterator[tuple[int, list[str]]]:
+    for process in psutil.process_iter(["pid", "cmdline", "uids"]):
+        argv, uids = process.info["cmdline"], process.info["uids"]
+        if argv and uids is not None and uids.real == os.getuid():
+            yield process.info["pid"], argv
 
 
 def _volunteer_for_oom(pid: int) -> None:

@@ -239,6 +239,7 @@ def test_facts_come_from_psutil_on_other_systems(nursery: Nursery, monkeypatch: 
     child = nursery.spawn("signal.pause()")
 
     assert processes.is_alive(child)
+    assert processes.find(["-I", "-S"])
     os.kill(child.pid, signal.SIGKILL)
     assert wait_for_end(child) == -signal.SIGKILL
     assert processes.identify(child.pid) is None
