@@ -8,6 +8,7 @@ The standard library's HTTP client does, for nothing here is on the request path
 import http.client
 import json
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -38,6 +39,8 @@ STREAM_TIMEOUT_S = 600.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_PAGE = 1000
+CONTROLLER_PATIENCE_S = 15.0
+HARMLESS = "/admin/v1/engines"
 
 _BY_CODE = {
     kind.code: kind
@@ -63,6 +66,7 @@ class Server:
         self.api_key = api_key
         self._parts = _parse_url(self.url)
         self._certificate = certificate
+        self._has_controller = False
 
     def get(self, path: str, query: Query | None = None) -> object:
         return self.call("GET", path, query=query)
@@ -157,6 +161,8 @@ class Server:
         accepts_errors: bool = False,
     ) -> Iterator[HTTPResponse]:
         """The answer's head, its body still to be read; leaving the block closes the connection."""
+        if path.startswith("/admin/") and not accepts_errors:
+            self._await_controller()
         headers = {"user-agent": f"pilothouse/{__version__}", "accept": accept}
         if self.api_key:
             headers["authorization"] = f"Bearer {self.api_key}"
@@ -177,6 +183,19 @@ class Server:
             yield response
         finally:
             connection.close()
+
+    def _await_controller(self) -> None:
+        """
+        Once, before the first request that is its to answer: models are served a moment before it is there.
+
+        Asked for by a request that changes nothing, for to send a change twice is no way to wait.
+        """
+        if self._has_controller:
+            return
+        self._has_controller = True
+        give_up_at = time.monotonic() + CONTROLLER_PATIENCE_S
+        while self.probe(HARMLESS, timeout_s=5.0)[0] == 503 and time.monotonic() < give_up_at:
+            time.sleep(0.1)
 
     @property
     def is_tls(self) -> bool:

@@ -225,3 +225,24 @@ async def test_what_is_no_pilothouse_is_told(shell: Shell) -> None:
         url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
 
         assert "is not JSON" in await shell.run("status", "--url", url, status=1)
+
+
+async def test_a_controller_that_is_not_there_yet_is_waited_for(shell: Shell) -> None:
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await reader.readuntil(b"\r\n\r\n")).split(b" HTTP")[0])
+        late = len(seen) > 2
+        body = b'{"name":"x","created_at":1}' if late else b'{"error":{"code":"store_unavailable"}}'
+        writer.write(
+            b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (200 if late else 503, len(body), body)
+        )
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as other:
+        url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+
+        await shell.run("team", "create", "x", "--url", url)
+
+    assert seen == [b"GET /admin/v1/engines"] * 3 + [b"POST /admin/v1/teams"]
