@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pilothouse.adapters.targets import _book
 from pilothouse.adapters.targets._book import Book, Trace
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.domain.errors import InvalidRequest, OperationFailed
@@ -323,7 +324,7 @@ async def test_files_and_folders_are_closed_to_others(place: Place) -> None:
     await place.start(place.target(), "print('x', flush=True); signal.pause()")
 
     modes = {path.name: path.stat().st_mode & 0o777 for path in place.run.iterdir()}
-    assert modes == dict.fromkeys((f"{NAME}.json", f"{NAME}.config", "lock"), 0o600)
+    assert modes == dict.fromkeys((f"{NAME}.json", f"{NAME}.config"), 0o600)
     assert place.run.stat().st_mode & 0o777 == 0o700
     assert (place.logs / f"{NAME}.log").stat().st_mode & 0o777 == 0o600
 
@@ -341,6 +342,24 @@ async def test_the_config_is_in_a_file_and_not_in_the_command_line(place: Place)
         return await target.logs(NAME, lines=1) == [f'{{"at": "{socket}"}}'] or None
 
     assert await eventually(said)
+
+
+async def test_a_stop_leaves_nothing_in_the_folder(place: Place) -> None:
+    await place.start(place.target())
+
+    await place.target().stop(NAME, grace_s=5)
+
+    assert list(place.run.iterdir()) == []
+
+
+async def test_a_lock_that_another_process_keeps_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_book, "LOCK_WAIT_S", 0.05)
+    await place.start(place.target())
+
+    with place.book.locked(), pytest.raises(OperationFailed, match="is locked by another process"):
+        await place.target().observe()
 
 
 async def test_the_logs_of_what_is_gone_stay_but_not_without_end(place: Place) -> None:

@@ -6,7 +6,9 @@ Does not: making and ending processes (`local`). The one idea: a reader never
 gets a claim that the process table contradicts.
 """
 
+import fcntl
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,6 @@ from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.status import Replica
 from pilothouse.kit import processes, ringlog
 from pilothouse.kit.folders import make_private
-from pilothouse.kit.lockfile import LockFile
 from pilothouse.kit.processes import Identity
 
 LOCK_LOOK_S = 0.01
@@ -76,17 +77,24 @@ class Book:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone among all threads and processes over this folder."""
-        lock = LockFile(self.folder / "lock")
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while not lock.try_acquire():
-            if time.monotonic() >= deadline:
-                raise OperationFailed(f"{self.folder} is locked by another process; see: pilothouse doctor")
-            time.sleep(LOCK_LOOK_S)
+        """
+        Alone among all threads and processes over this folder.
+
+        The folder itself is locked, so that nothing stays behind. The lock goes
+        with its holder, and a fork keeps it until its program runs.
+        """
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while not _try_lock(fd):
+                if time.monotonic() >= deadline:
+                    raise OperationFailed(
+                        f"{self.folder} is locked by another process; see: pilothouse doctor"
+                    )
+                time.sleep(LOCK_LOOK_S)
             yield
         finally:
-            lock.release()
+            os.close(fd)
 
     def all(self) -> list[Trace]:
         traces = [self.read(path.stem) for path in sorted(self.folder.glob("*.json"))]
@@ -170,6 +178,14 @@ class Book:
 
     def _state_path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_private(path: Path, data: bytes) -> None:
