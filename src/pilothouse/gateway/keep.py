@@ -70,10 +70,16 @@ class Keeper:
                 retry_after_s=5.0,
             )
 
-    def hash_subject(self, call: Call, subject: str) -> None:
-        """Keyed per team, so that equal people of two teams cannot be matched."""
+    def hash_subject(self, call: Call, subject: str | bytes) -> None:
+        """
+        Keyed per team, so that equal people of two teams cannot be matched.
+
+        A header's bytes are taken as UTF-8, which gives the hash of the same name in
+        a body: who asks to be erased must be found however he was named.
+        """
         team = call.principal.team if call.principal else ""
-        message = f"{team}\0{subject}".encode()
+        name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
+        message = team.encode() + b"\0" + name
         call.subject_hash = hmac.new(self._subject_key, message, hashlib.sha256).hexdigest()[:32]
 
     def keep(self, call: Call) -> None:

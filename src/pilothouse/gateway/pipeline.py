@@ -63,11 +63,11 @@ class Pipeline:
         request, state = call.request, self._state
         call.principal = principal = state.authenticator.authenticate(request.headers)
         call.ask = ask = _READERS[call.kind](request.body)
-        state.demand[ask.endpoint] = state.demand.get(ask.endpoint, 0) + (ask.endpoint in state.demand)
         call.endpoint = endpoint = admit.endpoint_for(state.snapshot, principal, ask.endpoint, call.kind)
-        subject = request.headers.get(b"x-pilothouse-subject")
-        if subject is not None or ask.subject is not None:
-            self._keeper.hash_subject(call, subject.decode("latin-1") if subject else ask.subject or "")
+        state.demand[endpoint.name] += 1
+        subject = request.headers.get(b"x-pilothouse-subject") or ask.subject
+        if subject:
+            self._keeper.hash_subject(call, subject)
         self._keeper.check_room(len(request.body))
         deadline = time.monotonic() + endpoint.timeout_s
         places = choose(state, endpoint, call)

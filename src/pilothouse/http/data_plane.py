@@ -193,11 +193,7 @@ async def _relay(exchange: Exchange, responder: Responder) -> None:
 
 
 def _send(responder: Responder, status: int, body: bytes) -> None:
-    headers = b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: 0\r\n" % (
-        JSON,
-        new_id("req_").encode(),
-    )
-    responder.send(status, headers, body)
+    responder.send(status, _lines(), body)
 
 
 async def _refuse(
@@ -209,16 +205,19 @@ async def _refuse(
 def _send_error(
     responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
 ) -> None:
-    lines = b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: 0\r\n%s%s" % (
-        JSON,
-        new_id("req_").encode(),
-        error_headers(error),
-        headers,
-    )
+    lines = _lines() + error_headers(error) + headers
     responder.send(status or error.status, lines, answers.write_error(error))
 
 
 def refusal(status: int, text: str) -> bytes:
     """The answer to what never became a request, in the OpenAI shape."""
     error: PilothouseError = RequestTooLarge(text) if status in (413, 431) else InvalidRequest(text)
-    return closing_response(status, JSON, answers.write_error(error))
+    return closing_response(status, _lines(), answers.write_error(error))
+
+
+def _lines() -> bytes:
+    """The head's lines of an answer that no engine has a part in."""
+    return b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: 0\r\n" % (
+        JSON,
+        new_id("req_").encode(),
+    )

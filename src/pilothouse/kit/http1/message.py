@@ -92,14 +92,15 @@ DATE = DateHeader()
 
 def plain_response(status: int, text: str) -> bytes:
     """A whole answer of the server itself, after which the connection closes."""
-    return closing_response(status, b"text/plain; charset=utf-8", (text + "\n").encode())
+    return closing_response(status, b"content-type: text/plain; charset=utf-8\r\n", (text + "\n").encode())
 
 
-def closing_response(status: int, content_type: bytes, body: bytes) -> bytes:
-    return b"%s%scontent-type: %s\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (
+def closing_response(status: int, headers: bytes, body: bytes) -> bytes:
+    """`headers` are complete lines, each with its CRLF."""
+    return b"%s%s%sconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (
         STATUS_LINES[status],
         DATE.line,
-        content_type,
+        headers,
         len(body),
         body,
     )
