@@ -144,7 +144,7 @@ class _Crash:
         self._clients.end()
         acknowledged = self._clients.acknowledged
         self._wait_for_drain(set(acknowledged))
-        return _report(self._store(), acknowledged, outages, cut=self._clients.cut)
+        return make_report(self._store(), acknowledged, outages, cut=self._clients.cut)
 
     def end(self) -> None:
         self._clients.end()
@@ -214,7 +214,7 @@ class Stored(msgspec.Struct):
     counted: int
 
 
-def _report(stored: Stored, acknowledged: list[str], outages: list[float], *, cut: int) -> Report:
+def make_report(stored: Stored, acknowledged: list[str], outages: list[float], *, cut: int) -> Report:
     kept = set(stored.ids)
     lost = [request_id for request_id in acknowledged if request_id not in kept]
     doubled = len(stored.ids) - len(kept) + len(acknowledged) - len(set(acknowledged))

@@ -54,3 +54,17 @@ def test_the_bound_of_equal_samples_is_that_sample(report: ModuleType):
 @pytest.mark.parametrize(("value", "text"), [(12345.6, "12,346"), (123.456, "123.5"), (0.012345, "0.01235")])
 def test_a_number_shows_the_digits_that_mean_something(report: ModuleType, value: float, text: str):
     assert report.number(value) == text
+
+
+def test_a_lost_and_a_doubled_record_are_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    crash = importlib.import_module("crash")
+
+    found = crash.make_report(crash.Stored(["a", "b"], counted=3), ["a", "b", "c"], [1.0], cut=0)
+
+    verdicts = {figure.what: (figure.value, figure.verdict) for figure in found.figures if figure.goal}
+    assert verdicts == {
+        "acknowledged records lost": (1, "MISSED"),
+        "records doubled": (0, "met"),
+        "rollups less records": (1, "MISSED"),
+    }
