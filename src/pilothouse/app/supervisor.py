@@ -118,6 +118,7 @@ class Supervisor:
             self._listener = listen(self.settings.host, self.settings.port, patience_s=patience_s)
         except BaseException:
             self._lock.release()
+            remove_if_empty(self.settings.run_path)
             raise
         self.url = url_of(self.settings, self._listener)
         self.settings = replace(self.settings, port=self._listener.getsockname()[1])

@@ -75,6 +75,7 @@ class House:
     def close(self) -> None:
         self.run("down", "--now")
         assert processes_of(self.settings.run_path) == []
+        shutil.rmtree(self.settings.run_path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,6 +79,7 @@ class Bench:
         with contextlib.suppress(OSError, ValueError):
             os.kill(self.state["pids"]["supervisor"], signal.SIGKILL)
         wait_for(lambda: not self.family(), what="the children's end")
+        shutil.rmtree(self.run_folder, ignore_errors=True)
 
 
 @pytest.fixture
