@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, OperationFailed
-from pilothouse.kit.filelock import LockTimeout, file_lock
 from pilothouse.kit.folders import make_private
+from pilothouse.kit.lockfile import LockTimeout, file_lock
 
 LOCK_PATIENCE_S = 0.5
 """Someone who only looks holds the lock for a moment; so long is that waited for."""

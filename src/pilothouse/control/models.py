@@ -22,8 +22,8 @@ from pilothouse.domain.model import Artifact, ModelHeader, ModelVersion
 from pilothouse.domain.model_file import another_file
 from pilothouse.domain.model_name import check_name
 from pilothouse.kit.clock import Clock
-from pilothouse.kit.filelock import LockTimeout, file_lock
 from pilothouse.kit.folders import make_private
+from pilothouse.kit.lockfile import LockTimeout, file_lock
 from pilothouse.ports.blobs import Blob, Blobs
 from pilothouse.ports.source import Fetched, Identity, Progress, Source
 

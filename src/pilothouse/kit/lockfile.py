@@ -1,11 +1,23 @@
-"""A lock that lives exactly as long as its holder: released by the system when that dies, however it dies."""
+"""
+One holder at a time, across processes: a lock on a file.
+
+The kernel releases it when its holder dies, however it dies, so there is nothing
+to clean up; and the file itself stays, for removing it would let two hold "the" lock.
+"""
 
 import asyncio
 import fcntl
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-_POLL_S = 0.05
+POLL_S = 0.05
+
+
+class LockTimeout(TimeoutError):
+    """Somebody else held it for too long."""
 
 
 class LockFile:
@@ -33,7 +45,7 @@ class LockFile:
         try:
             async with asyncio.timeout(timeout_s):
                 while not self.try_acquire():  # noqa: ASYNC110 - no event tells of another process
-                    await asyncio.sleep(_POLL_S)
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
             return False
         return True
@@ -42,3 +54,34 @@ class LockFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+@contextmanager
+def file_lock(
+    path: Path,
+    *,
+    timeout_s: float,
+    on_wait: Callable[[], None] = lambda: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[bool]:
+    """
+    Hold the lock within the block; the value says whether it had to be waited for. Blocks.
+
+    Args:
+        on_wait: Called at every look while another holds it; what it raises ends the wait.
+
+    Raises:
+        LockTimeout: After `timeout_s`.
+    """
+    lock = LockFile(path)
+    waited_s = 0.0
+    while not lock.try_acquire():
+        if waited_s >= timeout_s:
+            raise LockTimeout(f"held by another for {timeout_s:g} s")
+        on_wait()
+        sleep(POLL_S)
+        waited_s += POLL_S
+    try:
+        yield waited_s > 0
+    finally:
+        lock.release()

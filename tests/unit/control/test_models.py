@@ -20,7 +20,7 @@ from pilothouse.domain.errors import (
 from pilothouse.domain.gguf_model import read_model
 from pilothouse.domain.model import ModelHeader, ModelVersion
 from pilothouse.kit import gguf
-from pilothouse.kit.filelock import file_lock
+from pilothouse.kit.lockfile import file_lock
 from pilothouse.ports.blobs import YOUNG_S
 from pilothouse.ports.source import Fetched, Identity, Progress
 from pilothouse.testing.conformance_blobs import SteppingClock

@@ -35,6 +35,8 @@ _TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 MAX_ERROR_BYTES = 64 * 1024
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _PATHS = {"chat": "/chat/completions", "completion": "/completions"}
+_LOADING = "Loading model"
+"""How llama.cpp's server says so."""
 _NO_TEXT = "does not support logits"
 """llama.cpp's words for: this model gives vectors. It says so with status 500."""
 _PROBE = GenerateRequest(
@@ -226,6 +228,8 @@ class OpenAIEngine:
                 "shorten the prompt",
                 param="messages",
             )
+        if status == 503 and fault.message == _LOADING:
+            return EngineUnavailable("the engine is loading its model", retry_after_s=1.0)
         if status in (429, 503):
             return Overloaded("the engine takes no more requests now; try again", retry_after_s=1.0)
         if status in (400, 413, 422):

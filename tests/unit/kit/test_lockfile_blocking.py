@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.kit.filelock import POLL_S, LockTimeout, file_lock
+from pilothouse.kit.lockfile import POLL_S, LockTimeout, file_lock
 
 
 def test_the_second_waits_until_the_first_lets_go(tmp_path: Path) -> None:
