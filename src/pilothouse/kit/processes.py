@@ -193,7 +193,9 @@ def _facts_from_proc(pid: int) -> _Facts | None:
         boot = _BOOT_ID.read_text().strip()
     except OSError:
         return None
-    return _Facts(f"{boot}:{fields[19].decode()}", fields[0] in (b"Z", b"X"))
+    # Its first thread may be a zombie while others still end: then nobody can have its status yet.
+    is_zombie = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return _Facts(f"{boot}:{fields[19].decode()}", is_zombie)
 
 
 def _facts_from_psutil(pid: int) -> _Facts | None:

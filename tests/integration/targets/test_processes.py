@@ -122,6 +122,36 @@ def test_a_zombie_is_dead(nursery: Nursery) -> None:
     assert processes.resident_bytes(child) == 0
 
 
+def test_a_process_with_threads_has_a_status_as_soon_as_it_is_dead(nursery: Nursery) -> None:
+    """Its first thread is a zombie before the others are gone."""
+    for _ in range(20):
+        child = nursery.spawn(
+            "import threading; kept = bytearray(1 << 24);"
+            "[threading.Thread(target=signal.pause).start() for _ in range(40)]; print('up', flush=True)"
+        )
+        nursery.said("up")
+        nursery.output.unlink()
+        os.kill(child.pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE_S
+        while processes.is_alive(child):
+            assert time.monotonic() < deadline
+
+        assert processes.reap(child.pid) == -signal.SIGKILL
+
+
+def test_a_process_whose_first_thread_ended_lives_on(nursery: Nursery) -> None:
+    child = nursery.spawn(
+        "import ctypes, threading; threading.Thread(target=time.sleep, args=(60,)).start();"
+        "print('up', flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    nursery.said("up")
+    time.sleep(0.05)
+
+    assert processes.is_alive(child)
+    assert processes.group_members(child) == [child]
+    assert processes.reap(child.pid) is None
+
+
 def test_an_exit_status_is_told_once(nursery: Nursery) -> None:
     child = nursery.spawn("sys.exit(7)")
 
