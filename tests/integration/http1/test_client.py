@@ -225,6 +225,30 @@ async def test_an_answer_given_up_halfway_closes_the_connection():
         await asyncio.wait_for(heard.wait(), 1.0)
 
 
+@pytest.mark.parametrize("comes", [True, False], ids=["comes", "never comes"])
+async def test_an_answer_that_is_left_keeps_its_connection_if_its_end_comes(comes: bool):
+    async def script(talk: Upstream, number: int) -> None:
+        await talk.request()
+        await talk.say(CHUNKED_HEAD + chunked(b"all", end=False), pause_s=0.05)
+        if comes:
+            await talk.say(chunked(b"no news") + b"")
+            await talk.request()
+            await talk.say(whole(b"next"))
+        await talk.hears_a_hang_up()
+
+    async with asking(script) as a:
+        exchange = await a.ask()
+        assert await exchange.read() == b"all"
+        exchange.finish()
+        exchange.release()
+        await asyncio.sleep(0.1 if comes else 1.5)
+
+        assert len(a.server.open) == comes
+        if comes:
+            assert await a.body() == b"next"
+            assert a.server.connections == 1
+
+
 async def test_a_request_that_is_cancelled_closes_the_connection():
     heard = asyncio.Event()
 

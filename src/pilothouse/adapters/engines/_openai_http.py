@@ -5,9 +5,7 @@ Translates failures once: what went wrong on the wire becomes an error of
 `domain.errors`, and no text of the engine's reaches a caller.
 """
 
-import asyncio
 import ssl
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
@@ -99,7 +97,7 @@ class OpenAIEngine:
             while data := await exchange.read():
                 for event in parser.feed(data):
                     if event == b"[DONE]":
-                        await _drain(exchange)
+                        exchange.finish()
                         return
                     chunk = outbound.read_said(event)
                     says_something = chunk.usage is not None
@@ -248,17 +246,6 @@ class _Slot(msgspec.Struct):
     n_ctx: int = 0
     n_prompt_tokens: int = 0
     """Of the prompt and of the answer so far."""
-
-
-async def _drain(exchange: Exchange) -> None:
-    """Read what follows `[DONE]` (the last chunk's framing), so that the connection can be reused."""
-    deadline = time.monotonic() + 1.0
-    while not exchange.is_complete and time.monotonic() < deadline:
-        try:
-            async with asyncio.timeout(1.0):
-                await exchange.read()
-        except (TimeoutError, HttpFailure):
-            return
 
 
 def _translated(failure: HttpFailure, engine: str) -> PilothouseError:

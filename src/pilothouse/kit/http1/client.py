@@ -59,6 +59,8 @@ class Address(Struct, frozen=True, kw_only=True):
 _NEVER = float("inf")
 _MAX_BUFFERED = 256 * 1024
 _MAX_HEAD = 64 * 1024
+_FRAMING_S = 1.0
+"""How long the end of an answer's framing may come after the last of what it says."""
 
 
 class Exchange(asyncio.Protocol):
@@ -88,6 +90,8 @@ class Exchange(asyncio.Protocol):
         self._total_by = 0.0
         self._idle_s = 0.0
         self.in_use = False
+        self._is_left = False
+        """Nobody reads on; it goes back once it is complete."""
         self.idle_since = 0.0
 
     # the consumer's side
@@ -152,9 +156,9 @@ class Exchange(asyncio.Protocol):
 
     def release(self) -> None:
         """Give the connection back; one whose answer is not complete is closed. Idempotent."""
-        if not self.in_use:
+        if not self.in_use or (self._is_left and not self.is_complete):
             return
-        self.in_use = False
+        self.in_use = self._is_left = False
         self._wait_by = _NEVER
         reusable = self.is_complete and not self.is_closed and self._failure is None and self._keeps_alive
         if reusable and not self._is_paused:
@@ -163,6 +167,14 @@ class Exchange(asyncio.Protocol):
             self._client.put_back(self)
         else:
             self._transport.abort()
+
+    def finish(self) -> None:
+        """Let go of an answer that says no more: its framing's end is waited for here, by nobody."""
+        if self.is_complete:
+            self.release()
+        elif self.in_use:
+            self._is_left = True
+            self._wait_by = min(time.monotonic() + _FRAMING_S, self._total_by)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -250,6 +262,8 @@ class Exchange(asyncio.Protocol):
         self._head_bytes = 0
         self._wait_by = _NEVER
         self._keeps_alive = self._parser.should_keep_alive()
+        if self._is_left:
+            self.release()
         self._wake()
 
     def sweep(self, now: float) -> None:
