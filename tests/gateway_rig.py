@@ -25,7 +25,8 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
-from pilothouse.http.data_plane import DataPlane, refusal
+from pilothouse.http.answering import refusal
+from pilothouse.http.data_plane import DataPlane
 from pilothouse.kit.http1.client import Address, Client
 from pilothouse.kit.http1.message import Limits
 from pilothouse.kit.http1.server import Server

@@ -14,41 +14,22 @@ from pilothouse.domain.errors import (
     NotFound,
     NotSupported,
     PilothouseError,
-    RequestTooLarge,
-    StoreUnavailable,
 )
 from pilothouse.gateway.admit import may_see
-from pilothouse.gateway.deliver import JSON, error_headers
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
+from pilothouse.http.answering import send_error, send_json
+from pilothouse.http.pass_through import PassThrough
 from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, Timeouts, request_bytes
-from pilothouse.kit.http1.message import Request, closing_response
+from pilothouse.kit.http1.client import Client
+from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
-from pilothouse.kit.ids import new_id
 from pilothouse.ports.feed import Feed
 from pilothouse.wire.openai import answers
 
 POST = frozenset({"POST"})
 GET = frozenset({"GET", "HEAD"})
 ANY = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-_HOP_HEADERS = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"transfer-encoding",
-        b"content-length",
-        b"upgrade",
-        b"te",
-        b"trailer",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"expect",
-        b"date",
-    }
-)
-_CONTROLLER_TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=30.0, idle_s=600.0)
-_CONTROLLER_TOTAL_S = 3600.0
 
 
 class DataPlane:
@@ -57,8 +38,7 @@ class DataPlane:
     def __init__(self, state: GatewayState, pipeline: Pipeline, feed: Feed, controller: Client) -> None:
         self._state = state
         self._feed = feed
-        self._controller = controller
-        passed = Route(ANY, self._pass_through, "controller")
+        passed = Route(ANY, PassThrough(controller).handle, "controller")
         not_built = Route(ANY, self._not_built, "key")
         self._routes = Routes(
             {
@@ -92,11 +72,11 @@ class DataPlane:
         try:
             principal = self._state.authenticator.authenticate(request.headers)
         except PilothouseError as exc:
-            _send_error(responder, exc)
+            send_error(responder, exc)
             return
         endpoints = self._state.snapshot.endpoints.values()
         visible = sorted((e.name, e.created_at) for e in endpoints if may_see(principal, e.name))
-        _send(responder, 200, answers.write_models(visible))
+        send_json(responder, 200, answers.write_models(visible))
 
     async def _model(self, request: Request, responder: Responder) -> None:
         name = request.path.removeprefix("/v1/models/")
@@ -106,24 +86,24 @@ class DataPlane:
             if endpoint is None or not may_see(principal, name):
                 raise ModelNotFound(f"the model {name[:100]!r} does not exist or this key may not use it")
         except PilothouseError as exc:
-            _send_error(responder, exc)
+            send_error(responder, exc)
             return
-        _send(responder, 200, answers.write_model(endpoint.name, endpoint.created_at))
+        send_json(responder, 200, answers.write_model(endpoint.name, endpoint.created_at))
 
     async def _not_built(self, request: Request, responder: Responder) -> None:
         try:
             self._state.authenticator.authenticate(request.headers)
             raise NotSupported(f"{request.path[:100]} is not supported in this version")
         except PilothouseError as exc:
-            _send_error(responder, exc)
+            send_error(responder, exc)
 
     async def _livez(self, request: Request, responder: Responder) -> None:  # noqa: ARG002 - a handler's shape
-        _send(responder, 200, b'{"status":"ok"}')
+        send_json(responder, 200, b'{"status":"ok"}')
 
     async def _readyz(self, request: Request, responder: Responder) -> None:  # noqa: ARG002 - a handler's shape
         ready, reasons = self._readiness()
         body = msgspec.json.encode({"status": "ready" if ready else "not_ready", "reasons": reasons})
-        _send(responder, 200 if ready else 503, body)
+        send_json(responder, 200 if ready else 503, body)
 
     def _readiness(self) -> tuple[bool, list[str]]:
         state = self._state
@@ -148,76 +128,8 @@ class DataPlane:
             reasons.append("no endpoint is declared")
         return serving > 0, reasons
 
-    async def _pass_through(self, request: Request, responder: Responder) -> None:
-        """Hand a request to the controller, and its answer back, streamed."""
-        headers = [b"x-forwarded-for: %s\r\n" % request.peer.encode()]
-        for name, value in request.headers.items():
-            if name not in _HOP_HEADERS and name not in (b"host", b"x-forwarded-for"):
-                headers.append(b"%s: %s\r\n" % (name, value))
-        target = request.path + ("?" + request.query if request.query else "")
-        host = request.headers.get(b"host", b"localhost").decode("latin-1")
-        data = request_bytes(request.method, target, host, b"".join(headers), request.body)
-        try:
-            exchange = await self._controller.request(data, _CONTROLLER_TIMEOUTS, total_s=_CONTROLLER_TOTAL_S)
-        except HttpFailure:
-            _send_error(
-                responder,
-                StoreUnavailable(
-                    "the controller does not answer; models go on being served", retry_after_s=2.0
-                ),
-            )
-            return
-        try:
-            await _relay(exchange, responder)
-        except HttpFailure:
-            responder.abort()
-        finally:
-            exchange.release()
-
-
-async def _relay(exchange: Exchange, responder: Responder) -> None:
-    lines = [
-        b"%s: %s\r\n" % (name, value) for name, value in exchange.headers.items() if name not in _HOP_HEADERS
-    ]
-    if b"x-request-id" not in exchange.headers:
-        lines.append(b"x-request-id: %s\r\n" % new_id("req_").encode())
-    headers = b"".join(lines)
-    if exchange.headers.get(b"content-length") is not None or exchange.status in (204, 304):
-        responder.send(exchange.status, headers, await exchange.read_all(64 * 1024 * 1024))
-        return
-    responder.start(exchange.status, headers)
-    while data := await exchange.read():
-        responder.write(data)
-        await responder.drain()
-    responder.end()
-
-
-def _send(responder: Responder, status: int, body: bytes) -> None:
-    responder.send(status, _lines(), body)
-
 
 async def _refuse(
     responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
 ) -> None:
-    _send_error(responder, error, status=status, headers=headers)
-
-
-def _send_error(
-    responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
-) -> None:
-    lines = _lines() + error_headers(error) + headers
-    responder.send(status or error.status, lines, answers.write_error(error))
-
-
-def refusal(status: int, text: str) -> bytes:
-    """The answer to what never became a request, in the OpenAI shape."""
-    error: PilothouseError = RequestTooLarge(text) if status in (413, 431) else InvalidRequest(text)
-    return closing_response(status, _lines(), answers.write_error(error))
-
-
-def _lines() -> bytes:
-    """The head's lines of an answer that no engine has a part in."""
-    return b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: 0\r\n" % (
-        JSON,
-        new_id("req_").encode(),
-    )
+    send_error(responder, error, status=status, headers=headers)

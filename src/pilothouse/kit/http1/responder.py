@@ -51,6 +51,13 @@ class Responder:
             % (STATUS_LINES[status], DATE.line, headers, self._connection_line(), len(body), body)
         )
 
+    def send_bare(self, status: int, headers: bytes) -> None:
+        """Answer with a status that has no body (204, 304), and so no length (RFC 9110, section 8.6)."""
+        self.is_started = self.is_ended = True
+        self._connection.write(
+            b"%s%s%s%s\r\n" % (STATUS_LINES[status], DATE.line, headers, self._connection_line())
+        )
+
     def start(self, status: int, headers: bytes) -> None:
         """Begin a stream. The head goes out with the first `write`, in one segment."""
         self.is_started = True

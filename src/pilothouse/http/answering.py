@@ -1,0 +1,33 @@
+"""Answers that no engine has a part in: JSON, typed errors, and the server's own refusals."""
+
+from pilothouse.domain.errors import InvalidRequest, PilothouseError, RequestTooLarge
+from pilothouse.gateway.deliver import JSON, error_headers
+from pilothouse.kit.http1.message import closing_response
+from pilothouse.kit.http1.responder import Responder
+from pilothouse.kit.ids import new_id
+from pilothouse.wire.openai import answers
+
+
+def send_json(responder: Responder, status: int, body: bytes) -> None:
+    responder.send(status, _lines(), body)
+
+
+def send_error(
+    responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
+) -> None:
+    """`status` where it is another than the error's own; `headers` are lines with their CRLF."""
+    lines = _lines() + error_headers(error) + headers
+    responder.send(status or error.status, lines, answers.write_error(error))
+
+
+def refusal(status: int, text: str) -> bytes:
+    """The answer to what never became a request, in the OpenAI shape."""
+    error: PilothouseError = RequestTooLarge(text) if status in (413, 431) else InvalidRequest(text)
+    return closing_response(status, _lines(), answers.write_error(error))
+
+
+def _lines() -> bytes:
+    return b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: 0\r\n" % (
+        JSON,
+        new_id("req_").encode(),
+    )
