@@ -176,6 +176,10 @@ class Exchange(asyncio.Protocol):
             self._is_left = True
             self._wait_by = min(time.monotonic() + _FRAMING_S, self._total_by)
 
+    def is_left_of(self, client: "Client") -> bool:
+        """Whether it is this client's, and only the end of its framing is waited for."""
+        return self._client is client and self._is_left
+
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         try:
@@ -385,11 +389,14 @@ class Client:
             self._idle.remove(exchange)
 
     def close(self) -> None:
-        """Close idle connections; those in use close when they are released."""
+        """Close connections that nobody uses; the others close when they are released."""
         self._is_closed = True
         for exchange in self._idle:
             exchange.close()
         self._idle.clear()
+        for member in list(self.sweeper.members):
+            if isinstance(member, Exchange) and member.is_left_of(self):
+                member.close()
 
 
 def request_bytes(method: str, target: str, host: str, headers: bytes, body: bytes = b"") -> bytes:
