@@ -174,11 +174,8 @@ class Exchange(asyncio.Protocol):
             self.release()
         elif self.in_use:
             self._is_left = True
+            self._client.left.add(self)
             self._wait_by = min(time.monotonic() + _FRAMING_S, self._total_by)
-
-    def is_left_of(self, client: "Client") -> bool:
-        """Whether it is this client's, and only the end of its framing is waited for."""
-        return self._client is client and self._is_left
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -315,6 +312,8 @@ class Client:
         self._pin = pin
         """Resolves and checks the host (`kit.egress`); None: `address.host` is an IP already."""
         self._idle: list[Exchange] = []
+        self.left: set[Exchange] = set()
+        """Those that wait only for the end of their framing."""
         self._is_closed = False
 
     async def request(
@@ -378,6 +377,7 @@ class Client:
         return made
 
     def put_back(self, exchange: Exchange) -> None:
+        self.left.discard(exchange)
         if self._is_closed or len(self._idle) >= self._max_idle:
             exchange.close()
             return
@@ -385,6 +385,7 @@ class Client:
         self._idle.append(exchange)
 
     def forget(self, exchange: Exchange) -> None:
+        self.left.discard(exchange)
         if exchange in self._idle:
             self._idle.remove(exchange)
 
@@ -394,9 +395,9 @@ class Client:
         for exchange in self._idle:
             exchange.close()
         self._idle.clear()
-        for member in list(self.sweeper.members):
-            if isinstance(member, Exchange) and member.is_left_of(self):
-                member.close()
+        for exchange in self.left:
+            exchange.close()
+        self.left.clear()
 
 
 def request_bytes(method: str, target: str, host: str, headers: bytes, body: bytes = b"") -> bytes:
