@@ -4,11 +4,12 @@ import base64
 import json
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, Usage
-from pilothouse.domain.errors import Overloaded
+from pilothouse.domain.errors import Overloaded, UpstreamError
 from pilothouse.kit.sse import EventParser
 from pilothouse.wire.openai import answers, outbound
 from pilothouse.wire.openai.inbound import read_chat
@@ -114,3 +115,17 @@ def test_only_allowed_fields_reach_an_engine() -> None:
         "cache_prompt": False,
         "id_slot": 2,
     }
+
+
+def test_log_probabilities_are_carried_as_the_engine_said_them() -> None:
+    said = outbound.read_said(
+        b'{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a"}]}}]}'
+    )
+
+    assert bytes(said.deltas[0].logprobs or b"") == b'{"content":[{"token":"a"}]}'
+    assert outbound.read_said(b'{"choices":[{"text":"a","logprobs":null}]}').deltas[0].logprobs is None
+
+
+def test_an_error_inside_an_answer_is_an_error() -> None:
+    with pytest.raises(UpstreamError, match="broke off"):
+        outbound.read_said(b'{"error":{"message":"secret text"}}')

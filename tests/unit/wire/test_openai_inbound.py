@@ -100,7 +100,7 @@ def test_a_mistyped_field_gets_the_nearest_name() -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"response_format": {"type": "poem"}}, "response_format"),
+        ({"response_format": {"type": "poem"}}, "response_format.type"),
         ({"model": 3}, "model"),
     ],
 )
@@ -187,3 +187,17 @@ def test_embedding_input_is_one_text_or_a_list() -> None:
     assert read_embed(b'{"model":"m","input":["a","b"],"encoding_format":"base64"}').base64
     with pytest.raises(InvalidRequest):
         read_embed(b'{"model":"m","input":["a",""]}')
+
+
+@pytest.mark.parametrize(
+    "form", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "n"}}]
+)
+def test_a_response_format_is_carried(form: dict[str, Any]) -> None:
+    found = read_chat(body(response_format=form)).sampling.response_format
+
+    assert found is not None
+    assert json.loads(bytes(found)) == form
+
+
+def test_a_response_format_of_null_is_none() -> None:
+    assert read_chat(body(response_format=None)).sampling.response_format is None

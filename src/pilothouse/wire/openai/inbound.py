@@ -56,6 +56,9 @@ NOT_BUILT = frozenset(
 """Part of OpenAI's reference, not of this version; refused by name."""
 
 
+_NULL = Raw(b"null")
+
+
 class _StreamOptions(Struct, forbid_unknown_fields=True):
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -83,7 +86,7 @@ class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
     max_completion_tokens: PositiveInt | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: Raw | None = None
+    response_format: Raw = _NULL  # msgspec takes Raw alone, not in a union
 
 
 class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
@@ -136,8 +139,9 @@ def read_chat(body: bytes) -> GenerateRequest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         chat = _read(body, _decode_chat, _Chat)
         _read_messages(chat.messages)
-    if chat.response_format is not None:
-        _sub_read(chat.response_format, _decode_format, "response_format")
+    response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
+    if response_format is not None:
+        _sub_read(response_format, _decode_format, "response_format")
     max_tokens = chat.max_completion_tokens or chat.max_tokens
     if chat.max_tokens is not None and max_tokens != chat.max_tokens:
         raise InvalidRequest(
@@ -147,7 +151,7 @@ def read_chat(body: bytes) -> GenerateRequest:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     top_logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
     sampling = _sampling(
-        chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=chat.response_format
+        chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
     )
     return _request(chat, "chat", chat.messages, max_tokens, sampling)
 

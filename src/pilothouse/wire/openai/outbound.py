@@ -60,6 +60,10 @@ _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 """Tokens: bounded, for sums are made of what an engine says."""
 
 
+_NULL = Raw(b"null")
+"""For fields that are carried as they are: msgspec takes Raw alone, not in a union with None."""
+
+
 class _PromptDetails(Struct):
     cached_tokens: _Count | None = None
 
@@ -80,13 +84,13 @@ class _Choice(Struct):
     message: _Text | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: Raw | None = None
+    logprobs: Raw = _NULL
 
 
 class _Said(Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: Raw | None = None
+    error: Raw = _NULL
 
 
 class _Vector(Struct):
@@ -128,7 +132,7 @@ def read_said(data: bytes) -> Chunk:
         said = _decode_said(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise UpstreamError("the engine's answer cannot be read") from exc
-    if said.error is not None:
+    if said.error is not _NULL and bytes(said.error) != b"null":
         raise UpstreamError("the engine broke off with an error")
     return Chunk(
         tuple([_delta(choice) for choice in said.choices]),
@@ -142,8 +146,8 @@ def _delta(choice: _Choice) -> Delta:
         holder = choice.delta or choice.message
         text = (holder.content if holder is not None else None) or ""
     logprobs = choice.logprobs
-    if logprobs is not None and bytes(logprobs) == b"null":
-        logprobs = None
+    if logprobs is _NULL or bytes(logprobs) == b"null":
+        return Delta(text, choice.index, choice.finish_reason)
     return Delta(text, choice.index, choice.finish_reason, logprobs)
 
 
