@@ -121,9 +121,11 @@ class Raw:
             head = await self.reader.readuntil(b"\r\n\r\n")
             found = _head(head)
             if "chunked" in found.headers.get("transfer-encoding", ""):
+                chunks = []
                 while size := int(await self.reader.readuntil(b"\r\n"), 16):
-                    found.body += (await self.reader.readexactly(size + 2))[:-2]
+                    chunks.append((await self.reader.readexactly(size + 2))[:-2])
                 await self.reader.readexactly(2)
+                found.body = b"".join(chunks)
             else:
                 found.body = await self.reader.readexactly(int(found.headers.get("content-length", "0")))
             return found

@@ -1,0 +1,74 @@
+"""The real program, started as a user starts it, in a home that is thrown away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+READY_S = 120.0
+STOP_S = 60.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server that runs."""
+
+    url: str
+    admin_key: str
+    home: Path
+
+
+@contextmanager
+def program(home: Path, spec: str) -> Iterator[Program]:
+    """
+    `pilothouse up` with this spec, until it is ready, for the block.
+
+    Args:
+        home: An empty folder; its keys lie beside it.
+        spec: The text of a spec file.
+    """
+    file = home.with_suffix(".yaml")
+    file.write_text(spec)
+    argv = [
+        str(Path(sys.executable).with_name("pilothouse")),
+        "up",
+        "--home",
+        str(home),
+        "--port",
+        "0",
+        "--json",
+    ]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
+    with subprocess.Popen(
+        [*argv, "--config", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=kept, text=True
+    ) as process:
+        try:
+            ready = _ready(process)
+            yield Program(ready["url"], Path(ready["admin_key_file"]).read_text().strip(), home)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def _ready(process: "subprocess.Popen[str]") -> dict[str, str]:
+    """The event that ends the start."""
+    said: list[str] = []
+    ends = time.monotonic() + READY_S
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if time.monotonic() > ends:
+            break
+        if line.startswith("{") and (event := json.loads(line))["event"] == "ready":
+            return event
+    raise AssertionError("it did not become ready:\n" + "".join(said[-20:]))
