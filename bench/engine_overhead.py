@@ -6,8 +6,8 @@ charged with every process of Pilothouse and the engine, and one run of the same
 requests straight to the engine's socket, charged with the engine alone. The bare
 requests name a slot and ask for its prefix, as the gateway's do; without that
 the bare engine used more CPU than through the gateway (a ratio of 0.87), which
-would flatter. Pairs are interleaved and change their order; each prompt begins differently, so that neither run finds the
-other's prefix in the cache.
+would flatter. Pairs are interleaved and change their order; each prompt begins
+differently, so that neither run finds the other's prefix in the cache.
 
     python bench/engine_overhead.py [--quick] [--json] [--pairs N]
 """
