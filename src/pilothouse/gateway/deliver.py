@@ -93,6 +93,8 @@ async def stream(
                 if responder.is_paused:
                     await responder.drain()
     finally:
+        if not responder.is_started:  # it failed, or had nothing to say: all of that time was the engine's
+            call.engine_ns += time.perf_counter_ns() - asked_ns
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
     if not responder.is_started:

@@ -326,3 +326,17 @@ async def test_the_rig_would_see_a_missing_end():
     (answer,) = answers(got)
     assert not answer.is_cut
     assert b"[DONE]" not in answer.body
+
+
+async def test_the_engines_time_is_not_called_ours_when_it_fails_before_the_first_token():
+    async def say(request: GenerateRequest) -> AsyncIterator[Chunk]:
+        await asyncio.sleep(0.3)
+        raise UpstreamError("the engine hung up")
+        yield Chunk()
+
+    async with house(WatchedEngine(say)) as h:
+        await h.ask(more=STREAM)
+        (record,) = h.records
+
+    assert record.duration_ms >= 300
+    assert record.overhead_us < 200_000
