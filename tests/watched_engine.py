@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from copy import copy
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.status import Health, Load
@@ -47,7 +48,7 @@ def fails(error: Exception, *, after: Sequence[str] = ()) -> Say:
         for text in after:
             yield Chunk((Delta(text),))
             await asyncio.sleep(0)
-        raise error
+        raise copy(error)  # one that is raised twice would hold the frames of both
 
     return say
 

@@ -125,6 +125,7 @@ async def _several(
     ]
     total = Usage()
     running = len(tasks)
+    item: Chunk | BaseException | None = None
     try:
         while running:
             item = await queue.get()
@@ -146,6 +147,10 @@ async def _several(
         finally:
             for lane in extra:
                 places.release(lane)
+            # An error holds frames; were it held by one of them, both would wait for the collector.
+            item = None
+            while not queue.empty():
+                queue.get_nowait()
 
 
 async def _lane(

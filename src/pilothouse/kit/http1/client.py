@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import httptools
 from msgspec import Struct
@@ -71,7 +71,7 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._loop = asyncio.get_running_loop()
         self.is_closed = False
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.is_complete = False
@@ -224,6 +224,8 @@ class Exchange(asyncio.Protocol):
                 self._fail(
                     HttpFailure(stage, "the server closed the connection before the answer was complete")
                 )
+        # It holds this exchange's methods: a cycle, which would lie there until the collector comes.
+        self._parser = None
 
     def _ends_with_connection(self) -> bool:
         return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers

@@ -7,7 +7,7 @@ requests are smuggled. Order, deadlines and answers are the connection's, in
 """
 
 import time
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -30,7 +30,7 @@ class RequestReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._peer = ""
         self._proxy = ProxyHeader() if limits.proxy_protocol else None
         self._in_head = False
@@ -140,6 +140,10 @@ class RequestReader:
         )  # fmt: skip
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(head + rest)
+
+    def forget_parser(self) -> None:
+        """It holds this reader's methods: a cycle, which would lie there until the collector comes."""
+        self._parser = None
 
     def read_no_more(self) -> None:
         self._is_done = True

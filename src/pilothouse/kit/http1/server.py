@@ -86,6 +86,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self.server.sweeper.members.discard(self)
         self._release_writer()
         self._pending.clear()
+        self.forget_parser()
         if self.task is not None:
             self.task.cancel()
         self.server.connection_gone()

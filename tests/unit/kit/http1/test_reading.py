@@ -93,7 +93,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def talk(loop: asyncio.AbstractEventLoop, data: bytes, cuts: list[int]) -> Talk:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     said = Talk()
-    loop.run_until_complete(said.run([data[a:b] for a, b in pairwise(edges)]))
+    loop.run_until_complete(said.run([data[a:b] for a, b in pairwise(edges) if a < b]))
     return said
 
 
