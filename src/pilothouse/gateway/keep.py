@@ -100,17 +100,28 @@ class Keeper:
         try:
             self._journal.append(_encode(JournalEntry(record, content)))
         except self._journal_full as exc:
-            self.dropped += 1
-            self._on_dropped()
-            if self._refuses:
-                raise StoreUnavailable(
-                    "the record of this request could not be kept, for the disk is full",
-                    retry_after_s=5.0,
-                ) from exc
+            self._drop(exc)
 
     async def durable(self) -> None:
-        """Wait until the disk has every record so far: where `waits_for_disk`, before the last byte."""
-        await self._journal.durable()
+        """
+        Wait until the disk has every record so far: where `waits_for_disk`, before the last byte.
+
+        Raises:
+            StoreUnavailable: It may not have them, and the setting says to refuse.
+        """
+        try:
+            await self._journal.durable()
+        except self._journal_full as exc:
+            self._drop(exc)
+
+    def _drop(self, cause: Exception) -> None:
+        self.dropped += 1
+        self._on_dropped()
+        if self._refuses:
+            raise StoreUnavailable(
+                "the record of this request could not be kept, for the disk is full or failing",
+                retry_after_s=5.0,
+            ) from cause
 
 
 def _record(call: Call) -> InferenceRecord:

@@ -1,11 +1,13 @@
 """Answers that no engine has a part in: JSON, typed errors, and the server's own refusals."""
 
-from pilothouse.domain.errors import InvalidRequest, PilothouseError, RequestTooLarge
+from pilothouse.domain.errors import InvalidRequest, Overloaded, PilothouseError, RequestTooLarge
 from pilothouse.gateway.deliver import JSON, error_headers
 from pilothouse.kit.http1.message import closing_response
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 from pilothouse.wire.openai import answers
+
+_REFUSALS: dict[int, type[PilothouseError]] = {413: RequestTooLarge, 431: RequestTooLarge, 503: Overloaded}
 
 
 def send_json(responder: Responder, status: int, body: bytes) -> None:
@@ -22,8 +24,8 @@ def send_error(
 
 def refusal(status: int, text: str) -> bytes:
     """The answer to what never became a request, in the OpenAI shape."""
-    error: PilothouseError = RequestTooLarge(text) if status in (413, 431) else InvalidRequest(text)
-    return closing_response(status, _lines(), answers.write_error(error))
+    error = _REFUSALS.get(status, InvalidRequest)(text)
+    return closing_response(status, _lines() + error_headers(error), answers.write_error(error))
 
 
 def _lines() -> bytes:

@@ -16,6 +16,7 @@ from gateway_rig import (
     SCOPED,
     SECRET,
     UNKNOWN,
+    Full,
     House,
     endpoint_entry,
     house,
@@ -520,6 +521,27 @@ async def test_where_power_loss_counts_the_end_waits_for_the_disk():
             order.append("answered")
 
     assert order == ["appended", "on disk", "answered"] * 3
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "serve"])
+async def test_a_disk_that_fails_to_sync_is_told_as_that(when_full):
+    async with house(waits_for_disk=True, when_full=when_full) as h:
+
+        async def failing() -> None:
+            raise Full("the disk failed to sync")
+
+        h.journal.durable = failing
+        whole = await h.ask()
+        streamed = await h.ask(more=b',"stream":true')
+
+        if when_full == "refuse":
+            assert outcome(whole) == (503, "store_unavailable")
+            assert b"[DONE]" not in streamed.body
+            assert b'"code":"store_unavailable"' in streamed.body
+        else:
+            assert whole.status == 200
+            assert streamed.body.endswith(b"data: [DONE]\n\n")
+            assert h.keeper.dropped == 2
 
 
 # secrets

@@ -359,6 +359,29 @@ async def test_large_bodies_do_not_wait_in_memory_behind_a_slow_answer():
     assert waiting <= 4 * MIB
 
 
+async def test_bodies_that_arrive_slowly_share_one_bound():
+    """A thousand clients that each send most of 4 MiB, and stop, must not take 4 GiB."""
+    limits = Limits(max_arriving_bytes=3 * MIB, body_timeout_s=0.5)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (2 * MIB)
+    async with serving(limits=limits) as door:
+        async with connected(door.port) as first, connected(door.port) as second:
+            await first.send(head + b"x" * MIB)
+            await second.send(head + b"x" * MIB)
+            await until(lambda: door.server.arriving.taken == 2 * MIB)
+            said, closed = await exchange(door.port, head + b"x" * (MIB + 100_000), silence_s=2.0)
+            small, _ = await exchange(door.port, NEXT)
+            await until(lambda: door.server.arriving.taken == 2 * MIB)
+            await first.send(b"x" * MIB)
+            finished = await first.answer()
+            await second.read_until_closed()
+
+        assert closed
+        assert [answer.status for answer in said] == [503]
+        assert small[0].status == 200, "who sends little is not held up by it"
+        assert len(finished.body) > 2 * MIB
+        assert door.server.arriving.taken == 0
+
+
 async def test_connections_over_the_bound_are_closed_at_once():
     async with serving(limits=Limits(max_connections=4)) as door:
         async with connected(door.port) as first, connected(door.port), connected(door.port):

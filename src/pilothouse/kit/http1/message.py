@@ -15,6 +15,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_head_bytes: int = 32 * 1024
     max_headers: int = 100
     max_body_bytes: int = 4 * 1024 * 1024
+    max_arriving_bytes: int = 256 * 1024 * 1024
+    """Of all bodies that are not whole yet, those under 64 KiB left out; beyond it larger ones get 503."""
     max_connections: int = 10_000
     max_pipelined: int = 8
     """Requests that may wait behind the one being answered, on one connection."""

@@ -14,6 +14,7 @@ import httptools
 from pilothouse.kit.http1.message import Limits, Request
 from pilothouse.kit.http1.proxy import ProxyHeader, client_address
 
+_SMALL_BYTES = 64 * 1024
 _OF_UPGRADES = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
@@ -25,11 +26,23 @@ class Refused(Exception):
         self.status, self.text = status, text
 
 
+class Arriving:
+    """Bytes of bodies that are not whole yet, over all connections of a server."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+
 class RequestReader:
     """What is known of the request that is arriving. Callbacks are named by httptools."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, arriving: Arriving) -> None:
         self._limits = limits
+        self._arriving = arriving
+        self._counted = 0
+        """What of `_body_bytes` is in `_arriving`."""
         self._parser: Any = httptools.HttpRequestParser(self)
         self._peer = ""
         self._proxy = ProxyHeader() if limits.proxy_protocol else None
@@ -149,6 +162,21 @@ class RequestReader:
         self._is_done = True
         self._request = None
         self._in_head = False
+        self._body = []
+        self.uncount_body()
+
+    def count_body(self) -> None:
+        """Take note of a body that came in part: many such must not take all memory."""
+        if self._body_bytes <= _SMALL_BYTES:
+            return
+        self._arriving.taken += self._body_bytes - self._counted
+        self._counted = self._body_bytes
+        if self._arriving.taken > self._limits.max_arriving_bytes:
+            raise Refused(503, "too many large request bodies are arriving at once; try again")
+
+    def uncount_body(self) -> None:
+        self._arriving.taken -= self._counted
+        self._counted = 0
 
     def invite_body(self) -> None:
         """Tell the client to send its body, which it asked about first."""

@@ -17,7 +17,7 @@ from typing import Any, cast
 import httptools
 
 from pilothouse.kit.http1.message import DATE, Limits, Request, plain_response
-from pilothouse.kit.http1.reading import Refused, RequestReader
+from pilothouse.kit.http1.reading import Arriving, Refused, RequestReader
 from pilothouse.kit.http1.responder import HeadResponder, Responder
 from pilothouse.kit.http1.sweep import Sweeper
 
@@ -33,7 +33,7 @@ class Connection(RequestReader, asyncio.Protocol):
     """One client connection: order, deadlines, write backpressure."""
 
     def __init__(self, server: "Server") -> None:
-        super().__init__(server.limits)
+        super().__init__(server.limits, server.arriving)
         self.server = server
         self.is_closed = False
         self.drain_waiter: asyncio.Future[None] | None = None
@@ -70,6 +70,8 @@ class Connection(RequestReader, asyncio.Protocol):
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as exc:
                 self.read_as_plain(data[exc.args[0] :])
+            if self._request is not None:
+                self.count_body()
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(431, "request header fields too large")
         except Refused as exc:
@@ -86,6 +88,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self.server.sweeper.members.discard(self)
         self._release_writer()
         self._pending.clear()
+        self.read_no_more()
         self.forget_parser()
         if self.task is not None:
             self.task.cancel()
@@ -116,6 +119,8 @@ class Connection(RequestReader, asyncio.Protocol):
         self._request = None
         self._head_bytes = 0
         self._read_by = None
+        if self._counted:
+            self.uncount_body()
         body = self._body
         request.body = body[0] if len(body) == 1 else b"".join(body)
         self._body = []
@@ -242,6 +247,7 @@ class Server:
         self.on_defect = on_defect
         self.stream_keepalive_s = stream_keepalive_s
         self.sweeper = Sweeper()
+        self.arriving = Arriving()
         self.is_draining = False
         self.loop = cast(asyncio.AbstractEventLoop, None)
         self._server: asyncio.Server | None = None
