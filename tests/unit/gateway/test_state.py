@@ -4,9 +4,8 @@ import pytest
 
 from gateway_rig import PEPPER, endpoint_entry, replica_entry, snapshot
 from pilothouse.domain.errors import EngineUnavailable
-from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry, Route
+from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry
 from pilothouse.gateway.authenticate import Authenticator
-from pilothouse.gateway.choose import choose
 from pilothouse.gateway.state import GatewayState
 from pilothouse.ports.engine import Engine
 from watched_engine import WatchedEngine
@@ -37,10 +36,6 @@ class Worker:
 @pytest.fixture
 def worker() -> Worker:
     return Worker()
-
-
-class FakeCall:
-    deployment = ""
 
 
 def test_a_replica_is_connected_to_once(worker):
@@ -100,31 +95,6 @@ def test_a_replica_that_cannot_be_spoken_to_leaves_the_others_served(worker):
 
     assert list(worker.state.places["chat"].replicas) == ["chat-0"]
     assert worker.refused == ["chat-1"]
-
-
-def test_the_heaviest_route_that_is_known_is_chosen(worker):
-    routes = (Route("light", 10), Route("unknown", 99), Route("heavy", 90))
-    worker.state.apply(
-        snapshot(
-            replica_entry("l", "light"),
-            replica_entry("h", "heavy"),
-            endpoints=(endpoint_entry("chat", routes=routes),),
-        )
-    )
-    call = FakeCall()
-
-    places = choose(worker.state, worker.state.snapshot.endpoints["chat"], call)
-
-    assert (places.deployment, call.deployment) == ("heavy", "heavy")
-
-
-def test_an_endpoint_without_a_known_deployment_is_not_ready(worker):
-    worker.state.apply(
-        snapshot(replica_entry(), endpoints=(endpoint_entry("chat", routes=(Route("unknown"),)),))
-    )
-
-    with pytest.raises(EngineUnavailable, match="chat"):
-        choose(worker.state, worker.state.snapshot.endpoints["chat"], FakeCall())
 
 
 def test_demand_is_kept_for_endpoints_that_stay_and_forgotten_for_others(worker):
