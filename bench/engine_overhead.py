@@ -25,7 +25,7 @@ from rig.server import Server, pulled_home, server
 ENDPOINT = "smollm2"
 TOKENS = 64
 REQUESTS = 4
-"""Requests of a run, or two for each that runs at once: 256 tokens and more, seconds of CPU."""
+"""Requests of a run, or as many as run at once: 256 tokens and more, seconds of CPU."""
 STORY = (
     "Tell a long story about a keeper of a lighthouse who writes everything into a book: the weather, "
     "the ships, the visitors, what they said, and what she thought of it. Give every visitor a name."
@@ -100,7 +100,7 @@ class _Pairs:
         """CPU seconds a token of one run."""
         before = _cpu_s(pids)
         with ThreadPoolExecutor(at_once) as pool:
-            tokens = sum(pool.map(lambda _: self._answer(door), range(max(REQUESTS, 2 * at_once))))
+            tokens = sum(pool.map(lambda _: self._answer(door), range(max(REQUESTS, at_once))))
         return (_cpu_s(pids) - before) / tokens
 
     def _answer(self, door: Door) -> int:
