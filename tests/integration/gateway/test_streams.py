@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway_rig import House, house, replica_entry, snapshot
+from gateway_rig import house, replica_entry, snapshot
 from http1_rig import Raw, answers
 from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
@@ -283,10 +283,6 @@ async def test_pipelined_streams_come_in_order():
 # once
 
 
-async def _finish(h: House, raw: Raw) -> None:
-    await raw.read_until_silent(silence_s=0.3)
-
-
 @pytest.mark.parametrize(
     ("say", "more", "leaves", "code"),
     [
@@ -308,7 +304,7 @@ async def test_every_request_is_recorded_exactly_once(say, more, leaves, code):
             if leaves:
                 await asyncio.sleep(0.05)
             else:
-                await _finish(h, raw)
+                await raw.answer()
         await h.until(lambda: bool(h.records))
         await asyncio.sleep(0.05)
 
