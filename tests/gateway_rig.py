@@ -129,12 +129,13 @@ class ListJournal:
         self.on_append: Callable[[JournalEntry], None] = lambda _: None
         self.waits = 0
 
-    def append(self, payload: bytes) -> None:
+    def append(self, *payloads: bytes) -> None:
         if self.is_full:
             raise Full("no room")
-        entry = msgspec.msgpack.decode(payload, type=JournalEntry)
-        self.entries.append(entry)
-        self.on_append(entry)
+        for payload in payloads:
+            entry = msgspec.msgpack.decode(payload, type=JournalEntry)
+            self.entries.append(entry)
+            self.on_append(entry)
 
     def has_room(self, size_bytes: int) -> bool:
         return not (self.is_full or self.has_no_room)

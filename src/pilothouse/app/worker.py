@@ -116,6 +116,7 @@ class Worker:
         self.feed.report(self._snapshot_report())
         await self._tasks.aclose(timeout_s=1.0)
         await self.feed.aclose()
+        self.keeper.flush()
         self.journal.close()
         self.log.event("worker_stopped", worker=self.name)
 

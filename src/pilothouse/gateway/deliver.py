@@ -41,9 +41,7 @@ async def whole(
         ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
     )
     headers = call.answer_headers(JSON)
-    keeper.keep(call)
-    if keeper.waits_for_disk:
-        await keeper.durable()
+    await keeper.keep(call)
     call.responder.send(200, headers, body)
 
 
@@ -99,9 +97,7 @@ async def stream(
         call.finish_reason = gathered.finish_reason
     if not responder.is_started:
         responder.start(200, call.answer_headers(EVENTS))
-    keeper.keep(call)
-    if keeper.waits_for_disk:
-        await keeper.durable()
+    await keeper.keep(call)
     responder.end(writer.end(call.usage))
 
 
@@ -115,9 +111,7 @@ async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, 
     call.finish_reason = "stop"
     body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
     headers = call.answer_headers(JSON)
-    keeper.keep(call)
-    if keeper.waits_for_disk:
-        await keeper.durable()
+    await keeper.keep(call)
     call.responder.send(200, headers, body)
 
 

@@ -2,9 +2,13 @@
 Keep what happened: one sealed journal frame, written before the last byte goes out.
 
 "Acknowledged" means that the client saw the end, so the end waits for the
-append. It is the only disk touch of the request path.
+append. It is the only disk touch of the request path. Records of requests that
+end in the same turn of the loop are appended together (a group commit): sealing
+one after the other costs a third of sealing each between other work, whose code
+and data push the cipher's out of the processor's caches.
 """
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -27,7 +31,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Journal(Protocol):
     """The part of `kit.journal.JournalWriter` that is used here."""
 
-    def append(self, payload: bytes) -> None: ...
+    def append(self, *payloads: bytes) -> None: ...
 
     def has_room(self, size: int) -> bool: ...
 
@@ -54,7 +58,10 @@ class Keeper:
         self._subject_key = subject_key
         self._refuses = when_full == "refuse"
         self._on_dropped = on_dropped
-        self.waits_for_disk = waits_for_disk
+        self._waits_for_disk = waits_for_disk
+        self._group: list[JournalEntry] = []
+        """Records of this turn of the loop, and who waits until they are written."""
+        self._waiting: list[asyncio.Future[None]] = []
         self.dropped = 0
 
     def check_room(self, body_bytes: int) -> None:
@@ -82,13 +89,28 @@ class Keeper:
         message = team.encode() + b"\0" + name
         call.subject_hash = hmac.new(self._subject_key, message, hashlib.sha256).hexdigest()[:32]
 
-    def keep(self, call: Call) -> None:
+    async def keep(self, call: Call) -> None:
         """
-        Append the record and count it. Later calls for the same request do nothing.
+        Have the record written and count it. Later calls for the same request do nothing.
 
         Raises:
             StoreUnavailable: It could not be kept, and the setting says to refuse.
         """
+        if call.is_kept or call.principal is None:
+            return
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(written)
+        self.keep_soon(call)
+        await written
+        if self._waits_for_disk:
+            try:
+                await self._journal.durable()
+            except self._journal_full as exc:
+                self._drop(1)
+                self._refuse(exc)
+
+    def keep_soon(self, call: Call) -> None:
+        """As `keep`, for a request whose caller is gone: nobody waits, nobody is told."""
         if call.is_kept or call.principal is None:
             return
         call.is_kept = True
@@ -97,31 +119,44 @@ class Keeper:
         content = None
         if call.endpoint is not None and call.endpoint.records == "sealed":
             content = Content(call.request.body, ["".join(parts) for parts in call.answers])
-        try:
-            self._journal.append(_encode(JournalEntry(record, content)))
-        except self._journal_full as exc:
-            self._drop(exc)
+        if not self._group:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._group.append(JournalEntry(record, content))
 
-    async def durable(self) -> None:
-        """
-        Wait until the disk has every record so far: where `waits_for_disk`, before the last byte.
+    def flush(self) -> None:
+        """Append what came together, and let those go on who wait for it."""
+        group, self._group = self._group, []
+        waiting, self._waiting = self._waiting, []
+        failed: Exception | None = None
+        if group:
+            try:
+                self._journal.append(*[_encode(entry) for entry in group])
+            except self._journal_full as exc:
+                failed = exc
+                self._drop(len(group))
+        for written in waiting:
+            if written.done():
+                continue
+            if failed is not None and self._refuses:
+                written.set_exception(_not_kept(failed))
+            else:
+                written.set_result(None)
 
-        Raises:
-            StoreUnavailable: It may not have them, and the setting says to refuse.
-        """
-        try:
-            await self._journal.durable()
-        except self._journal_full as exc:
-            self._drop(exc)
-
-    def _drop(self, cause: Exception) -> None:
-        self.dropped += 1
+    def _drop(self, count: int) -> None:
+        self.dropped += count
         self._on_dropped()
+
+    def _refuse(self, cause: Exception) -> None:
         if self._refuses:
-            raise StoreUnavailable(
-                "the record of this request could not be kept, for the disk is full or failing",
-                retry_after_s=5.0,
-            ) from cause
+            raise _not_kept(cause) from cause
+
+
+def _not_kept(cause: Exception) -> StoreUnavailable:
+    error = StoreUnavailable(
+        "the record of this request could not be kept, for the disk is full or failing", retry_after_s=5.0
+    )
+    error.__cause__ = cause
+    return error
 
 
 def _record(call: Call) -> InferenceRecord:

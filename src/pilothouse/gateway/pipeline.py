@@ -50,14 +50,14 @@ class Pipeline:
         try:
             await self._answer(call)
         except PilothouseError as exc:
-            self._fail(call, exc)
+            await self._fail(call, exc)
         except asyncio.CancelledError:
             call.code = "client_closed"
-            self._keep_quietly(call)
+            self._keeper.keep_soon(call)
             raise
         except Exception as exc:  # noqa: BLE001 - one request's defect must not end the worker, nor go unrecorded
             self._log.failure("request_defect", exc, request_id=call.id)
-            self._fail(call, Internal("an internal error; the server's log has the request id"))
+            await self._fail(call, Internal("an internal error; the server's log has the request id"))
 
     async def _answer(self, call: Call) -> None:
         request, state = call.request, self._state
@@ -93,25 +93,25 @@ class Pipeline:
         finally:
             call.engine_ns += time.perf_counter_ns() - asked_ns
 
-    def _fail(self, call: Call, error: PilothouseError) -> None:
+    async def _fail(self, call: Call, error: PilothouseError) -> None:
         """Tell the caller: as an answer, or inside the stream that has begun, which then has no `[DONE]`."""
         call.code = error.code
         responder = call.responder
         if responder.is_started:
             self._meters.cut.labels(call.endpoint.name if call.endpoint else "", call.deployment).inc()
-            self._keep_quietly(call)
+            await self._keep_quietly(call)
             responder.end(sse.event(answers.write_error(error)))
             return
         headers = call.answer_headers(deliver.JSON)
         if call.principal is None:
             self._meters.refused.labels(error.code).inc()
-        self._keep_quietly(call)
+        await self._keep_quietly(call)
         responder.send(error.status, headers + deliver.error_headers(error), answers.write_error(error))
 
-    def _keep_quietly(self, call: Call) -> None:
+    async def _keep_quietly(self, call: Call) -> None:
         """Keep the record of a call that failed; a full journal has nothing to add to that."""
         try:
-            self._keeper.keep(call)
+            await self._keeper.keep(call)
         except PilothouseError as exc:
             self._log.failure("record_not_kept", exc, request_id=call.id)
 

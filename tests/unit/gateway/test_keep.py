@@ -1,5 +1,7 @@
 """Each request is recorded once, with what happened, and nobody's words where they are not wanted."""
 
+import asyncio
+
 import pytest
 
 from gateway_rig import Full, ListJournal, endpoint_entry
@@ -49,10 +51,10 @@ def a_call(team: str = "a", *, records: str = "sealed") -> Call:
     return call
 
 
-def test_a_record_says_what_happened_field_by_field():
+async def test_a_record_says_what_happened_field_by_field():
     kept, call = Kept(), a_call()
 
-    kept.keeper.keep(call)
+    await kept.keeper.keep(call)
 
     record = kept.journal.entries[0].record
     assert record.duration_ms > 0
@@ -80,72 +82,115 @@ def test_a_record_says_what_happened_field_by_field():
     )
 
 
-def test_content_is_the_body_as_it_came_and_each_answer_whole():
+async def test_content_is_the_body_as_it_came_and_each_answer_whole():
     kept = Kept()
 
-    kept.keeper.keep(a_call())
+    await kept.keeper.keep(a_call())
 
     content = kept.journal.entries[0].content
     assert content.request == BODY
     assert content.answers == ["an answer", "another"]
 
 
-def test_where_no_content_is_wanted_none_is_kept():
+async def test_where_no_content_is_wanted_none_is_kept():
     kept = Kept()
 
-    kept.keeper.keep(a_call(records="none"))
+    await kept.keeper.keep(a_call(records="none"))
 
     assert kept.journal.entries[0].content is None
     assert kept.journal.entries[0].record.output_tokens == 7
 
 
-def test_a_request_is_recorded_once():
+async def test_a_request_is_recorded_once():
     kept, call = Kept(), a_call()
 
     for _ in range(3):
-        kept.keeper.keep(call)
+        await kept.keeper.keep(call)
 
     assert len(kept.journal.entries) == 1
 
 
-def test_nobody_is_not_recorded():
+async def test_what_ends_together_is_written_together():
+    kept, calls = Kept(), [a_call() for _ in range(3)]
+    groups: list[int] = []
+    append = kept.journal.append
+    kept.journal.append = lambda *payloads: (groups.append(len(payloads)), append(*payloads))
+
+    await asyncio.gather(*[kept.keeper.keep(call) for call in calls])
+
+    assert groups == [3]
+    assert [entry.record.id for entry in kept.journal.entries] == [call.id for call in calls]
+
+
+async def test_of_those_written_together_all_hear_that_it_failed():
+    kept = Kept("refuse")
+    kept.journal.is_full = True
+
+    heard = await asyncio.gather(*[kept.keeper.keep(a_call()) for _ in range(2)], return_exceptions=True)
+
+    assert [type(error) for error in heard] == [StoreUnavailable, StoreUnavailable]
+    assert kept.keeper.dropped == 2
+
+
+async def test_a_caller_who_leaves_meanwhile_is_recorded_with_the_others():
+    kept, stays, leaves = Kept(), a_call(), a_call()
+    leaving = asyncio.create_task(kept.keeper.keep(leaves))
+    staying = asyncio.create_task(kept.keeper.keep(stays))
+    await asyncio.sleep(0)
+    leaving.cancel()
+
+    await staying
+
+    assert {entry.record.id for entry in kept.journal.entries} == {stays.id, leaves.id}
+
+
+async def test_whoever_is_gone_is_recorded_with_nobody_waiting():
+    kept, call = Kept(), a_call()
+
+    kept.keeper.keep_soon(call)
+    kept.keeper.flush()
+
+    assert kept.journal.entries[0].record.id == call.id
+
+
+async def test_nobody_is_not_recorded():
     kept, call = Kept(), a_call()
     call.principal = None
 
-    kept.keeper.keep(call)
+    await kept.keeper.keep(call)
 
     assert kept.journal.entries == []
 
 
-def test_of_an_endpoint_that_was_refused_a_short_name_is_kept_and_no_content():
+async def test_of_an_endpoint_that_was_refused_a_short_name_is_kept_and_no_content():
     kept, call = Kept(), a_call()
     call.endpoint = None
     call.ask = read_chat(BODY.replace(b'"chat"', b'"' + b"x" * 5000 + b'"'))
 
-    kept.keeper.keep(call)
+    await kept.keeper.keep(call)
 
     assert kept.journal.entries[0].record.endpoint == "x" * 100
     assert kept.journal.entries[0].content is None
 
 
-def test_a_full_journal_refuses_where_it_should():
+async def test_a_full_journal_refuses_where_it_should():
     kept, call = Kept("refuse"), a_call()
     kept.journal.is_full = True
 
     with pytest.raises(StoreUnavailable) as caught:
-        kept.keeper.keep(call)
-    kept.keeper.keep(call)
+        await kept.keeper.keep(call)
+    await kept.keeper.keep(call)
 
     assert caught.value.retry_after_s
     assert (kept.keeper.dropped, kept.dropped) == (1, 1)
 
 
-def test_a_full_journal_is_counted_where_serving_goes_on():
+async def test_a_full_journal_is_counted_where_serving_goes_on():
     kept = Kept("serve")
     kept.journal.is_full = True
 
-    kept.keeper.keep(a_call())
-    kept.keeper.keep(a_call())
+    await kept.keeper.keep(a_call())
+    await kept.keeper.keep(a_call())
 
     assert (kept.keeper.dropped, kept.dropped) == (2, 2)
 

@@ -1,5 +1,5 @@
 """
-Appending to the journal: one `pwrite` a record, into space that is already there.
+Appending to the journal: one `pwrite` for what comes together, into space that is already there.
 
 Two segments lie ready, the current one and a spare. When the current one is
 full the spare takes its place, which is the swap of a variable; making the next
@@ -111,31 +111,45 @@ class JournalWriter:
             self._note(exc)
         self._thread.start()
 
-    def append(self, payload: bytes) -> None:
+    def append(self, *payloads: bytes) -> None:
         """
-        Write one frame; when this returns, a kill of the process no longer loses it.
+        Write a frame for each payload, all with one system call where a segment holds them.
+
+        When this returns, a kill of the process no longer loses any.
 
         Raises:
-            JournalFull: It was not written.
+            JournalFull: Not all were written.
         """
-        size = framed_bytes(len(payload))
         segment = self._current
-        if segment is None or segment.at + size > segment.end:
-            segment = self._rotate(size)
-        at = segment.at
-        nonce = self._nonces.pop() if self._nonces else self._draw_nonce()
-        body = segment.aead.encrypt(nonce, payload, segment.binding + at.to_bytes(8, "little"))
-        frame = encode_frame(nonce, body)
+        at = start = segment.at if segment is not None else 0
+        frames: list[bytes] = []
+        for payload in payloads:
+            size = framed_bytes(len(payload))
+            if segment is None or at + size > segment.end:
+                if segment is not None:
+                    self._write(segment, frames, start)
+                segment = self._rotate(size)
+                at = start = segment.at
+                frames = []
+            nonce = self._nonces.pop() if self._nonces else self._draw_nonce()
+            body = segment.aead.encrypt(nonce, payload, segment.binding + at.to_bytes(8, "little"))
+            frames.append(encode_frame(nonce, body).ljust(size, b"\0"))
+            at += size
+        if segment is not None:
+            self._write(segment, frames, start)
+        self._appended += len(payloads)
+
+    def _write(self, segment: _Segment, frames: list[bytes], start: int) -> None:
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         try:
-            written = os.pwrite(segment.fd, frame, at)
+            written = os.pwrite(segment.fd, data, start)
         except OSError as exc:
             self._retire_current()
             raise JournalFull(f"the journal's disk failed: {exc.strerror}") from exc
-        if written != len(frame):
+        if written != len(data):
             self._retire_current()
-            raise JournalFull(f"the journal's disk took {written} of {len(frame)} bytes")
-        segment.at = at + size
-        self._appended += 1
+            raise JournalFull(f"the journal's disk took {written} of {len(data)} bytes")
+        segment.at = start + written
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether a payload of that length would be kept now. Looks at memory only."""
