@@ -27,6 +27,7 @@ from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
+from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Address, Client
 from pilothouse.kit.http1.message import Limits
 from pilothouse.kit.http1.server import Server
@@ -281,6 +282,7 @@ async def house(
     keeper = Keeper(
         journal, Full, meters, subject_key=b"subjects", when_full=when_full,
         on_dropped=lambda: log.event("record_dropped", "error"), waits_for_disk=waits_for_disk,
+        cohort=Cohort(),
     )  # fmt: skip
     sweeper = Sweeper()
     sweeper.start()

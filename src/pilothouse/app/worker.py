@@ -31,6 +31,7 @@ from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
+from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.heartbeat import wait_for_loss
 from pilothouse.kit.http1.client import Address, Client
 from pilothouse.kit.http1.message import Limits
@@ -73,6 +74,7 @@ class Worker:
         )
         self._tasks = Tasks(lambda task, exc: self.log.failure("task_failed", exc, task=task))
         self.meters = Meters(lambda endpoint: endpoint in self.state.snapshot.endpoints)
+        cohort = Cohort()
         self.keeper = Keeper(
             self.journal,
             JournalFull,
@@ -81,6 +83,7 @@ class Worker:
             when_full=settings.journal_full,
             on_dropped=lambda: self.log.event("record_dropped", "error"),
             waits_for_disk=settings.journal_sync == "power",
+            cohort=cohort,
         )
         self.feed: Feed = UnixFeed(feed_socket, self._hello, fresh_report=self._snapshot_report)
         self._sweeper = Sweeper()
@@ -93,6 +96,7 @@ class Worker:
             on_defect=lambda exc: self.log.failure("connection_defect", exc),
             stream_keepalive_s=settings.sse_keepalive_s,
             refusal=refusal,
+            cohort=cohort,
         )
 
     async def run(self, listening: socket.socket, heartbeat_fd: int) -> None:

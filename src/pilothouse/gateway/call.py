@@ -44,10 +44,10 @@ class Call:
         self.overhead_us = max(0, spent_ns // 1000)
         return self.overhead_us
 
-    def answer_headers(self, content_type: bytes) -> bytes:
+    def answer_headers(self, content_type: str) -> bytes:
         """The head's lines that every answer carries."""
         return (
-            b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: %d\r\n"
-            b"x-pilothouse-cache: bypass\r\nx-pilothouse-deployment: %s\r\n"
-            % (content_type, self.id.encode(), self.measure_overhead(), self.deployment.encode())
-        )
+            f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
+            f"x-pilothouse-overhead-us: {self.measure_overhead()}\r\n"
+            f"x-pilothouse-cache: bypass\r\nx-pilothouse-deployment: {self.deployment}\r\n"
+        ).encode()

@@ -17,8 +17,8 @@ from pilothouse.gateway.permit import Place, Places
 from pilothouse.kit import sse
 from pilothouse.wire.openai import answers
 
-JSON = b"application/json"
-EVENTS = b"text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
+JSON = "application/json"
+EVENTS = "text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
 
 
 async def whole(

@@ -8,7 +8,6 @@ one after the other costs a third of sealing each between other work, whose code
 and data push the cipher's out of the processor's caches.
 """
 
-import asyncio
 import hashlib
 import hmac
 import time
@@ -22,6 +21,7 @@ from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.meter import Meters
+from pilothouse.kit.cohort import Cohort, Pause
 
 ROOM_FOR_ANSWER_BYTES = 256 * 1024
 
@@ -51,6 +51,7 @@ class Keeper:
         when_full: Literal["refuse", "serve"],
         on_dropped: Callable[[], None],
         waits_for_disk: bool,
+        cohort: Cohort,
     ) -> None:
         self._journal = journal
         self._journal_full = journal_full
@@ -59,9 +60,10 @@ class Keeper:
         self._refuses = when_full == "refuse"
         self._on_dropped = on_dropped
         self._waits_for_disk = waits_for_disk
+        self._cohort = cohort
         self._group: list[JournalEntry] = []
         """Records of this turn of the loop, and who waits until they are written."""
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Pause] = []
         self.dropped = 0
 
     def check_room(self, body_bytes: int) -> None:
@@ -98,7 +100,7 @@ class Keeper:
         """
         if call.is_kept or call.principal is None:
             return
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        written = Pause()
         self._waiting.append(written)
         self.keep_soon(call)
         await written
@@ -120,7 +122,7 @@ class Keeper:
         if call.endpoint is not None and call.endpoint.records == "sealed":
             content = Content(call.request.body, ["".join(parts) for parts in call.answers])
         if not self._group:
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._cohort.at_close(self.flush)
         self._group.append(JournalEntry(record, content))
 
     def flush(self) -> None:
@@ -135,12 +137,7 @@ class Keeper:
                 failed = exc
                 self._drop(len(group))
         for written in waiting:
-            if written.done():
-                continue
-            if failed is not None and self._refuses:
-                written.set_exception(_not_kept(failed))
-            else:
-                written.set_result(None)
+            written.end(_not_kept(failed) if failed is not None and self._refuses else None)
 
     def _drop(self, count: int) -> None:
         self.dropped += count

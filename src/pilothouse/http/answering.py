@@ -29,7 +29,6 @@ def refusal(status: int, text: str) -> bytes:
 
 
 def _lines() -> bytes:
-    return b"content-type: %s\r\nx-request-id: %s\r\nx-pilothouse-overhead-us: 0\r\n" % (
-        JSON,
-        new_id("req_").encode(),
+    return (
+        f"content-type: {JSON}\r\nx-request-id: {new_id('req_')}\r\nx-pilothouse-overhead-us: 0\r\n".encode()
     )

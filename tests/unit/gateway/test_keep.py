@@ -12,6 +12,7 @@ from pilothouse.domain.record import InferenceRecord
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
+from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.message import Request
 from pilothouse.wire.openai.inbound import read_chat
 
@@ -27,7 +28,7 @@ class Kept:
         self.meters = Meters(lambda _: True)
         self.keeper = Keeper(
             self.journal, Full, self.meters, subject_key=b"key", when_full=when_full,
-            on_dropped=self._drop, waits_for_disk=False,
+            on_dropped=self._drop, waits_for_disk=False, cohort=Cohort(),
         )  # fmt: skip
 
     def _drop(self) -> None:

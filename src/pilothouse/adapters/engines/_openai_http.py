@@ -6,8 +6,9 @@ Translates failures once: what went wrong on the wire becomes an error of
 """
 
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 
@@ -45,6 +46,8 @@ _PROBE = GenerateRequest(
     max_tokens=1,
     sampling=Sampling(temperature=0.0),
 )
+
+_T = TypeVar("_T")
 
 
 class OpenAIEngine:
@@ -118,17 +121,17 @@ class OpenAIEngine:
             if exchange is not None:
                 exchange.release()
 
-    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+    def complete(
+        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+    ) -> Coroutine[None, None, Chunk]:
         body = self._body(request, placement, stream=False)
-        chunk = outbound.read_said(await self._whole(request.kind, body, deadline_s))
-        if not chunk.deltas:
-            raise UpstreamError("the engine's answer holds no choice")
-        return chunk
+        return self._whole(request.kind, body, deadline_s, outbound.read_whole)
 
-    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings:
+    def embed(self, request: EmbedRequest, *, deadline_s: float) -> Coroutine[None, None, Embeddings]:
         body = outbound.write_embed(request, model=self._model)
-        data = await self._whole("embed", body, deadline_s)
-        return outbound.read_vectors(data, count=len(request.inputs))
+        return self._whole(
+            "embed", body, deadline_s, lambda data: outbound.read_vectors(data, count=len(request.inputs))
+        )
 
     async def load(self) -> Load:
         if not self.info.slots:
@@ -183,14 +186,14 @@ class OpenAIEngine:
             )
         return outbound.write_request(request, model=self._model, stream=stream)
 
-    async def _whole(self, kind: str, body: bytes, deadline_s: float) -> bytes:
-        """The body of a 200 answer, read to its end."""
+    async def _whole(self, kind: str, body: bytes, deadline_s: float, read: Callable[[bytes], _T]) -> _T:
+        """What a 200 answer says."""
         exchange: Exchange | None = None
         try:
             exchange = await self._post(kind, body, deadline_s, whole=True)
             if exchange.status != 200:
                 raise await self._refusal(exchange)
-            return await exchange.read_all(MAX_WHOLE_BYTES)
+            return read(exchange.whole_body())
         except HttpFailure as exc:
             raise _translated(exc, self.info.name) from exc
         finally:

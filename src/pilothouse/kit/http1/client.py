@@ -16,6 +16,7 @@ from typing import Any, cast
 import httptools
 from msgspec import Struct
 
+from pilothouse.kit.cohort import Pause
 from pilothouse.kit.http1.sweep import Sweeper
 
 
@@ -69,7 +70,6 @@ class Exchange(asyncio.Protocol):
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._loop = asyncio.get_running_loop()
         self.is_closed = False
         self._parser: Any = httptools.HttpResponseParser(self)
         self.status = 0
@@ -83,7 +83,7 @@ class Exchange(asyncio.Protocol):
         self._head_bytes = 0
         """Bytes since the last of a body: of heads, chunk lines and trailers."""
         self._is_paused = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._pause = Pause()
         self._wants_all = False
         self._failure: HttpFailure | None = None
         self._wait_by = _NEVER
@@ -96,8 +96,12 @@ class Exchange(asyncio.Protocol):
 
     # the consumer's side
 
-    async def send(self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool) -> None:
-        """Send a request; return with its head, or with all of it when `whole`."""
+    def send(self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool) -> Pause:
+        """
+        Send a request. Wait for what is returned, then look at `failure`.
+
+        Without one the answer's head is there, or all of it when `whole`.
+        """
         now = time.monotonic()
         self.in_use = True
         self._got_bytes = self._has_head = self.is_complete = False
@@ -107,14 +111,26 @@ class Exchange(asyncio.Protocol):
         self._idle_s = timeouts.idle_s
         self._total_by = now + total_s
         self._wait_by = min(now + timeouts.first_byte_s, self._total_by)
-        self._waiter = waiter = self._loop.create_future()
+        self._pause.begin()
         self._transport.write(data)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-        if self._failure is not None and not self._has_head:
-            raise self._failure
+        return self._pause
+
+    @property
+    def failure(self) -> HttpFailure | None:
+        """Why there is no head."""
+        return None if self._has_head else self._failure
+
+    def whole_body(self) -> bytes:
+        """
+        The body of an answer that was asked for whole.
+
+        Raises:
+            HttpFailure: It was cut, stalled, or is not HTTP.
+        """
+        if not self.is_complete:
+            raise self._failure or HttpFailure("body", "the answer was not asked for whole")
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read(self) -> bytes:
         """
@@ -128,7 +144,8 @@ class Exchange(asyncio.Protocol):
                 return b""
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            self._pause.begin()
+            await self._pause
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
@@ -176,15 +193,6 @@ class Exchange(asyncio.Protocol):
             self._is_left = True
             self._client.left.add(self)
             self._wait_by = min(time.monotonic() + _FRAMING_S, self._total_by)
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if self._failure is not None and not self._has_head:
-            raise self._failure
 
     # asyncio.Protocol
 
@@ -247,14 +255,14 @@ class Exchange(asyncio.Protocol):
         self.status = status
         self._has_head = True
         if not self._wants_all:
-            self._wake()
+            self._pause.end()
 
     def on_body(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
         self._head_bytes = 0
         if not self._wants_all:
-            self._wake()
+            self._pause.end()
         elif self._buffered > self._client.max_whole_bytes:
             raise ValueError("the answer is too large")
 
@@ -267,7 +275,7 @@ class Exchange(asyncio.Protocol):
         self._keeps_alive = self._parser.should_keep_alive()
         if self._is_left:
             self.release()
-        self._wake()
+        self._pause.end()
 
     def sweep(self, now: float) -> None:
         if now > self._wait_by:
@@ -283,12 +291,7 @@ class Exchange(asyncio.Protocol):
     def _fail(self, failure: HttpFailure) -> None:
         if self._failure is None:
             self._failure = failure
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._pause.end()
 
 
 class Client:
@@ -341,22 +344,27 @@ class Client:
                 continue
             try:
                 await exchange.send(data, timeouts, total_s=total_s, whole=whole)
-            except HttpFailure as exc:
-                exchange.release()
-                if exc.stage == "head" and not exc.timed_out:
-                    break
-                raise
             except BaseException:
                 exchange.release()
                 raise
-            return exchange
+            failure = exchange.failure
+            if failure is None:
+                return exchange
+            exchange.release()
+            if failure.stage == "head" and not failure.timed_out:
+                break
+            raise failure
         exchange = await self._connect(min(timeouts.connect_s, total_s))
         try:
             await exchange.send(data, timeouts, total_s=total_s, whole=whole)
         except BaseException:
             exchange.release()
             raise
-        return exchange
+        failure = exchange.failure
+        if failure is None:
+            return exchange
+        exchange.release()
+        raise failure
 
     async def _connect(self, timeout_s: float) -> Exchange:
         address = self.address

@@ -1,7 +1,7 @@
 """
 An HTTP/1.1 server for handlers that stream.
 
-A handler gets a whole request and a `Responder`; it runs as one task, which is
+A handler gets a whole request and a `Responder`; it runs as one `CohortTask`, which is
 cancelled when the client hangs up. Requests on a connection are answered in
 their order. Every size and every wait is bounded by `Limits`.
 """
@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import httptools
 
+from pilothouse.kit.cohort import Cohort, CohortTask
 from pilothouse.kit.http1.message import DATE, Limits, Request, plain_response
 from pilothouse.kit.http1.reading import Arriving, Refused, RequestReader
 from pilothouse.kit.http1.responder import HeadResponder, Responder
@@ -39,7 +40,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self.drain_waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._pending: deque[Request] = deque()
-        self.task: asyncio.Task[None] | None = None
+        self.task: CohortTask | None = None
         self._responder: Responder | None = None
         self._write_by: float | None = None
 
@@ -139,23 +140,19 @@ class Connection(RequestReader, asyncio.Protocol):
         request.received_ns = time.perf_counter_ns()
         kind = Responder if request.method != "HEAD" else HeadResponder
         self._responder = responder = kind(self, keep_alive=request.keep_alive, chunked=request.is_http11)
-        self.task = self.server.loop.create_task(self._serve(request, responder))
+        server = self.server
+        self.task = server.cohort.start(server.handler(request, responder), self._ended)
 
-    async def _serve(self, request: Request, responder: Responder) -> None:
-        try:
-            await self.server.handler(request, responder)
-        except Exception as exc:  # noqa: BLE001 - a handler's defect ends its connection, not the server
-            responder.is_ended = False
-            self.server.on_defect(exc)
-        finally:
-            self._finished(responder)
-
-    def _finished(self, responder: Responder) -> None:
+    def _ended(self, defect: Exception | None) -> None:
+        """The handler is done; its defect ends its connection, not the server."""
+        responder = self._responder
         self.task = None
         self._responder = None
+        if defect is not None:
+            self.server.on_defect(defect)
         if self.is_closed:
             return
-        if not responder.is_ended:
+        if responder is None or not responder.is_ended or defect is not None:
             self.abort()
         elif responder.closes:
             self.close()
@@ -239,6 +236,7 @@ class Server:
         on_defect: Callable[[BaseException], None],
         stream_keepalive_s: float = 0.0,
         refusal: Callable[[int, str], bytes] = plain_response,
+        cohort: Cohort | None = None,
     ) -> None:
         self.handler = handler
         self.refusal = refusal
@@ -246,6 +244,7 @@ class Server:
         self.limits = limits
         self.on_defect = on_defect
         self.stream_keepalive_s = stream_keepalive_s
+        self.cohort = cohort or Cohort()
         self.sweeper = Sweeper()
         self.arriving = Arriving()
         self.is_draining = False
@@ -284,9 +283,10 @@ class Server:
         cut = self._busy()
         for member in cut:
             member.abort()
-        if tasks := [member.task for member in cut if member.task is not None]:
-            # Their records are to be kept while there is a journal to keep them in.
-            await asyncio.wait(tasks, timeout=CANCEL_S)
+        # Their records are to be kept while there is a journal to keep them in.
+        deadline = time.monotonic() + CANCEL_S
+        while any(member.task for member in cut) and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
+            await asyncio.sleep(0.005)
         self.sweeper.stop()
 
     def connection_gone(self) -> None:

@@ -140,6 +140,14 @@ def read_said(data: bytes) -> Chunk:
     )
 
 
+def read_whole(data: bytes) -> Chunk:
+    """As `read_said`, for a whole answer, which has at least one choice."""
+    chunk = read_said(data)
+    if not chunk.deltas:
+        raise UpstreamError("the engine's answer holds no choice")
+    return chunk
+
+
 def _delta(choice: _Choice) -> Delta:
     text = choice.text
     if text is None:
