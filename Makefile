@@ -4,9 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/runtime.txt requirements/dev.txt
-# The first interpreter that is new enough; PYTHON=... overrides it.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# The fastest interpreter that is new enough; PYTHON=... overrides it.
+PYTHON ?=
 # uv is faster, pip is everywhere; both check every hash of the lock.
 UV := $(shell command -v uv 2>/dev/null)
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -50,10 +49,10 @@ clean: ## remove what the targets above made, the virtual environment too
 
 # Three steps, each with a stamp: a changed pyproject.toml alone does not touch the dependencies.
 $(VENV)/.made:
-	@[ -n "$(PYTHON)" ] || { echo "Pilothouse needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version)"
-	@$(if $(UV),uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV),$(PYTHON) -m venv $(VENV) \
-		|| { echo "python3 has no venv module here: install python3-venv, or uv" >&2; exit 1; })
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(sh requirements/fastest-python.sh "$(UV)"); \
+	[ -n "$$python" ] || { echo "Pilothouse needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv), or uv; none was found. Name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }; \
+	echo "Making $(VENV) with $$($$python --version) of $$(command -v $$python)"; \
+	$(if $(UV),uv venv --quiet --allow-existing --python "$$(command -v $$python)" $(VENV),$$python -m venv $(VENV))
 	@touch $@
 
 $(VENV)/.dependencies: $(VENV)/.made requirements/dev.txt
