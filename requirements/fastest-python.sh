@@ -1,14 +1,11 @@
 #!/bin/sh
-# Print the fastest Python here that Pilothouse can use: 3.11 or newer, and able to make a virtual environment.
+# Print the fastest Python here that Pilothouse can use: 3.11 or newer.
 #
 # Measured, not guessed: builds of one version differ by a factor of two (a distribution's is
 # optimised with a profile, one that pyenv compiled is not), and the gateway by as much.
 # Every candidate runs the same few milliseconds of calls, attributes, dicts and bytes, five times.
 # An interpreter is preferred to those before it only when it is faster by a tenth.
 
-uv=$1
-needs='import ensurepip, venv'
-[ -n "$uv" ] && needs=''
 best_us=''
 for python in python3 python3.11 python3.12 python3.13 python3.14 \
 	/usr/bin/python3 /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13 /usr/bin/python3.14 \
@@ -17,7 +14,6 @@ for python in python3 python3.11 python3.12 python3.13 python3.14 \
 	us=$("$path" -I -c "
 import sys, time
 if sys.version_info < (3, 11): sys.exit(1)
-$needs
 class Point:
     def __init__(self, x): self.x = x
     def moved(self, by): return self.x + by
