@@ -148,6 +148,7 @@ class Worker:
             inflight=self.state.inflight,
             queued=self.state.queued,
             replicas=self.state.inflight_by_replica,
+            queues=self.state.queued_by_deployment,
             connections=self.server.connections,
             journal_dropped=self.keeper.dropped,
             demand=dict(self.state.demand),

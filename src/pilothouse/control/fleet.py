@@ -1,6 +1,7 @@
 """The workers as the controller hears of them: who is connected, and the newest report of each."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from pilothouse.control.totals import WorkerTotals
 from pilothouse.domain.snapshot import WorkerReport
@@ -15,6 +16,9 @@ class Fleet:
     def __init__(self, totals: WorkerTotals) -> None:
         self._totals = totals
         self._connected: set[str] = set()
+        self._arrived: Counter[str] = Counter()
+        self.heard: Callable[[], None] = lambda: None
+        """Called after each report that shows requests which wait."""
 
     @property
     def reports(self) -> Mapping[str, WorkerReport]:
@@ -23,6 +27,14 @@ class Fleet:
     def inflight_at(self, replica: str) -> int:
         """Requests in flight there, from all workers."""
         return sum(report.replicas.get(replica, 0) for report in self.reports.values())
+
+    def queued_at(self, deployment: str) -> int:
+        """Requests that wait there for a place, or for its first replica, in all workers."""
+        return sum(report.queues.get(deployment, 0) for report in self.reports.values())
+
+    def arrived_at(self, endpoint: str) -> int:
+        """Requests that arrived since this controller heard of its workers; it only grows."""
+        return self._arrived[endpoint]
 
     @property
     def demand(self) -> int:
@@ -33,7 +45,13 @@ class Fleet:
         self._connected.add(worker)
 
     def hear(self, report: WorkerReport) -> None:
+        known = self.reports.get(report.worker)
+        if known is not None and known.pid == report.pid:
+            for endpoint, count in report.demand.items():
+                self._arrived[endpoint] += max(0, count - known.demand.get(endpoint, 0))
         self._totals.follow(report)
+        if report.queues:
+            self.heard()
 
     def leave(self, worker: str) -> None:
         self._connected.discard(worker)

@@ -156,11 +156,13 @@ def _entry(replica: Replica, spec: Spec) -> ReplicaEntry:
 
 def _deployment(status: DeploymentStatus) -> DeploymentEntry:
     reason = f"{status.reason}: {status.message}" if status.message else status.reason
+    is_asleep = status.reason == "scaled_to_zero"
     return DeploymentEntry(
         name=status.name,
         phase=status.phase,
         reason=reason,
-        retry_after_s=RETRY_AFTER_S.get(status.phase, 1.0),
+        retry_after_s=2.0 if is_asleep else RETRY_AFTER_S.get(status.phase, 1.0),
+        may_hold=status.may_wake and not status.ready and (is_asleep or status.phase == "starting"),
     )
 
 

@@ -10,7 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from random import Random
 
+from msgspec.structs import replace
+
 from pilothouse.control.act import Actor
+from pilothouse.control.autoscale import Autoscaler
 from pilothouse.control.fleet import Fleet
 from pilothouse.control.lease import SlotLeases
 from pilothouse.control.observe import Observer
@@ -62,6 +65,8 @@ class Reconciler:
         self._observer = Observer(
             world, fleet, retries=retries, tasks=self._probes, changed=self.wake, pace=pace
         )
+        self._autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log)
+        fleet.heard = self._hear_of_waiting
         self._actor = Actor(world, self._models, retries=retries, ended=self.wake)
         self._policy = Policy()
 
@@ -150,7 +155,12 @@ class Reconciler:
     async def _observe(self, spec: Spec) -> Observed:
         observed = await self._observer.observe(spec, models=self.models, busy=self._actor.busy)
         self._leases.adopt(self._observer.adopted)
-        return observed
+        return replace(observed, desired=self._autoscaler.follow(spec, observed))
+
+    def _hear_of_waiting(self) -> None:
+        """Requests that are held for a deployment which sleeps wait for no tick."""
+        if self._autoscaler.asleep:
+            self.wake()
 
     def _act(self, action: Action, spec: Spec) -> None:
         match action:
@@ -174,6 +184,7 @@ class Reconciler:
         self.status = system_status(
             declared.spec, observed, revision=declared.revision, progress=self._actor.progress
         )
+        self.status = self._autoscaler.explained(self.status)
         self._publishing.update(declared.spec, self.status, models=self.models, declared_at=declared.time)
         self._observer.published(observed, self._publishing.revision)
 

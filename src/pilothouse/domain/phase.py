@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from pilothouse.domain.plan import Observed, pull_subject, wanted_replicas
+from pilothouse.domain.scaling import can_sleep
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, Spec
 from pilothouse.domain.status import DeploymentStatus, EndpointStatus, Phase, Progress, Replica, SystemStatus
 
@@ -50,7 +51,13 @@ def _deployment(
     declared = spec.deployments[name]
     replicas = [replica for replica in observed.replicas if replica.deployment == name]
     serving = [replica for replica in replicas if replica.state == "ready"]
-    status = DeploymentStatus(name=name, phase="pending", wanted=len(wanted or ()), ready=len(serving))
+    status = DeploymentStatus(
+        name=name,
+        phase="pending",
+        wanted=len(wanted or ()),
+        ready=len(serving),
+        may_wake=can_sleep(declared.replicas) and name not in observed.attached,
+    )
     if wanted is None:
         status = _without_model(status, declared, spec, observed=observed, progress=progress)
     else:
@@ -88,8 +95,10 @@ def _with_model(
     found = {replica.name: replica for replica in replicas}
     ready = [name for name in wanted if name in found and found[name].state == "ready"]
     if len(ready) == len(wanted):
-        word = "" if wanted else "scaled_to_zero"
-        return replace(status, phase="ready", reason=word)
+        if wanted:
+            return replace(status, phase="ready")
+        message = "Asleep: the next request wakes it." if status.may_wake else "Switched off: `max` is 0."
+        return replace(status, phase="ready", reason="scaled_to_zero", message=message)
     missing = [name for name in wanted if name not in ready]
     why = [_trouble(name, found, observed) for name in missing]
     waiting = [found[name].reason for name in missing if name in found]

@@ -77,6 +77,8 @@ class Observed(Struct, frozen=True, kw_only=True):
     """Subjects of the actions in flight."""
     retries: dict[str, Retry] = field(default_factory=dict)
     """By subject."""
+    desired: dict[str, int] = field(default_factory=dict)
+    """Replicas by deployment, as scaling decided; one that is absent gets its least."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -107,16 +109,26 @@ def replica_name(name: str, deployment: DeploymentSpec, model_digest: str, numbe
     return f"{name}-{launch_digest(deployment, model_digest)}-{number}"
 
 
+def generations(spec: Spec, observed: Observed) -> dict[str, str]:
+    """What the names of wanted replicas begin with, by deployment: absent while its model is not here."""
+    found: dict[str, str] = {}
+    for name, deployment in spec.deployments.items():
+        digest = "" if name in observed.attached else observed.models.get(deployment.model)
+        if digest is not None:
+            found[name] = f"{name}-{launch_digest(deployment, digest)}-"
+    return found
+
+
 def wanted_replicas(spec: Spec, observed: Observed) -> dict[str, list[str]]:
     """Wanted replica names by deployment. A deployment whose model is not here is absent: unknown."""
-    wanted: dict[str, list[str]] = {}
-    for name, deployment in spec.deployments.items():
-        attached = name in observed.attached
-        digest = "" if attached else observed.models.get(deployment.model)
-        if digest is not None:
-            count = 1 if attached else deployment.replicas.min
-            wanted[name] = [replica_name(name, deployment, digest, number) for number in range(count)]
-    return wanted
+    return {
+        name: [first + str(number) for number in range(_count(name, spec, observed))]
+        for name, first in generations(spec, observed).items()
+    }
+
+
+def _count(name: str, spec: Spec, observed: Observed) -> int:
+    return 1 if name in observed.attached else observed.desired.get(name, spec.deployments[name].replicas.min)
 
 
 def plan(spec: Spec, observed: Observed, now: float, *, policy: Policy = Policy()) -> list[Action]:  # noqa: B008
@@ -139,17 +151,19 @@ def _retire(
     spec: Spec, wanted: Mapping[str, list[str]], observed: Observed, now: float, *, policy: Policy
 ) -> Iterable[Action]:
     ready = {replica.name for replica in observed.replicas if replica.state == "ready"}
+    complete = {deployment for deployment, names in wanted.items() if ready.issuperset(names)}
+    kept = {name for names in wanted.values() for name in names}
+    first = generations(spec, observed)
     for replica in observed.replicas:
-        names = wanted.get(replica.deployment)
         if replica.deployment not in spec.deployments:
             reason = "deployment_removed"
-        elif names is None:  # unknown what is wanted: what runs goes on running
+        elif replica.deployment not in wanted:  # unknown what is wanted: what runs goes on running
             continue
-        elif replica.name in names:
+        elif replica.name in kept:
             yield from _keep(replica, observed, now)
             continue
-        elif ready.issuperset(names):
-            reason = "replaced"
+        elif replica.deployment in complete:
+            reason = "scaled_down" if replica.name.startswith(first[replica.deployment]) else "replaced"
         else:  # its successors are not ready yet: it goes on serving
             if replica.state == "draining":
                 yield ServeReplica(replica.name)

@@ -75,6 +75,8 @@ class DeploymentEntry(Struct, frozen=True, kw_only=True):
     phase: str
     reason: str = ""
     retry_after_s: float = 1.0
+    may_hold: bool = False
+    """It sleeps or is waking: requests may wait for its first replica instead of being refused."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -104,6 +106,8 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     """Requests that arrived, by endpoint, since the worker started."""
     replicas: dict[str, int] = field(default_factory=dict)
     """Requests in flight, by replica; those without any may be absent."""
+    queues: dict[str, int] = field(default_factory=dict)
+    """Requests that wait for a place or are held, by deployment; those without any may be absent."""
     metrics: bytes = b""
     """`kit.metrics.Registry.dump()`: cumulative, so that a lost report loses nothing."""
 

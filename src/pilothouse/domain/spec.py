@@ -20,13 +20,36 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """SPDX name; empty takes what the source says."""
 
 
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class ScheduleWindow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of `deployments.<name>.replicas.schedule`; the first that holds now counts."""
+
+    days: tuple[Day, ...] = WEEK
+    """Days of the week, in UTC; by default all."""
+    hours: str = "00:00-24:00"
+    """`HH:MM-HH:MM` in UTC; an end before the beginning is on the next day."""
+    min: int
+    """Replicas that run in this window; with 1 or more it does not sleep meanwhile."""
+    max: int
+    """The most that may run in this window."""
+
+
 class ReplicaRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`deployments.<name>.replicas`."""
 
     min: int = 1
-    """Replicas that run."""
+    """Replicas that run while it is awake; with 0 it begins asleep, and the first request wakes it."""
     max: int = 1
-    """The most that may run; scaling comes with a later version, until then `min` run."""
+    """The most that may run: more are started under load, and ended when they are not needed."""
+    scale_to_zero_after: str = "never"
+    """Without a request for so long, such as `10m`, it sleeps, whatever `min` is; the next one wakes it."""
+    target_inflight: int = 0
+    """Requests that one replica should have at once; 0 is 80 % of its slots."""
+    schedule: tuple[ScheduleWindow, ...] = ()
+    """Windows of the week in which other bounds hold."""
 
 
 class EngineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -90,12 +113,20 @@ class RecordsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How long contents are kept; then their bytes are gone."""
 
 
+class SloSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.slo`: what callers were promised."""
+
+    ttft_p95: str = "never"
+    """95 % of first tokens come within this time: a deployment that is slower gets more replicas."""
+
+
 class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`endpoints.<name>`: the name that callers put into `model`."""
 
     routes: list[RouteSpec]
     limits: LimitsSpec = LimitsSpec()
     records: RecordsSpec = RecordsSpec()
+    slo: SloSpec = SloSpec()
 
 
 class Spec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

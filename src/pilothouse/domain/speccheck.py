@@ -7,14 +7,19 @@ Shapes and unknown fields are refused earlier, where the spec is read.
 
 import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest
-from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, Spec
+from pilothouse.domain.schedule import parse_hours
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ReplicaRange, Spec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SHOWN = 10
+MOST_REPLICAS = 64
+"""Of one deployment on one machine."""
+_NOT_A_RANGE = f"0 <= min <= max <= {MOST_REPLICAS} does not hold for"
 
 
 def check_spec(spec: Spec, *, engines: Collection[str], targets: Collection[str]) -> None:
@@ -70,11 +75,34 @@ def _deployment(
             yield "model: an engine that runs elsewhere brings its own; name it in provider_model"
     elif deployment.model not in spec.models:
         yield f"model: {_not_one_of(deployment.model, spec.models)}"
-    if not 0 <= replicas.min <= replicas.max <= 64:
-        yield f"replicas: 0 <= min <= max <= 64 does not hold for {replicas.min} and {replicas.max}"
+    yield from _replicas(replicas)
     for field in ("context_tokens", "slots", "threads", "max_inflight"):
         if getattr(options, field) < 0:
             yield f"engine_options.{field}: it cannot be negative"
+
+
+def _replicas(replicas: ReplicaRange) -> Iterator[str]:
+    if not 0 <= replicas.min <= replicas.max <= MOST_REPLICAS:
+        yield f"replicas: {_NOT_A_RANGE} {replicas.min} and {replicas.max}"
+    if replicas.target_inflight < 0:
+        yield "replicas.target_inflight: it cannot be negative; 0 is 80 % of the slots"
+    yield from _refusals(
+        partial(parse_duration_s, replicas.scale_to_zero_after, param="replicas.scale_to_zero_after")
+    )
+    for place, window in enumerate(replicas.schedule):
+        at = f"replicas.schedule[{place}]"
+        if not 0 <= window.min <= window.max <= MOST_REPLICAS:
+            yield f"{at}: {_NOT_A_RANGE} {window.min} and {window.max}"
+        if not window.days:
+            yield f"{at}.days: at least one is needed"
+        yield from _refusals(partial(parse_hours, window.hours, param=f"{at}.hours"))
+
+
+def _refusals(read: Callable[[], object]) -> Iterator[str]:
+    try:
+        read()
+    except InvalidRequest as exc:
+        yield exc.message
 
 
 def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
@@ -92,11 +120,9 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
     for field, text in (
         ("limits.timeout", endpoint.limits.timeout),
         ("records.retain", endpoint.records.retain),
+        ("slo.ttft_p95", endpoint.slo.ttft_p95),
     ):
-        try:
-            parse_duration_s(text, param=field)
-        except InvalidRequest as exc:
-            yield exc.message
+        yield from _refusals(partial(parse_duration_s, text, param=field))
 
 
 def _not_one_of(value: str, known: Collection[str]) -> str:

@@ -61,6 +61,10 @@ class DeploymentStatus(Struct, frozen=True, kw_only=True):
     message: str = ""
     wanted: int = 0
     ready: int = 0
+    may_wake: bool = False
+    """Requests may find it asleep and wait until it is awake."""
+    scaled_because: str = ""
+    """Why so many are wanted: `declared`, `load`, `ttft`, `kv_used`, `idle`, `woken`."""
     progress: Progress | None = None
     """Of the model's pull, while that goes on."""
     observed_revision: int = 0

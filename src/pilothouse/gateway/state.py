@@ -105,6 +105,10 @@ class GatewayState:
         }
 
     @property
+    def queued_by_deployment(self) -> dict[str, int]:
+        return {name: places.queued for name, places in self.places.items() if places.queued}
+
+    @property
     def queued(self) -> int:
         return sum(places.queued for places in self.places.values())
 

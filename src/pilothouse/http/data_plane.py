@@ -118,7 +118,8 @@ class DataPlane:
         serving = 0
         for endpoint in state.snapshot.endpoints.values():
             names = [route.deployment for route in endpoint.routes]
-            if any(name in state.places and state.places[name].replicas for name in names):
+            known = [state.places[name] for name in names if name in state.places]
+            if any(places.replicas or places.entry.may_hold for places in known):
                 serving += 1
             else:
                 entry = state.snapshot.deployments.get(names[0]) if names else None

@@ -379,6 +379,25 @@ class Fragile(StrictTarget):
 CHANGES: Iterable[str] = ["slots", "count", "none", "back", "crash", "kill", "time"]
 
 
+async def test_a_deployment_sleeps_without_requests_and_wakes_for_those_that_wait(fakes, rigs):
+    rig = rigs()
+    declared = spec()
+    replicas = ReplicaRange(scale_to_zero_after="10m")
+    declared = replace(declared, deployments={"d": replace(declared.deployments["d"], replicas=replicas)})
+    rig.declare(declared)
+    await rig.until_ready(name_of(declared))
+
+    fakes.clock.time += 601
+    await rig.until(lambda: not rig.loop.status.replicas)
+
+    entry = rig.publishing._view(WorkerHello(worker="w", pid=1)).deployments["d"]
+    assert entry.may_hold
+    assert "wakes it" in entry.reason
+    rig.fleet.hear(WorkerReport(worker="w", pid=1, time=1.0, revision=1, queues={"d": 1}))
+    await rig.until_ready(name_of(declared))
+    assert rig.loop.status.deployments["d"].scaled_because == "woken"
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32), steps=st.lists(st.sampled_from(list(CHANGES)), max_size=10))
 def test_any_interleaving_of_crashes_and_changes_converges(seed, steps):

@@ -132,7 +132,27 @@ def test_zero_replicas_drain_those_that_run():
         models=SPEC.models, deployments={"d": DeploymentSpec(model="m", replicas=ReplicaRange(min=0))}
     )
 
-    assert plan(none, seen(replica()), 0) == [DrainReplica(NAME, "replaced")]
+    assert plan(none, seen(replica()), 0) == [DrainReplica(NAME, "scaled_down")]
+
+
+def test_what_scaling_decided_goes_before_the_least():
+    assert plan(SPEC, seen(desired={"d": 2}), 0) == [
+        StartReplica(NAME, "d"),
+        StartReplica(NAME[:-1] + "1", "d"),
+    ]
+
+
+def test_the_last_ones_are_drained_when_fewer_are_desired():
+    two = [replica(), replica(NAME[:-1] + "1")]
+
+    assert plan(SPEC, seen(*two, desired={"d": 1}), 0) == [DrainReplica(two[1].name, "scaled_down")]
+    assert plan(SPEC, seen(*two, desired={"d": 2}), 0) == []
+
+
+def test_a_replica_too_many_serves_until_those_that_stay_are_ready():
+    loading = [replica(state="starting"), replica(NAME[:-1] + "1")]
+
+    assert plan(SPEC, seen(*loading, desired={"d": 1}), 0) == []
 
 
 def test_the_number_of_replicas_is_not_part_of_their_names():

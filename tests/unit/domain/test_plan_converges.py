@@ -43,6 +43,7 @@ class World(RuleBasedStateMachine):
         self.processes: dict[str, str] = {}  # name -> "starting" | "ready" | "failed"
         self.deployment_of: dict[str, str] = {}
         self.pulled = False
+        self.desired: dict[str, int] = {}
         self.now = 0.0
         self.forget()
 
@@ -73,6 +74,7 @@ class World(RuleBasedStateMachine):
             draining=dict(self.draining),
             busy=frozenset(self.in_flight),
             retries=dict(self.retries),
+            desired=dict(self.desired),
         )
 
     @rule()
@@ -127,6 +129,11 @@ class World(RuleBasedStateMachine):
     @rule(number=st.integers(0, len(SPECS) - 1))
     def declare(self, number: int) -> None:
         self.spec = SPECS[number]
+
+    @rule(count=st.integers(0, 3))
+    def rescale(self, count: int) -> None:
+        """Scaling decided anew."""
+        self.desired = {"a": count}
 
     @invariant()
     def work_is_bounded(self) -> None:
