@@ -30,7 +30,9 @@ def commands() -> str:
         + ", ".join(f"{status} {kind.__name__}" for kind, status in EXIT_STATUS.items())
         + ".\n",
     ]
-    context = click.Context(cli, info_name="pilothouse", terminal_width=100, max_content_width=100)
+    context = click.Context(
+        cli, info_name="pilothouse", terminal_width=100, **{**cli.context_settings, "max_content_width": 100}
+    )
     for name in COMMANDS:
         command = cli.get_command(context, name)
         if command is not None:
@@ -43,6 +45,7 @@ def commands() -> str:
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"## {context.command_path}\n"
     yield "```text"
+    command._help_option = None  # noqa: SLF001 - it remembers the one of whoever asked first, a test perhaps
     yield command.get_help(context)
     yield "```\n"
     if isinstance(command, click.Group):
