@@ -8,7 +8,7 @@ with `record_property("note", text)`.
 
 import pytest
 
-pytest_plugins = ["fixtures_models"]
+pytest_plugins = ["fixtures_models", "fixtures_postgres"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from pilothouse.domain import spec as shapes
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.spec import Spec
+from pilothouse.kit.secret import Secret
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -39,7 +40,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     config: str = ""
     """Spec file; empty runs what the store holds, at first the default model."""
     store: str = ""
-    """Store address; empty is SQLite in the home."""
+    """Store address: `postgresql://user@host/database`, without a password, or `sqlite`. Empty is the one
+    that this home used last, at first SQLite in the home."""
+    store_password: str = ""
+    """Where the store's password is: `env:NAME` or `file:PATH`; empty leaves it to PGPASSFILE."""
     tls_certificate: str = ""
     """PEM file with the chain; with `tls_key` it turns on TLS 1.3."""
     tls_key: str = ""
@@ -111,6 +115,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Path(self.home) / "journal"
 
     @property
+    def is_sqlite(self) -> bool:
+        return self.store in ("", "sqlite")
+
+    @property
+    def store_file(self) -> Path:
+        """Where the home remembers its store."""
+        return Path(self.home) / "store.json"
+
+    @property
     def database_file(self) -> Path:
         return Path(self.home) / "pilothouse.db"
 
@@ -158,6 +171,31 @@ def client_url() -> str | None:
 def client_api_key() -> str | None:
     """`PILOTHOUSE_API_KEY`: the key that client commands present."""
     return os.environ.get("PILOTHOUSE_API_KEY") or None
+
+
+def read_secret(reference: str) -> Secret:
+    """
+    The secret that `env:NAME` or `file:PATH` refers to.
+
+    Raises:
+        InvalidRequest: It is no such reference, or there is nothing behind it. The text is
+            not repeated where it may be the secret itself.
+    """
+    kind, _, place = reference.partition(":")
+    if kind == "env" and place:
+        value = os.environ.get(place, "")
+    elif kind == "file" and place:
+        try:
+            value = Path(place).expanduser().read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise InvalidRequest(
+                f"cannot read a secret from the file {place}: {exc}. fix: name another"
+            ) from exc
+    else:
+        raise InvalidRequest("a secret is given as env:NAME or file:PATH, never as it is")
+    if not value:
+        raise InvalidRequest(f"there is no secret at {reference}: it is empty. fix: set it, or name another")
+    return Secret(value)
 
 
 def inherited_environment(*names: str) -> dict[str, str]:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures_postgres import PASSWORD, PostgresServer
+from pilothouse.adapters.stores._tables import metadata
+from pilothouse.adapters.stores.postgresql import PostgresStore
 from pilothouse.adapters.stores.sqlite import SqliteStore
 from pilothouse.testing.conformance_store import StoreConformance
 from pilothouse.testing.memory_store import MemoryStore
@@ -29,5 +32,24 @@ class TestSqliteStore(StoreConformance):
         path = tmp_path / "pilothouse.db"
         shutil.copy(empty_database, path)
         store = SqliteStore(path, reserve_bytes=0)
+        yield store
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres: PostgresServer) -> str:
+    """A database whose schema is there: emptying it is much faster than making another."""
+    postgres.execute("CREATE DATABASE conformance")
+    url = postgres.url("conformance")
+    PostgresStore(url, password=lambda: PASSWORD).close()
+    return url
+
+
+class TestPostgresStore(StoreConformance):
+    @pytest.fixture
+    def store(self, postgres: PostgresServer, postgres_url: str) -> Iterator[PostgresStore]:
+        tables = ", ".join(f'"{table}"' for table in metadata.tables)
+        postgres.execute(f"TRUNCATE {tables} CASCADE", database="conformance")
+        store = PostgresStore(postgres_url, password=lambda: PASSWORD)
         yield store
         store.close()

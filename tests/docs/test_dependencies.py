@@ -18,12 +18,17 @@ PAGE = ROOT / "docs" / "dependencies.md"
 LOCKS = [ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt")]
 
 
-def declared() -> tuple[list[Requirement], list[Requirement]]:
+def declared() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
+    """At run time, in extras, and for development alone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
+    extras = dict(project["optional-dependencies"])
+    dev = [Requirement(text) for text in extras.pop("dev")]
+    optional = [Requirement(text) for extra in extras.values() for text in extra]
+    names = {requirement.name for requirement in optional}
     return (
         [Requirement(text) for text in project["dependencies"]],
-        [Requirement(text) for extra in extras for text in extra],
+        optional,
+        [requirement for requirement in dev if requirement.name not in names],
     )
 
 
@@ -49,14 +54,14 @@ def pins(lock: Path) -> dict[str, list[tuple[str, str, int]]]:
     return found
 
 
-@pytest.mark.parametrize(("section", "which"), [("At run time", 0), ("For development", 1)])
+@pytest.mark.parametrize(("section", "which"), [("At run time", 0), ("Optional", 1), ("For development", 2)])
 def test_the_page_explains_exactly_the_direct_dependencies(section: str, which: int):
     names = {canonicalize_name(requirement.name) for requirement in declared()[which]}
 
     assert rows(section).keys() == names
 
 
-@pytest.mark.parametrize("section", ["At run time", "For development"])
+@pytest.mark.parametrize("section", ["At run time", "Optional", "For development"])
 def test_no_cell_of_the_page_is_empty(section: str):
     assert all(all(cells) for cells in rows(section).values())
 
@@ -75,9 +80,9 @@ def test_a_lock_names_no_host_and_no_path(lock: Path):
 
 
 def test_the_locks_satisfy_what_is_declared():
-    runtime, dev = declared()
+    runtime, optional, dev = declared()
 
-    for lock, requirements in ((LOCKS[0], runtime), (LOCKS[1], runtime + dev)):
+    for lock, requirements in ((LOCKS[0], runtime), (LOCKS[1], runtime + optional + dev)):
         locked = pins(lock)
         for requirement in requirements:
             versions = locked.get(canonicalize_name(requirement.name), [])

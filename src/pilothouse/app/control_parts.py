@@ -5,10 +5,8 @@ Nothing runs here; `app.controller` says when. What takes long to import (the
 admin API) is not named here.
 """
 
-import importlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -20,12 +18,15 @@ from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.app.home import read_state
 from pilothouse.app.model_tools import build_models
+from pilothouse.app.stores import holder_of, open_store, place_of
 from pilothouse.config import Settings
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.declarations import Declarations
 from pilothouse.control.drain import Drain
+from pilothouse.control.fence import Fence, FencedStore
 from pilothouse.control.fleet import Fleet
 from pilothouse.control.keyring import Keyring
+from pilothouse.control.leadership import Leadership
 from pilothouse.control.lease import SlotLeases
 from pilothouse.control.overview import Overview
 from pilothouse.control.publish import Publishing
@@ -33,11 +34,13 @@ from pilothouse.control.recent_errors import RecentErrors
 from pilothouse.control.reconcile import Reconciler
 from pilothouse.control.registry import Registry
 from pilothouse.control.seals import Seals
+from pilothouse.control.status import StoreFigures
 from pilothouse.control.store_thread import StoreThread
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.vitals import VitalSigns
 from pilothouse.control.world import World
+from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.govern.retain import Retention
 from pilothouse.kit.clock import Clock, SystemClock
 from pilothouse.kit.ids import new_id
@@ -45,8 +48,10 @@ from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.log import Log
 from pilothouse.ports.engine import EngineDriver, Machine
 from pilothouse.ports.feed import Publisher
-from pilothouse.ports.store import Store
 from pilothouse.ports.target import Target
+
+STORE_LOST = "the store is out of reach: requests are served, and their records wait in the journal"
+"""Readiness is open to everyone, so it does not say where the store is."""
 
 
 @dataclass(kw_only=True)
@@ -77,6 +82,7 @@ class Parts:
     clock: Clock
     log: Log
     store: StoreThread
+    leadership: Leadership
     loop: Loop
     declarations: Declarations
     keyring: Keyring
@@ -111,8 +117,18 @@ def build_parts(settings: Settings) -> Parts:
     clock = SystemClock()
     errors = RecentErrors(clock)
     log = NotingLog(errors)
+
+    def store_changed(problem: str) -> None:
+        """Told once when the store is lost, and once when it is back; workers say so in their readiness."""
+        if problem:
+            log.failure("store_lost", StoreUnavailable(problem))
+        else:
+            log.event("store_back")
+        loop.publishing.warn((STORE_LOST,) if problem else ())
+
     keys = FileKeys(settings.keys_path)
-    store = StoreThread(lambda: open_store(settings.database_file))
+    fence = Fence()
+    store = StoreThread(lambda: FencedStore(open_store(settings), fence), changed=store_changed)
     keyring = Keyring(keys.pepper(), clock=clock)
     loop = build_loop(settings, store, keyring=keyring, clock=clock, log=log)
     lag = Lag()
@@ -123,6 +139,11 @@ def build_parts(settings: Settings) -> Parts:
         url=server_url(settings),
         errors=errors,
         lag=lambda: lag.records,
+        store=lambda: StoreFigures(
+            kind="sqlite" if settings.is_sqlite else "postgresql",
+            place=place_of(settings),
+            problem=store.problem,
+        ),
     )
     seals = Seals(keys)
     reader = JournalReader(
@@ -133,6 +154,7 @@ def build_parts(settings: Settings) -> Parts:
         clock=clock,
         log=log,
         store=store,
+        leadership=Leadership(store, fence, holder=holder_of(settings), clock=clock),
         loop=loop,
         declarations=Declarations(
             store,
@@ -157,12 +179,6 @@ def build_parts(settings: Settings) -> Parts:
         retention=Retention(),
         lag=lag,
     )
-
-
-def open_store(path: Path) -> Store:
-    """Runs on the store's thread, where SQLAlchemy is imported while the engine already starts."""
-    opened: Store = importlib.import_module("pilothouse.adapters.stores.sqlite").SqliteStore(path)
-    return opened
 
 
 def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, clock: Clock, log: Log) -> Loop:

@@ -23,6 +23,7 @@ from pilothouse.adapters.stores.glimpse import glimpse
 from pilothouse.app.control_parts import Parts, build_parts
 from pilothouse.app.duties import Duties
 from pilothouse.app.seed import seed, still_holds
+from pilothouse.app.stores import remember
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, PilothouseError
 from pilothouse.kit.heartbeat import wait_for_loss
@@ -94,6 +95,8 @@ class Controller:
 
     async def _begin(self, parts: Parts) -> None:
         """Start what was declared before, if that holds: the store itself takes longer to open."""
+        if not self._settings.is_sqlite:
+            return
         seen = await asyncio.to_thread(glimpse, self._settings.database_file)
         if seen is not None and seen.is_complete and still_holds(seen.spec.spec, self._settings):
             parts.loop.reconciler.have_models(seen.models)
@@ -105,7 +108,8 @@ class Controller:
 
     async def _serve(self, parts: Parts) -> None:
         reconciler, duties = parts.loop.reconciler, Duties(parts)
-        await duties.take_lease()
+        await parts.leadership.take()
+        remember(self._settings)
         await self._declare(parts)
         await reconciler.round()
         self._log.event("controller_started", pid=os.getpid(), revision=reconciler.declared.revision)

@@ -6,19 +6,17 @@ where it is implemented; here is only when.
 """
 
 import asyncio
-import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from pilothouse.app.control_parts import Parts
+from pilothouse.control.leadership import RENEW_S
 from pilothouse.control.resources import MinuteResources
-from pilothouse.domain.errors import Conflict, PilothouseError
+from pilothouse.domain.errors import PilothouseError, StoreUnavailable
 from pilothouse.govern.retain import Swept, periods
 from pilothouse.kit.tasks import Tasks
-from pilothouse.ports.store import Lease, ResourceSample
+from pilothouse.ports.store import ResourceSample
 
-LEASE = "controller"
-LEASE_TTL_S = 30.0
-LEASE_RENEW_S = 5.0
 DRAIN_BUSY_S = 0.05
 DRAIN_IDLE_S = 1.0
 """A record is in the store about that long after its answer; the journal holds it meanwhile."""
@@ -26,6 +24,8 @@ SAMPLE_S = 10.0
 SWEEP_S = 3600.0
 MORE_SWEEP_S = 5.0
 """When one sweep did not get to the end."""
+UNSAVED_LIMIT = 5_000
+"""Resource samples that wait for a store that is away: some hours; beyond it the oldest are given up."""
 FIRST_SWEEP_S = 60.0
 """Not at once: a start has better things to do."""
 
@@ -33,27 +33,9 @@ FIRST_SWEEP_S = 60.0
 class Duties:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._lease: Lease | None = None
         self._minutes = MinuteResources()
+        self._unsaved: deque[ResourceSample] = deque(maxlen=UNSAVED_LIMIT)
         self._told: dict[str, tuple[str, ...]] = {}
-
-    async def take_lease(self) -> None:
-        """
-        Be the one controller, on all machines that share the store.
-
-        The holder is this home on this machine: here the lock file already says
-        who is the one, so a successor takes over at once.
-
-        Raises:
-            Conflict: A controller on another machine holds it.
-        """
-        holder = f"{socket.gethostname()}:{self._parts.settings.home}"
-        now = self._parts.clock.now()
-        self._lease = await self._parts.store(
-            lambda unit: unit.leases.acquire(LEASE, holder, ttl_s=LEASE_TTL_S, now=now)
-        )
-        if self._lease is None:
-            raise Conflict("a controller on another machine uses this store; stop it, or use another --store")
 
     def begin(self, tasks: Tasks, *, lost: Callable[[], None]) -> None:
         """
@@ -77,31 +59,31 @@ class Duties:
             async with asyncio.timeout(timeout_s):
                 await self._drain_once()
                 await self._put(self._minutes.flush())
-                if self._lease is not None:
-                    lease = self._lease
-                    await self._parts.store(lambda unit: unit.leases.release(lease))
+                await self._parts.leadership.release()
         except (PilothouseError, TimeoutError) as exc:  # the journal keeps what was not drained
             self._parts.log.failure("last_drain_failed", exc)
 
     async def _hold_lease(self, lost: Callable[[], None]) -> None:
-        while self._lease is not None:
-            await asyncio.sleep(LEASE_RENEW_S)
-            lease, now = self._lease, self._parts.clock.now()
-            renewed = await self._renewed(lease, now)
-            if renewed is None:
-                self._parts.log.event("lease_lost", "error")
-                lost()
-            self._lease = renewed
+        while True:
+            await asyncio.sleep(RENEW_S)
+            if not await self._is_still_ours():
+                break
+        self._parts.log.event("lease_lost", "error")
+        lost()
 
-    async def _renewed(self, lease: Lease, now: float) -> Lease | None:
-        return await self._parts.store(
-            lambda unit: unit.leases.renew(lease, ttl_s=LEASE_TTL_S, now=now), urgent=True
-        )
+    async def _is_still_ours(self) -> bool:
+        try:
+            return await self._parts.leadership.renew()
+        except StoreUnavailable:  # told by the store's thread; who comes first when it is back is seen then
+            return True
 
     async def _drain(self) -> None:
         """Often while there is something, seldom while there is not."""
         while True:
-            found_some = await self._drain_once()
+            try:
+                found_some = await self._drain_once()
+            except StoreUnavailable:  # told by the store's thread, and the journal holds what waits
+                found_some = False
             await asyncio.sleep(DRAIN_BUSY_S if found_some else DRAIN_IDLE_S)
 
     async def _drain_once(self) -> bool:
@@ -122,8 +104,16 @@ class Duties:
         await self._put(self._minutes.follow(vitals.processes, parts.clock.now()))
 
     async def _put(self, samples: list[ResourceSample]) -> None:
-        if samples:
-            await self._parts.store(lambda unit: unit.resources.put_many(samples))
+        self._unsaved.extend(samples)
+        waiting = list(self._unsaved)
+        if not waiting:
+            return
+        try:
+            await self._parts.store(lambda unit: unit.resources.put_many(waiting))
+        except StoreUnavailable:  # told by the store's thread; they wait for it
+            return
+        for _ in waiting:
+            self._unsaved.popleft()
 
     async def _sweep(self) -> None:
         await asyncio.sleep(FIRST_SWEEP_S)

@@ -4,12 +4,13 @@ import difflib
 from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 
-from pilothouse.config import Settings, make_settings, read_spec
+from pilothouse.config import Settings, make_settings, read_secret, read_spec
 from pilothouse.domain.errors import InvalidRequest
 
 
@@ -44,6 +45,11 @@ def settings_of(options: UpOptions) -> Settings:
         raise InvalidRequest("TLS needs both. fix: --tls-certificate FILE --tls-key FILE")
     if options.config:
         check_spec(Path(options.config))
+    more = parse_more(options.more)
+    if options.store:
+        check_store(options.store)
+    if more.get("store_password"):
+        read_secret(str(more["store_password"]))
     return make_settings(
         home=options.home,
         keys=options.keys,
@@ -54,8 +60,32 @@ def settings_of(options: UpOptions) -> Settings:
         config=_absolute(options.config),
         tls_certificate=_absolute(options.tls_certificate),
         tls_key=_absolute(options.tls_key),
-        **parse_more(options.more),
+        **more,
     )
+
+
+def check_store(url: str) -> None:
+    """
+    Refuse an address that cannot be one, and any that holds a password: everyone on this machine
+    can read a command line. What was given is not repeated, for the same reason.
+
+    Raises:
+        InvalidRequest: The message says what an address looks like.
+    """
+    if url == "sqlite":
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise InvalidRequest(
+            "--store: not an address of a store. fix: postgresql://user@host/database, or sqlite"
+        )
+    if parts.password is not None or {"password", "sslpassword"} & parse_qs(parts.query).keys():
+        raise InvalidRequest(
+            "--store: the address holds a password, which everyone on this machine could read. "
+            "fix: leave it out, and give --set store_password=file:PATH (or env:NAME), or a PGPASSFILE"
+        )
+    if not parts.path.strip("/"):
+        raise InvalidRequest("--store: the address names no database. fix: postgresql://user@host/database")
 
 
 def check_spec(path: Path) -> None:

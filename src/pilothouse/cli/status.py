@@ -39,6 +39,8 @@ def show(out: Output, report: StatusReport, home: Path) -> None:
         f"version {report.version}, up {span(report.uptime_s)}, spec revision {report.spec_revision}, "
         f"{size(report.disk_free_bytes)} free on disk, {report.journal.lag_records} records to drain"
     )
+    if report.store.kind != "sqlite":
+        out.line(f"store {report.store.place}")
     _serving(out, report)
     if report.processes:
         out.line("")

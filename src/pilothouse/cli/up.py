@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from pilothouse.app.processes import detach
+from pilothouse.app.stores import recall
 from pilothouse.app.supervisor import Programs, Supervisor, Teller
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.settings import UpOptions, settings_of
@@ -63,7 +64,7 @@ def up(**given: object) -> None:
     """
     options = msgspec.convert(given, UpOptions)
     terminal = Terminal(is_json=options.is_json)
-    settings = settings_of(options)
+    settings = recall(settings_of(options))
     if options.detach:
         run_detached(settings, terminal)
     else:

@@ -93,6 +93,10 @@ class Publishing:
         """Tell all workers the keys that are valid now; returns when that is under way."""
         self._change(replace(self._base, keys=self._keys()))
 
+    def warn(self, warnings: tuple[str, ...]) -> None:
+        """Tell all workers what is not well with the control plane, for their readiness."""
+        self._change(replace(self._base, warnings=warnings))
+
     def _change(self, base: Snapshot) -> bool:
         settled = self._leases.is_settled
         if base == self._base and settled == self._was_settled:

@@ -44,6 +44,14 @@ class JournalFigures(Struct, frozen=True, kw_only=True):
     """Requests that could not be recorded since the workers started."""
 
 
+class StoreFigures(Struct, frozen=True, kw_only=True):
+    kind: Literal["sqlite", "postgresql"] = "sqlite"
+    place: str = ""
+    """Its file or address; never a password."""
+    problem: str = ""
+    """Why it cannot be used now; requests are served on meanwhile."""
+
+
 class Vitals(Struct, frozen=True, kw_only=True):
     """What the controller measured of this server, at one moment."""
 
@@ -53,6 +61,7 @@ class Vitals(Struct, frozen=True, kw_only=True):
     url: str = ""
     processes: tuple[ProcessFigures, ...] = ()
     journal: JournalFigures = JournalFigures()
+    store: StoreFigures = StoreFigures()
     disk_free_bytes: int = 0
     """Of the file system that holds the home."""
     errors: tuple[ErrorSeen, ...] = ()
@@ -85,6 +94,7 @@ class StatusReport(Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerView, ...]
     processes: tuple[ProcessFigures, ...]
     journal: JournalFigures
+    store: StoreFigures
     disk_free_bytes: int
     last_errors: tuple[ErrorSeen, ...]
 
@@ -96,7 +106,7 @@ def status_report(system: SystemStatus, vitals: Vitals, reports: Mapping[str, Wo
     Args:
         reports: The newest report of each connected worker.
     """
-    reasons = tuple(_reasons(system, reports.values()))
+    reasons = tuple(_reasons(system, vitals, reports.values()))
     serving = [e for e in system.endpoints.values() if e.phase in ("ready", "degraded")]
     broken = not serving or not reports
     dropped = sum(report.journal_dropped for report in reports.values())
@@ -114,18 +124,21 @@ def status_report(system: SystemStatus, vitals: Vitals, reports: Mapping[str, Wo
         workers=tuple(_worker(report, vitals.time) for _, report in sorted(reports.items())),
         processes=vitals.processes,
         journal=JournalFigures(lag_records=vitals.journal.lag_records, dropped=dropped),
+        store=vitals.store,
         disk_free_bytes=vitals.disk_free_bytes,
         last_errors=vitals.errors,
     )
 
 
-def _reasons(system: SystemStatus, reports: Iterable[WorkerReport]) -> list[str]:
+def _reasons(system: SystemStatus, vitals: Vitals, reports: Iterable[WorkerReport]) -> list[str]:
     reasons = [
         f"endpoint {status.name}: {status.message or status.reason or status.phase}"
         for _, status in sorted(system.endpoints.items())
         if status.phase != "ready"
     ]
     reports = list(reports)
+    if vitals.store.problem:
+        reasons.append(f"requests are served, but their records only journaled: {vitals.store.problem}")
     if not system.endpoints:
         reasons.append("no endpoint is declared; see: pilothouse apply --help")
     if not reports:

@@ -52,10 +52,16 @@ class StoreThread(Transact):
     Args:
         open_store: Called first, on the thread.
         timeout_s: Longest wait of a caller, queue included.
+        changed: Called on the event loop with the new `problem` when there is one, and when it is over.
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], *, limit: int = QUEUE_LIMIT, timeout_s: float = TIMEOUT_S
+        self,
+        open_store: Callable[[], Store],
+        *,
+        limit: int = QUEUE_LIMIT,
+        timeout_s: float = TIMEOUT_S,
+        changed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._open_store = open_store
         self._limit = limit
@@ -63,6 +69,9 @@ class StoreThread(Transact):
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._changed = changed
+        self.problem = ""
+        """Why the last transaction failed for the store's sake; empty when it did not."""
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
@@ -121,14 +130,23 @@ class StoreThread(Transact):
         try:
             async with asyncio.timeout(self._timeout_s):
                 result: T = await job.result
-                return result
         except TimeoutError as exc:
-            raise StoreUnavailable(
-                f"the store did not answer in {self._timeout_s:.0f} s; look at the disk, then try again",
-                retry_after_s=5.0,
-            ) from exc
+            message = f"the store did not answer in {self._timeout_s:.0f} s; look at the disk, then try again"
+            self._note(message)
+            raise StoreUnavailable(message, retry_after_s=5.0) from exc
+        except StoreUnavailable as exc:
+            self._note(exc.message)
+            raise
+        else:
+            self._note("")
+            return result
         finally:
             job.dropped = True  # what has not begun need not begin: nobody waits for it
+
+    def _note(self, problem: str) -> None:
+        was, self.problem = self.problem, problem
+        if bool(was) != bool(problem):
+            self._changed(problem)
 
     async def aclose(self, *, timeout_s: float) -> bool:
         """Do what is queued, close the store; False when that did not end in time."""

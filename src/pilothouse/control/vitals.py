@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pilothouse.control.processes import KnownProcess, ProcessSampler
 from pilothouse.control.recent_errors import RecentErrors
-from pilothouse.control.status import JournalFigures, Vitals
+from pilothouse.control.status import JournalFigures, StoreFigures, Vitals
 from pilothouse.domain.snapshot import WorkerReport
 from pilothouse.domain.status import SystemStatus
 from pilothouse.kit.clock import Clock
@@ -35,6 +35,7 @@ class VitalSigns:
         url: str,
         errors: RecentErrors,
         lag: Callable[[], int],
+        store: Callable[[], StoreFigures] = StoreFigures,
     ) -> None:
         self._home = home
         self._clock = clock
@@ -42,6 +43,7 @@ class VitalSigns:
         self._url = url
         self._errors = errors
         self._lag = lag
+        self._store = store
         self._sampler = ProcessSampler()
         self._started_at = clock.now()
 
@@ -53,6 +55,7 @@ class VitalSigns:
             url=self._url,
             processes=self._sampler.sample(_family(system, reports)),
             journal=JournalFigures(lag_records=self._lag()),
+            store=self._store(),
             disk_free_bytes=shutil.disk_usage(self._home).free,
             errors=self._errors.newest_first(),
         )

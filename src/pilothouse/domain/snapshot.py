@@ -89,6 +89,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     deployments: dict[str, DeploymentEntry] = field(default_factory=dict)
     replicas: dict[str, tuple[ReplicaEntry, ...]] = field(default_factory=dict)
     """Ready replicas by deployment."""
+    warnings: tuple[str, ...] = ()
+    """What is not well with the control plane, in words for everyone: readiness repeats them."""
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True):

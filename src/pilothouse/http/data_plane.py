@@ -115,6 +115,7 @@ class DataPlane:
             reasons.append(
                 f"the controller is out of reach for {time.time() - gone_since:.0f} s; serving what is known"
             )
+        reasons.extend(state.snapshot.warnings)
         serving = 0
         for endpoint in state.snapshot.endpoints.values():
             names = [route.deployment for route in endpoint.routes]

@@ -287,12 +287,20 @@ class Journals(Protocol):
 
 
 class Leases(Protocol):
+    def get(self, name: str) -> Lease | None:
+        """As it stands, ended or not; None when nobody ever held it."""
+        ...
+
     def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
         """Take it when it is free, expired or ours already; None while another holds it."""
         ...
 
     def renew(self, lease: Lease, *, ttl_s: float, now: float) -> Lease | None:
         """Prolong it; None when somebody else took it since: stop at once."""
+        ...
+
+    def is_held(self, lease: Lease) -> bool:
+        """Whether nobody took it since, expired or not; True holds until this unit has ended."""
         ...
 
     def release(self, lease: Lease) -> None:

@@ -235,6 +235,21 @@ class MachineryConformance:
             assert second.token > first.token
             assert unit.leases.renew(first, ttl_s=10, now=11) is None
 
+    def test_a_lease_is_held_until_another_takes_it(self, store: Store) -> None:
+        with store.unit() as unit:
+            assert unit.leases.get("controller") is None
+            first = unit.leases.acquire("controller", "a", ttl_s=10, now=0)
+            assert first is not None
+            assert unit.leases.is_held(first)
+            assert unit.leases.get("controller") == first
+        with store.unit() as unit:
+            second = unit.leases.acquire("controller", "b", ttl_s=10, now=10)
+            assert second is not None
+            assert not unit.leases.is_held(first)
+            assert unit.leases.is_held(second)
+            unit.leases.release(second)
+            assert not unit.leases.is_held(second)
+
     def test_a_lease_is_prolonged_and_given_back(self, store: Store) -> None:
         with store.unit() as unit:
             lease = unit.leases.acquire("controller", "a", ttl_s=10, now=0)

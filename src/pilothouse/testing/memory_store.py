@@ -329,6 +329,9 @@ class MemoryJournals(_Repository):
 
 
 class MemoryLeases(_Repository):
+    def get(self, name: str) -> Lease | None:
+        return self._state.leases.get(name)
+
     def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
         there = self._state.leases.get(name)
         is_free = there is None or there.expires_at <= now
@@ -341,15 +344,15 @@ class MemoryLeases(_Repository):
         return lease
 
     def renew(self, lease: Lease, *, ttl_s: float, now: float) -> Lease | None:
-        if not self._is_held(lease):
+        if not self.is_held(lease):
             return None
         renewed = self._state.leases[lease.name] = replace(lease, expires_at=now + ttl_s)
         return renewed
 
     def release(self, lease: Lease) -> None:
-        if self._is_held(lease):
+        if self.is_held(lease):
             self._state.leases[lease.name] = replace(lease, holder="", expires_at=0.0)
 
-    def _is_held(self, lease: Lease) -> bool:
+    def is_held(self, lease: Lease) -> bool:
         there = self._state.leases.get(lease.name)
         return there is not None and (there.holder, there.token) == (lease.holder, lease.token)

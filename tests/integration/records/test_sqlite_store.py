@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from pilothouse.adapters.stores import sqlite
+from pilothouse.adapters.stores import _schema
 from pilothouse.adapters.stores._tables import HEAD, metadata, records
 from pilothouse.adapters.stores.sqlite import SqliteStore
 from pilothouse.control.seals import Seals
@@ -27,12 +27,12 @@ from pilothouse.testing.examples import make_key, make_record, sealed
 from pilothouse.testing.memory_keys import MemoryKeys
 from small_disk import fill_disk, small_disk
 
-MIGRATIONS = Path(sqlite.__file__).parent / "migrations"
+MIGRATIONS = _schema.MIGRATIONS
 NEXT_MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "next", "HEAD"
 
 
 def upgrade():
@@ -102,9 +102,9 @@ def test_an_older_database_is_migrated_when_it_is_opened(path, monkeypatch):
     SqliteStore(path).close()
     migrations = path.parent / "migrations"
     shutil.copytree(MIGRATIONS, migrations)
-    (migrations / "versions" / "v0002_test.py").write_text(NEXT_MIGRATION)
-    monkeypatch.setattr(sqlite, "HEAD", "0002")
-    monkeypatch.setattr(sqlite, "_MIGRATIONS", migrations)
+    (migrations / "versions" / "next.py").write_text(NEXT_MIGRATION.replace("HEAD", HEAD))
+    monkeypatch.setattr(_schema, "HEAD", "next")
+    monkeypatch.setattr(_schema, "MIGRATIONS", migrations)
 
     for _ in range(2):
         SqliteStore(path).close()
@@ -117,10 +117,12 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(path, monkeypatch)
     before = schema(path)
     migrations = path.parent / "migrations"
     shutil.copytree(MIGRATIONS, migrations)
-    (migrations / "versions" / "v0002_test.py").write_text(NEXT_MIGRATION + "    raise ZeroDivisionError\n")
+    (migrations / "versions" / "next.py").write_text(
+        NEXT_MIGRATION.replace("HEAD", HEAD) + "    raise ZeroDivisionError\n"
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "HEAD", "0002")
-        patch.setattr(sqlite, "_MIGRATIONS", migrations)
+        patch.setattr(_schema, "HEAD", "next")
+        patch.setattr(_schema, "MIGRATIONS", migrations)
         with pytest.raises(ZeroDivisionError):
             SqliteStore(path)
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
+from pilothouse.adapters.stores._dialect import insert_new, upsert
 from pilothouse.adapters.stores._tables import journal_positions, leases, sealing_keys
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.ports.store import JournalPosition, Lease, SealingKey
@@ -23,10 +22,8 @@ class SqlSealingKeys:
         self._connection = connection
 
     def add(self, key: SealingKey) -> None:
-        try:
-            self._connection.execute(insert(sealing_keys).values(**msgspec.structs.asdict(key)))
-        except IntegrityError as exc:
-            raise Conflict(f"team {key.team!r} has a sealing key for that subject; use it") from exc
+        if not insert_new(self._connection, sealing_keys, msgspec.structs.asdict(key)):
+            raise Conflict(f"team {key.team!r} has a sealing key for that subject; use it")
 
     def get(self, key_id: str) -> SealingKey:
         row = self._connection.execute(select(sealing_keys).where(sealing_keys.c.id == key_id)).first()
@@ -73,7 +70,7 @@ class SqlJournals:
         values = [{"segment": position.segment, "offset": position.offset} for position in positions]
         if not values:
             return
-        statement = upsert(journal_positions)
+        statement = upsert(self._connection, journal_positions)
         self._connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["segment"], set_={"offset": statement.excluded.offset}
@@ -90,12 +87,15 @@ class SqlLeases:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
+    def get(self, name: str) -> Lease | None:
         row = self._connection.execute(select(leases).where(leases.c.name == name)).first()
+        return None if row is None else Lease(**row._mapping)  # noqa: SLF001 - its public name
+
+    def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
+        row = self._locked(name)
         if row is None:
             lease = Lease(name=name, holder=holder, token=1, expires_at=now + ttl_s)
-            self._connection.execute(insert(leases).values(**msgspec.structs.asdict(lease)))
-            return lease
+            return lease if insert_new(self._connection, leases, msgspec.structs.asdict(lease)) else None
         is_ours = row.holder == holder
         if not is_ours and row.expires_at > now:
             return None
@@ -105,7 +105,7 @@ class SqlLeases:
         return lease
 
     def renew(self, lease: Lease, *, ttl_s: float, now: float) -> Lease | None:
-        row = self._connection.execute(select(leases).where(leases.c.name == lease.name)).first()
+        row = self._locked(lease.name)
         if row is None or (row.holder, row.token) != (lease.holder, lease.token):
             return None
         renewed = msgspec.structs.replace(lease, expires_at=now + ttl_s)
@@ -121,6 +121,17 @@ class SqlLeases:
             )
             .values(holder="", expires_at=0.0)
         )
+
+    def is_held(self, lease: Lease) -> bool:
+        # The shared lock keeps a successor waiting until this transaction has ended.
+        held = (leases.c.name == lease.name, leases.c.holder == lease.holder, leases.c.token == lease.token)
+        query = select(leases.c.token).where(*held).with_for_update(read=True)
+        return self._connection.execute(query).first() is not None
+
+    def _locked(self, name: str) -> Row[Any] | None:
+        """The row, which nobody else changes before the end of this transaction."""
+        query = select(leases).where(leases.c.name == name).with_for_update()
+        return self._connection.execute(query).first()
 
     def _save(self, lease: Lease) -> None:
         self._connection.execute(

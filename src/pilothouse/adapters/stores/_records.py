@@ -1,6 +1,7 @@
 """Repositories of what happened: records, usage by the minute, and resources."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -18,9 +19,9 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pilothouse.adapters.stores._cursor import decode_cursor, fetch_page
+from pilothouse.adapters.stores._dialect import total, upsert
 from pilothouse.adapters.stores._tables import contents, records, resource_minutes, usage_minutes
 from pilothouse.domain.errors import NotFound
 from pilothouse.domain.record import InferenceRecord
@@ -56,7 +57,7 @@ class SqlRecords:
             {**msgspec.structs.asdict(key), **msgspec.structs.asdict(sums)}
             for key, sums in roll_up(new).items()
         ]
-        statement = upsert(usage_minutes)
+        statement = upsert(self._connection, usage_minutes)
         self._connection.execute(
             statement.on_conflict_do_update(
                 index_elements=list(usage_minutes.primary_key.columns),
@@ -149,7 +150,7 @@ class SqlUsage:
         else:
             source = usage_minutes
             group = usage_minutes.c[{"team": "team", "key": "key_id", "endpoint": "endpoint"}[by]]
-            sums = [func.sum(usage_minutes.c[name]).label(name) for name in _SUMS]
+            sums = [total(usage_minutes.c[name]).label(name) for name in _SUMS]
             period = (usage_minutes.c.minute >= minute_of(since)) & (
                 usage_minutes.c.minute < minute_of(until)
             )
@@ -167,12 +168,12 @@ class SqlUsage:
 
 
 def _sums_of_records() -> list[ColumnElement[Any]]:
-    errors = func.sum((records.c.code != "ok").cast(Integer))
+    errors = total((records.c.code != "ok").cast(Integer))
     others = [name for name in _SUMS if name not in ("requests", "errors")]
     return [
         func.count().label("requests"),
         errors.label("errors"),
-        *(func.sum(records.c[name]).label(name) for name in others),
+        *(total(records.c[name]).label(name) for name in others),
     ]
 
 
@@ -189,7 +190,7 @@ class SqlResources:
         values = [msgspec.structs.asdict(sample) for sample in samples]
         if not values:
             return
-        statement = upsert(resource_minutes)
+        statement = upsert(self._connection, resource_minutes)
         keys = list(resource_minutes.primary_key.columns)
         others = [column.name for column in resource_minutes.columns if not column.primary_key]
         self._connection.execute(
@@ -211,7 +212,7 @@ class SqlResources:
         columns = resource_minutes.c
         query = (
             select(resource_minutes)
-            .where(columns.minute >= since, columns.minute < until)
+            .where(columns.minute >= ceil(since), columns.minute < ceil(until))
             .order_by(columns.minute, columns.role, columns.name)
         )
         if name is not None:
@@ -234,5 +235,5 @@ class SqlResources:
 def _forget_minutes(connection: Connection, table: Table, before: float, limit: int) -> int:
     """These tables have no row ids; their primary key starts with the minute."""
     place = tuple_(*table.primary_key.columns)
-    chosen = select(*table.primary_key.columns).where(table.c.minute < before).limit(limit)
+    chosen = select(*table.primary_key.columns).where(table.c.minute < ceil(before)).limit(limit)
     return connection.execute(delete(table).where(place.in_(chosen))).rowcount

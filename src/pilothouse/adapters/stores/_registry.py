@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
 
 from pilothouse.adapters.stores._cursor import decode_cursor, fetch_page
+from pilothouse.adapters.stores._dialect import insert_new
 from pilothouse.adapters.stores._tables import api_keys, models, specs, teams
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.model import ModelVersion
@@ -20,10 +20,8 @@ class SqlTeams:
         self._connection = connection
 
     def add(self, team: Team) -> None:
-        try:
-            self._connection.execute(insert(teams).values(name=team.name, created_at=team.created_at))
-        except IntegrityError as exc:
-            raise Conflict(f"the team {team.name!r} exists already; choose another name") from exc
+        if not insert_new(self._connection, teams, {"name": team.name, "created_at": team.created_at}):
+            raise Conflict(f"the team {team.name!r} exists already; choose another name")
 
     def get(self, name: str) -> Team:
         row = self._connection.execute(select(teams).where(teams.c.name == name)).first()
@@ -49,10 +47,8 @@ class SqlApiKeys:
             values["endpoints"] = msgspec.json.encode(sorted(row.endpoints)).decode()
         if self._connection.execute(select(teams.c.name).where(teams.c.name == row.team)).first() is None:
             raise NotFound(f"no team {row.team!r}; see: pilothouse team list")
-        try:
-            self._connection.execute(insert(api_keys).values(**values))
-        except IntegrityError as exc:
-            raise Conflict(f"the key {row.id!r} exists already; make another") from exc
+        if not insert_new(self._connection, api_keys, values):
+            raise Conflict(f"the key {row.id!r} exists already; make another")
 
     def get(self, key_id: str) -> ApiKeyRow:
         row = self._connection.execute(select(api_keys).where(api_keys.c.id == key_id)).first()

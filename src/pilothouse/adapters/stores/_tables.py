@@ -85,6 +85,8 @@ specs = Table(
     Column("time", Float, nullable=False),
 )
 
+_NAMES_ONE = text("subject_hash != ''")
+
 records = Table(
     "records",
     metadata,
@@ -111,7 +113,7 @@ records = Table(
     Index(None, "time", "id"),
     Index(None, "team", "time", "id"),
     # Few requests name a person: the others cost this index nothing.
-    Index(None, "team", "subject_hash", "time", sqlite_where=text("subject_hash != ''")),
+    Index(None, "team", "subject_hash", "time", sqlite_where=_NAMES_ONE, postgresql_where=_NAMES_ONE),
 )
 
 contents = Table(

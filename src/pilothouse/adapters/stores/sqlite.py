@@ -12,75 +12,19 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event, inspect
+from sqlalchemy import URL, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from pilothouse.adapters.stores._machinery import SqlJournals, SqlLeases, SqlSealingKeys
-from pilothouse.adapters.stores._records import SqlRecords, SqlResources, SqlUsage
-from pilothouse.adapters.stores._registry import SqlApiKeys, SqlModels, SqlSpecs, SqlTeams
-from pilothouse.adapters.stores._tables import HEAD, metadata
-from pilothouse.domain.errors import OperationFailed, StoreUnavailable
+from pilothouse.adapters.stores._schema import bring_up_to_date
+from pilothouse.adapters.stores._unit import SqlUnit
+from pilothouse.domain.errors import StoreUnavailable
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_STAMP_TABLE = (
-    "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, "
-    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )"
-)
-"""As Alembic makes it."""
 RESERVE_BYTES = 8 << 20
 """Room for urgent work on a full disk. Smaller than a journal segment, which must not take it."""
-
-
-class SqlUnit:
-    """`ports.store.UnitOfWork` on one connection, within its transaction."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @cached_property
-    def teams(self) -> SqlTeams:
-        return SqlTeams(self._connection)
-
-    @cached_property
-    def keys(self) -> SqlApiKeys:
-        return SqlApiKeys(self._connection)
-
-    @cached_property
-    def models(self) -> SqlModels:
-        return SqlModels(self._connection)
-
-    @cached_property
-    def specs(self) -> SqlSpecs:
-        return SqlSpecs(self._connection)
-
-    @cached_property
-    def records(self) -> SqlRecords:
-        return SqlRecords(self._connection)
-
-    @cached_property
-    def usage(self) -> SqlUsage:
-        return SqlUsage(self._connection)
-
-    @cached_property
-    def resources(self) -> SqlResources:
-        return SqlResources(self._connection)
-
-    @cached_property
-    def seals(self) -> SqlSealingKeys:
-        return SqlSealingKeys(self._connection)
-
-    @cached_property
-    def journals(self) -> SqlJournals:
-        return SqlJournals(self._connection)
-
-    @cached_property
-    def leases(self) -> SqlLeases:
-        return SqlLeases(self._connection)
 
 
 class SqliteStore:
@@ -101,7 +45,9 @@ class SqliteStore:
         self._path = path
         self._reserve = path.with_name(path.name + ".reserve")
         self._reserve_bytes = reserve_bytes
-        self._engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+        self._engine = create_engine(
+            URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True
+        )
         event.listen(self._engine, "connect", lambda raw, _: _configure(raw, busy_timeout_s))
         # One writer: taking the lock at once replaces a failure at the first write by a wait here.
         event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -110,7 +56,7 @@ class SqliteStore:
             self._connection = self._engine.connect()
             try:
                 with self._connection.begin():
-                    _bring_up_to_date(self._connection, path)
+                    bring_up_to_date(self._connection, str(path))
             except BaseException:
                 self._connection.close()
                 raise
@@ -184,36 +130,6 @@ def _configure(raw: Any, busy_timeout_s: float) -> None:
         "journal_size_limit=67108864",
     ):
         raw.execute(f"PRAGMA {pragma}").close()
-
-
-def _bring_up_to_date(connection: Connection, path: Path) -> None:
-    tables = inspect(connection).get_table_names()
-    if not tables:
-        metadata.create_all(connection)
-        connection.exec_driver_sql(_STAMP_TABLE)
-        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (HEAD,))
-        return
-    if "alembic_version" not in tables:
-        raise OperationFailed(f"{path} is the database of another program. fix: name another --home")
-    if connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() != HEAD:
-        _migrate(connection, path)
-
-
-def _migrate(connection: Connection, path: Path) -> None:
-    # Half a second to load, and only needed once after an upgrade.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
-
-    config = Config(attributes={"connection": connection, "metadata": metadata})
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    try:
-        command.upgrade(config, "head")
-    except CommandError as exc:
-        raise OperationFailed(
-            f"{path} was made by a newer Pilothouse ({exc}). "
-            "fix: upgrade this one, or restore a backup that it made"
-        ) from exc
 
 
 def _make_private(path: Path) -> None:

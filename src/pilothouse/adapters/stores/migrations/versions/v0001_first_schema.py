@@ -90,6 +90,7 @@ def _records() -> None:
         ["team", "subject_hash", "time"],
         unique=False,
         sqlite_where=sa.text("subject_hash != ''"),
+        postgresql_where=sa.text("subject_hash != ''"),
     )
     op.create_index("ix_records_team_time_id", "records", ["team", "time", "id"], unique=False)
     op.create_index("ix_records_time_id", "records", ["time", "id"], unique=False)

@@ -1,0 +1,56 @@
+"""The unit of work of every SQL store: the repositories, on one connection and within its transaction."""
+
+from functools import cached_property
+
+from sqlalchemy import Connection
+
+from pilothouse.adapters.stores._machinery import SqlJournals, SqlLeases, SqlSealingKeys
+from pilothouse.adapters.stores._records import SqlRecords, SqlResources, SqlUsage
+from pilothouse.adapters.stores._registry import SqlApiKeys, SqlModels, SqlSpecs, SqlTeams
+
+
+class SqlUnit:
+    """`ports.store.UnitOfWork` on one connection, within its transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @cached_property
+    def teams(self) -> SqlTeams:
+        return SqlTeams(self._connection)
+
+    @cached_property
+    def keys(self) -> SqlApiKeys:
+        return SqlApiKeys(self._connection)
+
+    @cached_property
+    def models(self) -> SqlModels:
+        return SqlModels(self._connection)
+
+    @cached_property
+    def specs(self) -> SqlSpecs:
+        return SqlSpecs(self._connection)
+
+    @cached_property
+    def records(self) -> SqlRecords:
+        return SqlRecords(self._connection)
+
+    @cached_property
+    def usage(self) -> SqlUsage:
+        return SqlUsage(self._connection)
+
+    @cached_property
+    def resources(self) -> SqlResources:
+        return SqlResources(self._connection)
+
+    @cached_property
+    def seals(self) -> SqlSealingKeys:
+        return SqlSealingKeys(self._connection)
+
+    @cached_property
+    def journals(self) -> SqlJournals:
+        return SqlJournals(self._connection)
+
+    @cached_property
+    def leases(self) -> SqlLeases:
+        return SqlLeases(self._connection)
