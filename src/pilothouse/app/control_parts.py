@@ -7,6 +7,7 @@ admin API) is not named here.
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import psutil
 
@@ -117,18 +118,12 @@ def build_parts(settings: Settings) -> Parts:
     clock = SystemClock()
     errors = RecentErrors(clock)
     log = NotingLog(errors)
-
-    def store_changed(problem: str) -> None:
-        """Told once when the store is lost, and once when it is back; workers say so in their readiness."""
-        if problem:
-            log.failure("store_lost", StoreUnavailable(problem))
-        else:
-            log.event("store_back")
-        loop.publishing.warn((STORE_LOST,) if problem else ())
-
     keys = FileKeys(settings.keys_path)
     fence = Fence()
-    store = StoreThread(lambda: FencedStore(open_store(settings), fence), changed=store_changed)
+    store = StoreThread(
+        lambda: FencedStore(open_store(settings), fence),
+        changed=lambda problem: tell_store(problem, log, loop.publishing),
+    )
     keyring = Keyring(keys.pepper(), clock=clock)
     loop = build_loop(settings, store, keyring=keyring, clock=clock, log=log)
     lag = Lag()
@@ -139,11 +134,7 @@ def build_parts(settings: Settings) -> Parts:
         url=server_url(settings),
         errors=errors,
         lag=lambda: lag.records,
-        store=lambda: StoreFigures(
-            kind="sqlite" if settings.is_sqlite else "postgresql",
-            place=place_of(settings),
-            problem=store.problem,
-        ),
+        store=lambda: store_figures(settings, store.problem),
     )
     seals = Seals(keys)
     reader = JournalReader(
@@ -179,6 +170,20 @@ def build_parts(settings: Settings) -> Parts:
         retention=Retention(),
         lag=lag,
     )
+
+
+def tell_store(problem: str, log: Log, publishing: Publishing) -> None:
+    """Once when the store is lost, and once when it is back; workers say so in their readiness."""
+    if problem:
+        log.failure("store_lost", StoreUnavailable(problem))
+    else:
+        log.event("store_back")
+    publishing.warn((STORE_LOST,) if problem else ())
+
+
+def store_figures(settings: Settings, problem: str) -> StoreFigures:
+    kind: Literal["sqlite", "postgresql"] = "sqlite" if settings.is_sqlite else "postgresql"
+    return StoreFigures(kind=kind, place=place_of(settings), problem=problem)
 
 
 def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, clock: Clock, log: Log) -> Loop:
