@@ -129,7 +129,9 @@ def written_requests(draw: st.DrawFn) -> tuple[bytes, dict[str, Any]]:
 def said(request: Request) -> dict[str, Any]:
     own = (b"host", b"content-length", b"transfer-encoding")
     headers = {
-        name.decode(): value.decode().strip() for name, value in request.headers.items() if name not in own
+        name.decode("latin-1"): value.decode("latin-1").strip()
+        for name, value in request.headers.items()
+        if name not in own
     }
     return {
         "method": request.method,
