@@ -64,7 +64,9 @@ class Worker:
             wrap=lambda key: keys.wrap(key, context=b"journal"),
             sync=settings.journal_sync,
         )
-        self._drivers = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
+        cohort = Cohort()
+        drivers = (LlamaCppDriver(cohort=cohort), OpenAIDriver(cohort))
+        self._drivers = {driver.name: driver for driver in drivers}
         self._retired: set[asyncio.Task[None]] = set()
         self.state = GatewayState(
             Authenticator(keys.pepper()),
@@ -74,7 +76,6 @@ class Worker:
         )
         self._tasks = Tasks(lambda task, exc: self.log.failure("task_failed", exc, task=task))
         self.meters = Meters(lambda endpoint: endpoint in self.state.snapshot.endpoints)
-        cohort = Cohort()
         self.keeper = Keeper(
             self.journal,
             JournalFull,

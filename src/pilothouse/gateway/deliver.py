@@ -9,7 +9,7 @@ import time
 from contextlib import aclosing
 
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
-from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.errors import Internal
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
@@ -40,9 +40,7 @@ async def whole(
     body = answers.write_whole(
         ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
     )
-    headers = call.answer_headers(JSON)
-    await keeper.keep(call)
-    call.responder.send(200, headers, body)
+    await keeper.answer(call, call.answer_headers(JSON), body)
 
 
 async def _gathered(
@@ -110,16 +108,7 @@ async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, 
     call.usage = embeddings.usage
     call.finish_reason = "stop"
     body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
-    headers = call.answer_headers(JSON)
-    await keeper.keep(call)
-    call.responder.send(200, headers, body)
-
-
-def error_headers(error: PilothouseError) -> bytes:
-    """The lines that an error's answer has besides those of every answer."""
-    if error.retry_after_s is None:
-        return b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
-    return b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
+    await keeper.answer(call, call.answer_headers(JSON), body)
 
 
 def _team(call: Call) -> str:

@@ -22,6 +22,8 @@ from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort, Pause
+from pilothouse.kit.http1.responder import Responder
+from pilothouse.wire.openai import answers
 
 ROOM_FOR_ANSWER_BYTES = 256 * 1024
 
@@ -62,8 +64,9 @@ class Keeper:
         self._waits_for_disk = waits_for_disk
         self._cohort = cohort
         self._group: list[JournalEntry] = []
-        """Records of this turn of the loop, and who waits until they are written."""
+        """Records of this turn of the loop; who waits until they are written, and what is sent then."""
         self._waiting: list[Pause] = []
+        self._answers: list[tuple[Responder, bytes, bytes]] = []
         self.dropped = 0
 
     def check_room(self, body_bytes: int) -> None:
@@ -111,6 +114,21 @@ class Keeper:
                 self._drop(1)
                 self._refuse(exc)
 
+    async def answer(self, call: Call, headers: bytes, body: bytes) -> None:
+        """
+        Have the record written, then a whole answer sent, with those of the other calls of this turn.
+
+        Returns before that, unless the disk is waited for; a record that could not
+        be kept turns the answer into the error, where the setting says to refuse.
+        """
+        if self._waits_for_disk or call.is_kept:
+            await self.keep(call)
+            call.responder.send(200, headers, body)
+            return
+        call.responder.promise()
+        self._answers.append((call.responder, headers, body))
+        self.keep_soon(call)
+
     def keep_soon(self, call: Call) -> None:
         """As `keep`, for a request whose caller is gone: nobody waits, nobody is told."""
         if call.is_kept or call.principal is None:
@@ -129,6 +147,7 @@ class Keeper:
         """Append what came together, and let those go on who wait for it."""
         group, self._group = self._group, []
         waiting, self._waiting = self._waiting, []
+        ready, self._answers = self._answers, []
         failed: Exception | None = None
         if group:
             try:
@@ -136,8 +155,19 @@ class Keeper:
             except self._journal_full as exc:
                 failed = exc
                 self._drop(len(group))
+        if failed is not None and self._refuses:
+            for written in waiting:
+                written.end(_not_kept(failed))
+            refusal = _not_kept(failed)
+            for responder, headers, _ in ready:
+                responder.send(
+                    refusal.status, headers + answers.error_headers(refusal), answers.write_error(refusal)
+                )
+            return
         for written in waiting:
-            written.end(_not_kept(failed) if failed is not None and self._refuses else None)
+            written.end()
+        for responder, headers, body in ready:
+            responder.send(200, headers, body)
 
     def _drop(self, count: int) -> None:
         self.dropped += count

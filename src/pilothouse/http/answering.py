@@ -1,7 +1,7 @@
 """Answers that no engine has a part in: JSON, typed errors, and the server's own refusals."""
 
 from pilothouse.domain.errors import InvalidRequest, Overloaded, PilothouseError, RequestTooLarge
-from pilothouse.gateway.deliver import JSON, error_headers
+from pilothouse.gateway.deliver import JSON
 from pilothouse.kit.http1.message import closing_response
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
@@ -18,14 +18,14 @@ def send_error(
     responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
 ) -> None:
     """`status` where it is another than the error's own; `headers` are lines with their CRLF."""
-    lines = _lines() + error_headers(error) + headers
+    lines = _lines() + answers.error_headers(error) + headers
     responder.send(status or error.status, lines, answers.write_error(error))
 
 
 def refusal(status: int, text: str) -> bytes:
     """The answer to what never became a request, in the OpenAI shape."""
     error = _REFUSALS.get(status, InvalidRequest)(text)
-    return closing_response(status, _lines() + error_headers(error), answers.write_error(error))
+    return closing_response(status, _lines() + answers.error_headers(error), answers.write_error(error))
 
 
 def _lines() -> bytes:

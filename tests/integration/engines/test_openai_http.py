@@ -16,6 +16,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.ports.engine import EngineInfo
 from pilothouse.testing.conformance_engine import answer, ask, ends_of, text_of, usage_of
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream, whole
 
@@ -25,7 +26,9 @@ async def engine_that(
     script: Callable[[Upstream, int], Awaitable[None]], *, slots: bool = True
 ) -> AsyncIterator[OpenAIEngine]:
     async with upstream(script) as listening:
-        engine = OpenAIEngine("llama.cpp", f"http://127.0.0.1:{listening.port}/v1", model="m", slots=slots)
+        engine = OpenAIEngine(
+            EngineInfo(name="llama.cpp", slots=slots), f"http://127.0.0.1:{listening.port}/v1", model="m"
+        )
         async with aclosing(engine):
             yield engine
 

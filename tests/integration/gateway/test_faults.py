@@ -15,6 +15,7 @@ import pytest
 
 from gateway_rig import House, endpoint_entry, house, replica_entry, snapshot
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.ports.engine import EngineInfo
 from upstream_rig import CHUNKED_HEAD, Listening, Script, Upstream, chunked, upstream, whole
 
 STREAM = b',"stream":true'
@@ -38,7 +39,10 @@ async def facing(
 ) -> AsyncIterator[tuple[House, Listening]]:
     async with upstream(script) as server:
         engine = OpenAIEngine(
-            "llama", f"http://127.0.0.1:{server.port}/v1", model="m", token=TOKEN, slots=slots, whole=whole_
+            EngineInfo(name="llama", slots=slots, whole=whole_),
+            f"http://127.0.0.1:{server.port}/v1",
+            model="m",
+            token=TOKEN,
         )
         served = snapshot(
             replica_entry(slots=(0,) if slots else ()),
@@ -377,7 +381,7 @@ async def test_what_the_engine_gets_is_its_own_token_and_what_was_allowed():
 async def test_a_request_that_runs_when_its_engine_is_retired_ends_in_its_time():
     """The one that is taken out may be the one that hangs."""
     async with upstream(once(HALF, then=stall)) as server:
-        engine = OpenAIEngine("llama", f"http://127.0.0.1:{server.port}/v1", model="m")
+        engine = OpenAIEngine(EngineInfo(name="llama"), f"http://127.0.0.1:{server.port}/v1", model="m")
         served = snapshot(replica_entry(), endpoints=(endpoint_entry("chat", timeout_s=0.8),))
         async with house(engine, served) as h, h.asking(more=STREAM) as raw:
             await h.until(lambda: h.state.inflight == 1)

@@ -18,6 +18,7 @@ from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.kit.http1.client import Exchange
 from pilothouse.kit.http1.server import Connection
+from pilothouse.ports.engine import EngineInfo
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream
 from watched_engine import WatchedEngine, endless, fails, words
 
@@ -126,7 +127,7 @@ async def test_an_engines_connection_that_closed_is_gone():
         await talk.say(CHUNKED_HEAD + chunked(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'))
 
     async with upstream(script) as server:
-        engine = OpenAIEngine("e", f"http://127.0.0.1:{server.port}/v1", model="m")
+        engine = OpenAIEngine(EngineInfo(name="e"), f"http://127.0.0.1:{server.port}/v1", model="m")
         async with house(engine) as h:
             await h.ask(more=STREAM)
             with uncollected() as left:

@@ -133,6 +133,54 @@ async def test_of_those_written_together_all_hear_that_it_failed():
     assert kept.keeper.dropped == 2
 
 
+class Told:
+    """A responder that writes down, with how many records there were before."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self.is_promised = False
+        self.sent: list[tuple[int, int, bytes]] = []
+
+    def promise(self) -> None:
+        self.is_promised = True
+
+    def send(self, status: int, headers: bytes, body: bytes) -> None:
+        self.sent.append((len(self._kept.journal.entries), status, body))
+
+
+def answering(kept: Kept) -> tuple[Call, Told]:
+    call = a_call()
+    call.responder = told = Told(kept)
+    return call, told
+
+
+async def test_an_answer_goes_out_after_the_records_of_its_turn():
+    kept = Kept()
+    calls = [answering(kept) for _ in range(2)]
+
+    for call, _ in calls:
+        await kept.keeper.answer(call, b"", b"words")
+    promised = [(told.is_promised, list(told.sent)) for _, told in calls]
+    await asyncio.sleep(0)
+
+    assert promised == [(True, []), (True, [])]
+    assert [told.sent for _, told in calls] == [[(2, 200, b"words")], [(2, 200, b"words")]]
+
+
+async def test_an_answer_whose_record_is_lost_becomes_the_error_where_it_should():
+    refusing, serving = Kept("refuse"), Kept("serve")
+    refusing.journal.is_full = serving.journal.is_full = True
+    (refused, told), (served, heard) = answering(refusing), answering(serving)
+
+    await refusing.keeper.answer(refused, b"", b"words")
+    await serving.keeper.answer(served, b"", b"words")
+    await asyncio.sleep(0)
+
+    assert [(status, b"store_unavailable" in body) for _, status, body in told.sent] == [(503, True)]
+    assert heard.sent == [(0, 200, b"words")]
+    assert (refusing.dropped, serving.dropped) == (1, 1)
+
+
 async def test_a_caller_who_leaves_meanwhile_is_recorded_with_the_others():
     kept, stays, leaves = Kept(), a_call(), a_call()
     leaving = asyncio.create_task(kept.keeper.keep(leaves))

@@ -44,6 +44,34 @@ async def test_what_is_ready_runs_stage_by_stage():
     assert ends.errors == [None, None]
 
 
+async def test_what_a_stage_sends_goes_out_together_at_its_end_before_the_turn_closes():
+    cohort, log = Cohort(), []
+
+    def closed(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    async def work(name: str) -> None:
+        cohort.send(closed, b"lost")
+        cohort.send(log.append, name.encode())
+        cohort.at_close(lambda: log.append(f"{name} closes"))
+        log.append(f"{name} ran")
+
+    for name in "ab":
+        cohort.start(work(name), Ends())
+    await turns()
+
+    assert log == ["a ran", "b ran", b"a", b"b", "a closes", "b closes"]
+
+
+async def test_what_is_sent_outside_of_a_stage_goes_out_too():
+    cohort, sent = Cohort(), []
+
+    cohort.send(sent.append, b"alone")
+    await turns()
+
+    assert sent == [b"alone"]
+
+
 @pytest.mark.parametrize("run", ["cohort", "asyncio"])
 async def test_a_pause_lets_go_on_or_raises_and_serves_again(run):
     pause, heard, ends = Pause(), [], Ends()

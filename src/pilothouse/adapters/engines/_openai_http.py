@@ -24,6 +24,7 @@ from pilothouse.domain.errors import (
     UpstreamError,
 )
 from pilothouse.domain.status import Health, Load
+from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Address, Client, Exchange, HttpFailure, Timeouts, request_bytes
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventParser, EventTooLarge
@@ -55,30 +56,28 @@ class OpenAIEngine:
     Implements `ports.engine.Engine`.
 
     Args:
+        info: `slots` where it is llama.cpp's server, and takes `id_slot` and `cache_prompt`.
         address: `unix:<path>`, or `http(s)://host[:port]/base`.
-        whole: It answers unstreamed and frees its slot at a hang-up all the same.
-        slots: It is llama.cpp's server, and takes `id_slot` and `cache_prompt`.
         pin: Resolves and checks the host of `address` before each connection.
+        cohort: Requests are sent with the others of their stage.
     """
 
     def __init__(
         self,
-        name: str,
+        info: EngineInfo,
         address: str,
         *,
         model: str,
-        context_tokens: int = 0,
         token: str = "",
-        whole: bool = False,
-        slots: bool = False,
         pin: Callable[[], Awaitable[str]] | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
-        self.info = EngineInfo(name=name, context_tokens=context_tokens, whole=whole, slots=slots)
+        self.info = info
         self._model = model
         self._sweeper = Sweeper()
         self._root, self._base, where = _parsed(address)
         tls = ssl.create_default_context() if where.tls else None
-        self._client = Client(where, self._sweeper, tls=tls, pin=pin)
+        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
         authorization = f"authorization: Bearer {token}\r\n" if token else ""
         self._headers = f"content-type: application/json\r\n{authorization}".encode()
         self._heads = {
@@ -190,7 +189,12 @@ class OpenAIEngine:
         """What a 200 answer says."""
         exchange: Exchange | None = None
         try:
-            exchange = await self._post(kind, body, deadline_s, whole=True)
+            exchange = await self._client.request(
+                b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body),
+                _TIMEOUTS,
+                total_s=deadline_s,
+                whole=True,
+            )
             if exchange.status != 200:
                 raise await self._refusal(exchange)
             return read(exchange.whole_body())
@@ -200,13 +204,11 @@ class OpenAIEngine:
             if exchange is not None:
                 exchange.release()
 
-    def _post(self, kind: str, body: bytes, deadline_s: float, *, whole: bool = False) -> Awaitable[Exchange]:
-        self._sweeper.start()
+    def _post(self, kind: str, body: bytes, deadline_s: float) -> Awaitable[Exchange]:
         data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
-        return self._client.request(data, _TIMEOUTS, total_s=deadline_s, whole=whole)
+        return self._client.request(data, _TIMEOUTS, total_s=deadline_s)
 
     async def _get(self, target: str, *, deadline_s: float) -> bytes:
-        self._sweeper.start()
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)
         try:
             exchange = await self._client.request(data, _TIMEOUTS, total_s=deadline_s, whole=True)

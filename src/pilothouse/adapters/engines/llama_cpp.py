@@ -15,7 +15,8 @@ from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.sizing import Wish, choose_sizing
 from pilothouse.domain.spec import DeploymentSpec
-from pilothouse.ports.engine import Launch, Machine
+from pilothouse.kit.cohort import Cohort
+from pilothouse.ports.engine import EngineInfo, Launch, Machine
 
 CHILD = "pilothouse.adapters.engines._llama_child"
 _ARGUMENTS = (
@@ -31,13 +32,21 @@ class LlamaCppDriver:
     Args:
         python: Interpreter that has Pilothouse installed.
         env: Variables that the child needs, such as a library path; it inherits none.
+        cohort: Requests are sent with the others of their stage.
     """
 
     name = "llama.cpp"
     launches = True
 
-    def __init__(self, *, python: str = sys.executable, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        env: Mapping[str, str] | None = None,
+        cohort: Cohort | None = None,
+    ) -> None:
         self._python = python
+        self._cohort = cohort
         self._env = {"LANG": "C.UTF-8", **(env or {})}
 
     def launch(
@@ -86,4 +95,5 @@ class LlamaCppDriver:
         allow_private: bool = False,  # noqa: ARG002 - nor an egress policy
     ) -> OpenAIEngine:
         # Not whole: an unstreamed request goes on computing when its caller is gone.
-        return OpenAIEngine(self.name, address, model=model, context_tokens=context_tokens, slots=True)
+        info = EngineInfo(name=self.name, context_tokens=context_tokens, whole=False, slots=True)
+        return OpenAIEngine(info, address, model=model, cohort=self._cohort)

@@ -13,7 +13,8 @@ from pilothouse.domain.errors import NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit import egress
-from pilothouse.ports.engine import Launch, Machine
+from pilothouse.kit.cohort import Cohort
+from pilothouse.ports.engine import EngineInfo, Launch, Machine
 
 RESOLVE_S = 5.0
 
@@ -23,6 +24,9 @@ class OpenAIDriver:
 
     name = "openai"
     launches = False
+
+    def __init__(self, cohort: Cohort | None = None) -> None:
+        self._cohort = cohort
 
     def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
         raise NotSupported("engine openai attaches to a server that runs already; it starts none")
@@ -45,13 +49,12 @@ class OpenAIDriver:
         except ValueError as exc:
             raise OperationFailed(f"base_url {address!r}: {exc}") from exc
         return OpenAIEngine(
-            self.name,
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True),
             address.rstrip("/"),
             model=model,
-            context_tokens=context_tokens,
             token=_token(token_file),
-            whole=True,
             pin=_pinned(where.host, where.port, allow_private=allow_private),
+            cohort=self._cohort,
         )
 
 

@@ -11,12 +11,13 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import httptools
 from msgspec import Struct
 
-from pilothouse.kit.cohort import Pause
+from pilothouse.kit.cohort import Cohort, Pause
 from pilothouse.kit.http1.sweep import Sweeper
 
 
@@ -70,6 +71,7 @@ class Exchange(asyncio.Protocol):
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._send: Callable[[bytes], None] = cast(Callable[[bytes], None], None)
         self.is_closed = False
         self._parser: Any = httptools.HttpResponseParser(self)
         self.status = 0
@@ -110,9 +112,9 @@ class Exchange(asyncio.Protocol):
         self._wants_all = whole
         self._idle_s = timeouts.idle_s
         self._total_by = now + total_s
-        self._wait_by = min(now + timeouts.first_byte_s, self._total_by)
+        self._wait_by = now + (total_s if total_s < timeouts.first_byte_s else timeouts.first_byte_s)
         self._pause.begin()
-        self._transport.write(data)
+        self._send(data)
         return self._pause
 
     @property
@@ -198,6 +200,8 @@ class Exchange(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        write, cohort = self._transport.write, self._client.cohort
+        self._send = write if cohort is None else partial(cohort.send, write)
         self._client.sweeper.members.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -206,7 +210,8 @@ class Exchange(asyncio.Protocol):
             return
         self._got_bytes = True
         self._head_bytes += len(data)
-        self._wait_by = min(time.monotonic() + self._idle_s, self._total_by)
+        wait_by = time.monotonic() + self._idle_s
+        self._wait_by = wait_by if wait_by < self._total_by else self._total_by
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -307,6 +312,7 @@ class Client:
         max_idle_s: float = 4.0,
         max_whole_bytes: int = 64 * 1024 * 1024,
         pin: Callable[[], Awaitable[str]] | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
         self.address = address
         self.sweeper = sweeper
@@ -314,6 +320,8 @@ class Client:
         self._tls = tls
         self._max_idle = max_idle
         self._max_idle_s = max_idle_s
+        self.cohort = cohort
+        """Requests go out with the others of their stage; None: at once."""
         self._pin = pin
         """Resolves and checks the host (`kit.egress`); None: `address.host` is an IP already."""
         self._idle: list[Exchange] = []
@@ -369,6 +377,7 @@ class Client:
     async def _connect(self, timeout_s: float) -> Exchange:
         address = self.address
         loop = asyncio.get_running_loop()
+        self.sweeper.start()
         try:
             async with asyncio.timeout(timeout_s):
                 if address.path:

@@ -52,6 +52,8 @@ class RequestReader:
         self._read_by: float | None = None
         """When the part that is arriving must be there; looked at while nothing is being answered."""
         self._url = b""
+        self._lines: list[tuple[bytes, bytes]] = []
+        """The head's fields as they came, trailers too; `_headers` is what was made of the head's."""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -64,7 +66,7 @@ class RequestReader:
     def on_message_begin(self) -> None:
         self._in_head = True
         self._url = b""
-        self._headers = {}
+        self._lines = []
         self._body = []
         self._body_bytes = 0
         self._read_by = time.monotonic() + self._limits.header_timeout_s
@@ -73,22 +75,12 @@ class RequestReader:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            # A trailer must not speak for the head (RFC 9110, section 6.5.1).
-            return
-        headers = self._headers
-        name = name.lower()
-        if name in headers:
-            if name == b"host":
-                raise Refused(400, "the host header is there twice")
-            value = headers[name] + b", " + value
-        headers[name] = value
-        if len(headers) > self._limits.max_headers:
-            raise Refused(431, "too many request header fields")
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        parser, headers = self._parser, self._headers
+        parser = self._parser
+        self._headers = headers = self._joined()
         if self._head_bytes > self._limits.max_head_bytes:
             self._check_head(headers)
         keep_alive = parser.should_keep_alive()
@@ -112,25 +104,42 @@ class RequestReader:
         self._request = request = Request(
             method, path, query, headers, peer, keep_alive=keep_alive and is_http11, is_http11=is_http11
         )
-        self._check_body(request)
-
-    def _check_head(self, headers: dict[bytes, bytes]) -> None:
-        """A head that came in one piece, with a body perhaps: measured by its parts."""
-        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
-        if size > self._limits.max_head_bytes:
-            raise Refused(431, "request header fields too large")
-
-    def _check_body(self, request: Request) -> None:
-        headers = request.headers
         length = headers.get(b"content-length")
         if length is not None:
             if int(length) > self._limits.max_body_bytes:
                 raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
         elif b"transfer-encoding" in headers:
             _check_coding(request)
-        if b"expect" in headers and request.is_http11 and headers[b"expect"].lower() == b"100-continue":
+        if b"expect" in headers and is_http11 and headers[b"expect"].lower() == b"100-continue":
             self.invite_body()
         self._read_by = time.monotonic() + self._limits.body_timeout_s
+
+    def _joined(self) -> dict[bytes, bytes]:
+        """
+        The head's fields by name, lower case, several values of one joined (RFC 9110, section 5.3).
+
+        Trailers come later and are never looked at: they must not speak for the head (section 6.5.1).
+        """
+        lines = self._lines
+        headers = {name.lower(): value for name, value in lines}
+        if len(lines) > self._limits.max_headers:
+            raise Refused(431, "too many request header fields")
+        if len(headers) < len(lines):
+            headers = {}
+            for name, value in lines:
+                name = name.lower()
+                if name in headers:
+                    if name == b"host":
+                        raise Refused(400, "the host header is there twice")
+                    value = headers[name] + b", " + value
+                headers[name] = value
+        return headers
+
+    def _check_head(self, headers: dict[bytes, bytes]) -> None:
+        """A head that came in one piece, with a body perhaps: measured by its parts."""
+        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        if size > self._limits.max_head_bytes:
+            raise Refused(431, "request header fields too large")
 
     def on_body(self, data: bytes) -> None:
         self._head_bytes = 0

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pilothouse.kit.http1.server import Connection
 
 
+_CLOSE = b"connection: close\r\n"
+
+
 class Responder:
     """
     The way back to the client of one request.
@@ -23,6 +26,8 @@ class Responder:
 
     is_started = False
     is_ended = False
+    is_promised = False
+    """The handler ends before its answer; somebody else sends it in the same turn of the cohort."""
     keepalive: bytes | None = None
     """Bytes to send when a started stream was silent for long; None sends nothing."""
     written_at = 0.0
@@ -46,10 +51,18 @@ class Responder:
     def send(self, status: int, headers: bytes, body: bytes) -> None:
         """Answer whole. `headers` are complete lines, each with its CRLF."""
         self.is_started = self.is_ended = True
-        self._connection.write(
+        connection = self._connection
+        line = b"" if self.keep_alive and not connection.server.is_draining else _CLOSE
+        connection.write(
             b"%s%s%s%scontent-length: %d\r\n\r\n%s"
-            % (STATUS_LINES[status], DATE.line, headers, self._connection_line(), len(body), body)
+            % (STATUS_LINES[status], DATE.line, headers, line, len(body), body)
         )
+        if self.is_promised:
+            connection.answered(self)
+
+    def promise(self) -> None:
+        """Let the handler end: `send` follows before this turn of the cohort closes."""
+        self.is_promised = True
 
     def send_bare(self, status: int, headers: bytes) -> None:
         """Answer with a status that has no body (204, 304), and so no length (RFC 9110, section 8.6)."""
@@ -111,9 +124,7 @@ class Responder:
             self.write(self.keepalive)
 
     def _connection_line(self) -> bytes:
-        return (
-            b"" if self.keep_alive and not self._connection.server.is_draining else b"connection: close\r\n"
-        )
+        return _CLOSE if self.closes else b""
 
     @property
     def closes(self) -> bool:

@@ -145,33 +145,42 @@ class Connection(RequestReader, asyncio.Protocol):
 
     def _ended(self, defect: Exception | None) -> None:
         """The handler is done; its defect ends its connection, not the server."""
-        responder = self._responder
         self.task = None
-        self._responder = None
+        responder = self._responder
         if defect is not None:
+            self._responder = None
             self.server.on_defect(defect)
+            if not self.is_closed:
+                self.abort()
+        elif responder is not None and responder.is_ended:
+            self.answered(responder)
+        elif responder is None or not responder.is_promised:
+            self._responder = None
+            if not self.is_closed:
+                self.abort()
+
+    def answered(self, responder: Responder) -> None:
+        """The answer is sent; go on."""
+        self._responder = None
         if self.is_closed:
             return
-        if responder is None or not responder.is_ended or defect is not None:
-            self.abort()
-        elif responder.closes:
+        if not responder.keep_alive or self.server.is_draining:
             self.close()
-        else:
+        elif self._pending:
             self._next()
-
-    def _next(self) -> None:
-        """Go on with the next request: one that waits, or one that is still to come."""
-        if self._pending:
-            if self.drain_waiter is not None:
-                return  # the client shall take the last answer first
-            request = self._pending.popleft()
-            if len(self._pending) < self._limits.max_pipelined:
-                self._transport.resume_reading()
-            self._begin(request)
         elif self._request is not None or self._in_head:
             self._read_by = time.monotonic() + self._limits.body_timeout_s
         else:
             self._read_by = time.monotonic() + self._limits.keepalive_timeout_s
+
+    def _next(self) -> None:
+        """Go on with the request that waits, once the client took the last answer."""
+        if self.drain_waiter is not None:
+            return
+        request = self._pending.popleft()
+        if len(self._pending) < self._limits.max_pipelined:
+            self._transport.resume_reading()
+        self._begin(request)
 
     # the rest
 

@@ -179,3 +179,10 @@ def write_error(error: PilothouseError) -> bytes:
             }
         }
     )
+
+
+def error_headers(error: PilothouseError) -> bytes:
+    """The lines that an error's answer has besides those of every answer."""
+    if error.retry_after_s is None:
+        return b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
+    return b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
