@@ -5,12 +5,12 @@ The only reader of configuration files and of the environment.
 what Pilothouse shall run. Unknown names are refused with the nearest valid one.
 """
 
-import difflib
 import importlib
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -18,10 +18,12 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pilothouse.domain import spec as shapes
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.spec import Spec
+from pilothouse.kit import documents
+from pilothouse.kit.documents import Document, Malformed, Place, read_json, read_yaml, show_path
 from pilothouse.kit.secret import Secret
+from pilothouse.kit.shapes import fit, paths_of
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -211,34 +213,72 @@ def https_proxy(host: str) -> str:
     return found
 
 
+SPEC_BYTES = 8 * 1024 * 1024
+"""Larger than any spec file."""
+_REVISION = re.compile(rb"\A# revision ([0-9]{1,15})\s*$", re.MULTILINE)
+_SHOWN_FAULTS = 10
+
+
+class SpecFile(Struct, frozen=True, kw_only=True):
+    """A spec with what its file says of itself."""
+
+    name: str
+    """How messages call it."""
+    spec: Spec
+    document: Document
+    revision: int | None = None
+    """The revision that it was made from, where `pilothouse spec` wrote it down in the first line."""
+
+    def located(self, fault: str) -> str:
+        """
+        A fault as `file:line:column: field: what is wrong`.
+
+        Args:
+            fault: As `domain.speccheck` words it: the field's path, a colon, the rest.
+        """
+        places = {show_path(path): path for path in paths_of(self.document.value)}
+        words = fault.partition(": ")[0]
+        while words and words not in places:
+            words = words[: max(words.rfind("."), words.rfind("["), 0)]
+        return _at(self.name, self.document.place(places.get(words, ()))) + fault
+
+
 def read_spec(text: bytes, *, name: str = "spec") -> Spec:
     """
     Read a spec file.
 
     Raises:
-        InvalidRequest: Names the field, its value's fault, and the nearest valid name.
+        InvalidRequest: Names file, line, column, field, value, and the nearest valid name.
     """
+    return read_spec_file(text, name=name).spec
+
+
+def read_spec_file(text: bytes, *, name: str) -> SpecFile:
+    """As `read_spec`, with the places of everything, so that later faults can be located too."""
+    if len(text) > SPEC_BYTES:
+        raise InvalidRequest(f"{name}: over {SPEC_BYTES} bytes is no spec file")
     try:
-        return msgspec.yaml.decode(text, type=Spec)
-    except msgspec.ValidationError as exc:
-        raise InvalidRequest(f"{name}: {exc}{_suggestion(str(exc))}") from exc
-    except msgspec.DecodeError as exc:
-        raise InvalidRequest(f"{name}: not valid YAML: {exc}") from exc
+        document = read_yaml(text)
+    except Malformed as exc:
+        raise InvalidRequest(_at(name, exc.place) + exc.message) from exc
+    found = _REVISION.match(text)
+    return SpecFile(
+        name=name, spec=_spec_of(document, name), document=document, revision=int(found[1]) if found else None
+    )
 
 
 def read_spec_json(text: bytes) -> Spec:
     """
-    Read a spec that came over the network: JSON only, for YAML's aliases can be a bomb.
+    Read a spec that came over the network, as JSON.
 
     Raises:
-        InvalidRequest: As `read_spec`.
+        InvalidRequest: As `read_spec`, without lines.
+        RecursionError: Nested too deeply.
     """
     try:
-        return msgspec.json.decode(text, type=Spec)
-    except msgspec.ValidationError as exc:
-        raise InvalidRequest(f"spec: {exc}{_suggestion(str(exc))}", param="spec") from exc
-    except msgspec.DecodeError as exc:
-        raise InvalidRequest(f"spec: not valid JSON: {exc}", param="spec") from exc
+        return _spec_of(read_json(text), "spec")
+    except Malformed as exc:
+        raise InvalidRequest(_at("spec", exc.place) + exc.message, param="spec") from exc
 
 
 def write_spec(spec: Spec) -> bytes:
@@ -246,22 +286,29 @@ def write_spec(spec: Spec) -> bytes:
     return msgspec.yaml.encode(spec)
 
 
-_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+def _spec_of(document: Document, name: str) -> Spec:
+    value, misfits = fit(document.value, Spec, document.texts)
+    if misfits:
+        faults = [
+            _at(name, document.place(one.path, of_key=one.of_key)) + _worded(one.path, one.text)
+            for one in misfits
+        ]
+        raise InvalidRequest(join_faults(faults), param="spec", faults=faults)
+    try:
+        return msgspec.convert(value, Spec)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"{name}: {exc}", param="spec") from exc
 
 
-def _suggestion(message: str) -> str:
-    found = _UNKNOWN.search(message)
-    if not found:
-        return ""
-    # A name that is right elsewhere is no help here.
-    others = [name for name in _field_names() if name != found[1]]
-    near = difflib.get_close_matches(found[1], others, n=1, cutoff=0.5)
-    return f"; did you mean `{near[0]}`?" if near else ""
+def join_faults(faults: Sequence[str]) -> str:
+    """The first ten, one a line."""
+    more = len(faults) - _SHOWN_FAULTS
+    return "\n".join([*faults[:_SHOWN_FAULTS], *([f"and {more} more"] if more > 0 else [])])
 
 
-def _field_names() -> list[str]:
-    names: set[str] = set()
-    for value in vars(shapes).values():
-        if isinstance(value, type) and issubclass(value, Struct):
-            names.update(value.__struct_fields__)
-    return sorted(names)
+def _worded(path: documents.Path, text: str) -> str:
+    return f"{show_path(path)}: {text}" if path else text
+
+
+def _at(name: str, place: Place | None) -> str:
+    return f"{name}:{place.line}:{place.column}: " if place else f"{name}: "

@@ -102,6 +102,7 @@ class Server:
         *,
         query: Query | None = None,
         body: object = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> object:
         """
@@ -111,7 +112,9 @@ class Server:
             ServerUnreachable: Nobody answers there.
             PilothouseError: The server's own error, by its code.
         """
-        with self.open(method, path, query=query, body=body, timeout_s=timeout_s) as response:
+        with self.open(
+            method, path, query=query, body=body, headers=headers, timeout_s=timeout_s
+        ) as response:
             try:
                 data = response.read(MAX_ANSWER_BYTES + 1)
             except (OSError, HTTPException) as exc:
@@ -156,25 +159,25 @@ class Server:
         *,
         query: Query | None = None,
         body: object = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = STREAM_TIMEOUT_S,
-        accept: str = "application/json",
         accepts_errors: bool = False,
     ) -> Iterator[HTTPResponse]:
         """The answer's head, its body still to be read; leaving the block closes the connection."""
         if path.startswith("/admin/") and not accepts_errors:
             self._await_controller()
-        headers = {"user-agent": f"pilothouse/{__version__}", "accept": accept}
+        sent = {"user-agent": f"pilothouse/{__version__}", "accept": "application/json", **(headers or {})}
         if self.api_key:
-            headers["authorization"] = f"Bearer {self.api_key}"
+            sent["authorization"] = f"Bearer {self.api_key}"
         data = None
         if body is not None:
             data = msgspec.json.encode(body)
-            headers["content-type"] = "application/json"
+            sent["content-type"] = "application/json"
         target = self._parts.path + path + _query_string(query)
         connection = self._connection(timeout_s)
         try:
             try:
-                connection.request(method, target, body=data, headers=headers)
+                connection.request(method, target, body=data, headers=sent)
                 response = connection.getresponse()
             except (OSError, HTTPException) as exc:
                 raise _unreachable(self.url, exc) from exc
@@ -286,6 +289,9 @@ def error_of(body: object, status: int) -> PilothouseError:
     found = found if isinstance(found, dict) else {}
     message = str(found.get("message") or f"the server answered with status {status}")
     kind = _BY_CODE.get(str(found.get("code"))) or _BY_STATUS.get(status) or OperationFailed
+    faults = found.get("faults")
+    if issubclass(kind, InvalidRequest) and isinstance(faults, list):
+        return kind(message, faults=[str(fault) for fault in faults])
     return kind(message)
 
 

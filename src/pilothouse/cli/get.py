@@ -41,7 +41,7 @@ def get(reach: Reach, /, kind: str, name: str | None, **filters: object) -> None
     """
     List things, or show one.
 
-    Kinds: replicas, deployments, endpoints, models, keys, teams, records, engines.
+    Kinds: replicas, deployments, endpoints, models, keys, teams, records, engines, revisions.
 
     \b
     Example:
@@ -65,6 +65,8 @@ def find(server: Server, kind: Kind, name: str, *, content: bool = False) -> Jso
     Raises:
         NotFound: There is none.
     """
+    if kind is KINDS["revisions"]:
+        return server.get_object(f"{kind.path}/{quoted(name)}")
     if kind is KINDS["records"]:
         return server.get_object(f"{kind.path}/{quoted(name)}", {"content": "true" if content else None})
     for item in server.pages(kind.path, limit=100_000) if kind.is_paged else list_of(server, kind.path):
@@ -118,7 +120,7 @@ def shown(name: str, value: object) -> object:
 
 def show_all(out: Output, server: Server, kind: Kind, filters: Filters) -> None:
     query: dict[str, str | int | float | bool | None] = {}
-    if kind.is_paged:
+    if kind.is_paged and kind is not KINDS["revisions"]:
         query["team"] = filters.team
     if kind.path.endswith("/records"):
         query["endpoint"], query["code"] = filters.endpoint, filters.code

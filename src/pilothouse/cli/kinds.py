@@ -84,6 +84,12 @@ def _engine(e: Json) -> Sequence[object]:
     return (e["name"], e["installed"], e["version"], e["capabilities"], note)
 
 
+def _revision(r: Json) -> Sequence[object]:
+    fields = [str(change.get("path")) for change in r.get("changes", [])]
+    more = [f"and {len(fields) - 4} more"] if len(fields) > 4 else []
+    return (r["revision"], moment(r["time"]), r["author"], [*fields[:4], *more])
+
+
 KINDS: dict[str, Kind] = {
     "replicas": Kind(
         path="/admin/v1/replicas",
@@ -122,6 +128,13 @@ KINDS: dict[str, Kind] = {
         columns=("id", "time", "team", "endpoint", "code", "tokens", "ttft ms", "ms", "cost"),
         cells=_record,
         id_field="id",
+        is_paged=True,
+    ),
+    "revisions": Kind(
+        path="/admin/v1/spec/revisions",
+        columns=("revision", "time", "author", "changes"),
+        cells=_revision,
+        id_field="revision",
         is_paged=True,
     ),
     "engines": Kind(

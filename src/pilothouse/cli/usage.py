@@ -41,7 +41,7 @@ def report(reach: Reach, *, by: str, month: str | None, team: str | None, as_csv
     server = reach.server()
     query = {"by": by, "month": month, "team": team}
     if as_csv:
-        with server.open("GET", "/admin/v1/usage", query=query, accept="text/csv") as response:
+        with server.open("GET", "/admin/v1/usage", query=query, headers={"accept": "text/csv"}) as response:
             click.echo(response.read().decode(), nl=False)
         return
     found = server.get_object("/admin/v1/usage", query)

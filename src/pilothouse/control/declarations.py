@@ -12,9 +12,11 @@ from pilothouse.domain.errors import Conflict
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.speccheck import check_spec
 from pilothouse.kit.clock import Clock
-from pilothouse.ports.store import StoredSpec
+from pilothouse.ports.store import Page, StoredSpec
 
 NOTHING = StoredSpec(revision=0, spec=Spec(), author="", time=0.0)
+EDIT_ATTEMPTS = 3
+"""How often a small change is made anew on what another one left."""
 
 
 class Declarations:
@@ -69,8 +71,9 @@ class Declarations:
         present = self._current
         if expected_revision not in (None, present.revision):
             raise Conflict(
-                f"the spec is at revision {present.revision}, and this change was made from "
-                f"{expected_revision}; read it again, then make the change anew"
+                f"revision {present.revision} runs, and this change was made from revision "
+                f"{expected_revision}: it would undo what was changed since. Read the spec again, then make "
+                "the change anew"
             )
         if dry_run or (spec == present.spec and present.revision):
             return present
@@ -85,6 +88,43 @@ class Declarations:
             raise
         self._take_over(stored)
         return stored
+
+    async def edit(
+        self, change: Callable[[Spec], Spec], *, expected_revision: int | None, author: str
+    ) -> StoredSpec:
+        """
+        Declare what `change` makes of the present spec; see `declare`.
+
+        Raises:
+            PilothouseError: What `change` raises, and what `declare` does.
+        """
+        for _ in range(EDIT_ATTEMPTS - 1):
+            present = self._current
+            try:
+                return await self.declare(
+                    change(present.spec), expected_revision=expected_revision, author=author
+                )
+            except Conflict:
+                if expected_revision is not None or self._current is present:
+                    raise
+        return await self.declare(
+            change(self._current.spec), expected_revision=expected_revision, author=author
+        )
+
+    async def revision(self, number: int) -> StoredSpec:
+        """
+        One revision.
+
+        Raises:
+            NotFound: It never was.
+        """
+        if number == self._current.revision:
+            return self._current
+        return await self._transact(lambda unit: unit.specs.get(number))
+
+    async def revisions(self, *, cursor: str | None, limit: int) -> Page[StoredSpec]:
+        """Newest first."""
+        return await self._transact(lambda unit: unit.specs.history(cursor=cursor, limit=limit))
 
     def _take_over(self, stored: StoredSpec) -> None:
         if stored.revision >= self._current.revision:

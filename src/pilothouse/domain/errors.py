@@ -28,6 +28,7 @@ Each answers four questions: `code` (stable, documented), `status`, `retryable`,
 secret and no prompt ever appears in one.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -48,7 +49,20 @@ class PilothouseError(Exception):
 
 
 class InvalidRequest(PilothouseError):
+    """`faults`: where several things are wrong, each by itself, beginning with its field."""
+
     code, status, level, kind = "invalid_request", 400, "info", "invalid_request_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        faults: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.faults = tuple(faults)
 
 
 class ContextLengthExceeded(InvalidRequest):

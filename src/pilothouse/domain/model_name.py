@@ -34,3 +34,13 @@ def check_name(name: str) -> str:
             param="name",
         )
     return name
+
+
+def split_reference(text: str) -> tuple[str, str]:
+    """
+    The parts of what a deployment names: `assistant@production` gives both, `assistant` an empty second.
+
+    The second part is a stage, a version, or a digest (`sha256:...`).
+    """
+    name, _, selector = text.partition("@")
+    return name, selector

@@ -37,7 +37,7 @@ def check_spec(spec: Spec, *, engines: Collection[str], targets: Collection[str]
     if not faults:
         return
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    raise InvalidRequest("spec: " + "; ".join(faults[:_SHOWN]) + more, param="spec")
+    raise InvalidRequest("spec: " + "; ".join(faults[:_SHOWN]) + more, param="spec", faults=faults)
 
 
 def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> Iterator[str]:

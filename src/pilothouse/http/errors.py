@@ -20,11 +20,13 @@ from pilothouse.kit.ids import new_id
 _LONGEST = 500
 
 
-class ErrorBody(Struct, frozen=True):
+class ErrorBody(Struct, frozen=True, omit_defaults=True):
     message: str
     type: str
     param: str | None
     code: str
+    faults: tuple[str, ...] = ()
+    """Each thing that is wrong by itself, where there are several; a fault begins with its field."""
 
 
 class ErrorObject(Struct, frozen=True):
@@ -34,7 +36,8 @@ class ErrorObject(Struct, frozen=True):
 
 
 def error_object(error: PilothouseError) -> ErrorObject:
-    return ErrorObject(ErrorBody(error.message, error.kind, error.param, error.code))
+    faults = error.faults if isinstance(error, InvalidRequest) else ()
+    return ErrorObject(ErrorBody(error.message, error.kind, error.param, error.code, faults))
 
 
 def _answer(error: PilothouseError, *, status: int | None = None) -> Response[ErrorObject]:

@@ -24,7 +24,7 @@ from pilothouse.domain.spec import Spec
 from pilothouse.domain.status import Progress, SystemStatus
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.log import Log
-from pilothouse.ports.store import SealedRecord, StoredSpec
+from pilothouse.ports.store import Page, SealedRecord, StoredSpec
 
 
 class EngineView(Struct, frozen=True, kw_only=True):
@@ -59,6 +59,20 @@ class Specs(Protocol):
             InvalidRequest: It cannot be run as declared.
             Conflict: Somebody declared another since.
         """
+        ...
+
+    async def edit(
+        self, change: Callable[[Spec], Spec], *, expected_revision: int | None, author: str
+    ) -> StoredSpec:
+        """Declare what `change` makes of the present spec. Errors are those of both."""
+        ...
+
+    async def revision(self, number: int) -> StoredSpec:
+        """NotFound when it never was."""
+        ...
+
+    async def revisions(self, *, cursor: str | None, limit: int) -> Page[StoredSpec]:
+        """Newest first."""
         ...
 
 

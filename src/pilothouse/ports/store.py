@@ -166,6 +166,8 @@ class Models(Protocol):
 class Specs(Protocol):
     def current(self) -> StoredSpec | None: ...
 
+    def get(self, revision: int) -> StoredSpec: ...
+
     def put(self, spec: Spec, *, expected_revision: int, author: str, now: float) -> StoredSpec:
         """
         Add the next revision.

@@ -173,6 +173,9 @@ class MemorySpecs(_Repository):
     def current(self) -> StoredSpec | None:
         return self._state.specs.get(len(self._state.specs))
 
+    def get(self, revision: int) -> StoredSpec:
+        return _one(self._state.specs, revision, "revision of the spec")
+
     def put(self, spec: Spec, *, expected_revision: int, author: str, now: float) -> StoredSpec:
         revision = len(self._state.specs)
         if revision != expected_revision:

@@ -1,67 +1,14 @@
 """The client commands against the real admin API, over TCP."""
 
 import asyncio
-import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import uvicorn
 
-from admin_house import AdminHouse
-from pilothouse.cli.main import main
+from cli_shell import Shell
 from pilothouse.config import read_spec
 from pilothouse.domain.errors import ModelFileRefused
 from pilothouse.domain.spec import DEFAULT_SPEC
-
-
-class Shell:
-    """Runs command lines as an operator does, with address and key in the environment; in a thread."""
-
-    def __init__(self, house: AdminHouse, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-        self.house, self.url, self._capsys = house, url, capsys
-
-    async def run(self, *arguments: str, status: int = 0) -> str:
-        """What it printed; its errors when it was to fail."""
-        ended = await asyncio.to_thread(self._run, arguments)
-        printed = self._capsys.readouterr()
-        assert ended == status, printed.err
-        return printed.err if status else printed.out
-
-    async def json(self, *arguments: str) -> dict:
-        return json.loads((await self.run(*arguments, "--json")).splitlines()[-1])
-
-    def _run(self, arguments: tuple[str, ...]) -> int:
-        try:
-            main(arguments)
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        raise AssertionError("main returned")
-
-
-@pytest.fixture
-async def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> AsyncIterator[Shell]:
-    house = await AdminHouse(tmp_path).furnish()
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(house.app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    )
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    monkeypatch.setenv("PILOTHOUSE_HOME", str(tmp_path / "no-server-here"))
-    monkeypatch.setenv("PILOTHOUSE_URL", url)
-    monkeypatch.setenv("PILOTHOUSE_API_KEY", house.keys["red", "admin"])
-    try:
-        yield Shell(house, url, capsys)
-    finally:
-        server.should_exit = True
-        await asyncio.wait([serving], timeout=10)
-        listener.close()
 
 
 async def test_a_key_is_made_listed_rotated_and_revoked(shell: Shell) -> None:

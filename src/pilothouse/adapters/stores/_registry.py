@@ -174,6 +174,12 @@ class SqlSpecs:
         row = self._connection.execute(select(specs).order_by(specs.c.revision.desc()).limit(1)).first()
         return None if row is None else _spec(row)
 
+    def get(self, revision: int) -> StoredSpec:
+        row = self._connection.execute(select(specs).where(specs.c.revision == revision)).first()
+        if row is None:
+            raise NotFound(f"there is no revision {revision} of the spec; see: pilothouse get revisions")
+        return _spec(row)
+
     def put(self, spec: Spec, *, expected_revision: int, author: str, now: float) -> StoredSpec:
         revision = self._connection.execute(select(func.max(specs.c.revision))).scalar() or 0
         if revision != expected_revision:
