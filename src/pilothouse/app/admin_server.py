@@ -85,6 +85,7 @@ def build_plane(parts: Parts) -> Plane:
         system=lambda: parts.loop.reconciler.status,
         status=parts.overview.status,
         metrics=parts.overview.metrics,
+        processes=parts.overview.processes,
         logs=logs,
         open_content=open_content,
         engines=list_engines,

@@ -99,9 +99,9 @@ class Duties:
 
     async def _measure(self) -> None:
         parts = self._parts
-        system, reports = parts.loop.reconciler.status, parts.loop.totals.live
-        vitals = parts.vitals.read(system, reports)
-        await self._put(self._minutes.follow(vitals.processes, parts.clock.now()))
+        parts.vitals.gpus.look()  # for the next time: it is not waited for
+        processes = parts.overview.processes()
+        await self._put(self._minutes.follow(processes, parts.clock.now()))
 
     async def _put(self, samples: list[ResourceSample]) -> None:
         self._unsaved.extend(samples)

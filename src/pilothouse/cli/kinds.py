@@ -22,7 +22,9 @@ class Kind(Struct, frozen=True, kw_only=True):
 def _replica(r: Json) -> Sequence[object]:
     load = r.get("load") or {}
     busy = f"{load.get('running', 0)}/{r.get('slots', 0)}" if load else None
-    return (r["name"], r["deployment"], r["state"], busy, r["pid"] or None, ago(r["started_at"]), r["reason"])
+    memory = None if r.get("memory_bytes") is None else size(r["memory_bytes"])
+    age = ago(r["started_at"])
+    return (r["name"], r["deployment"], r["state"], busy, memory, r["pid"] or None, age, r["reason"])
 
 
 def _deployment(d: Json) -> Sequence[object]:
@@ -93,7 +95,7 @@ def _revision(r: Json) -> Sequence[object]:
 KINDS: dict[str, Kind] = {
     "replicas": Kind(
         path="/admin/v1/replicas",
-        columns=("name", "deployment", "state", "busy", "pid", "age", "reason"),
+        columns=("name", "deployment", "state", "busy", "memory", "pid", "age", "reason"),
         cells=_replica,
     ),
     "deployments": Kind(

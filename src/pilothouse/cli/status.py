@@ -7,7 +7,7 @@ import click
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command
 from pilothouse.cli.text import ago, moment, size, span
-from pilothouse.control.status import StatusReport
+from pilothouse.control.status import HostFigures, StatusReport
 
 MOST_ERRORS = 5
 
@@ -41,12 +41,13 @@ def show(out: Output, report: StatusReport, home: Path) -> None:
     )
     if report.store.kind != "sqlite":
         out.line(f"store {report.store.place}")
+    out.line(_host(report.host))
     _serving(out, report)
     if report.processes:
         out.line("")
         out.table(
             None,
-            ("process", "name", "pid", "age", "cpu", "memory"),
+            ("process", "name", "pid", "age", "cpu", "memory", "peak", "gpu", "gpu memory"),
             [
                 (
                     p.role,
@@ -55,12 +56,27 @@ def show(out: Output, report: StatusReport, home: Path) -> None:
                     ago(p.started_at, now=report.time),
                     f"{p.cpu_seconds:.1f} s",
                     size(p.rss_bytes),
+                    size(p.peak_rss_bytes),
+                    None if p.gpu_utilization_ratio is None else f"{p.gpu_utilization_ratio:.0%}",
+                    None if p.gpu_memory_bytes is None else size(p.gpu_memory_bytes),
                 )
                 for p in report.processes
             ],
         )
     for error in report.last_errors[:MOST_ERRORS]:
         out.line(f"{moment(error.time)} {error.event}: {error.message}", style="red")
+
+
+def _host(host: HostFigures) -> str:
+    texts = [
+        f"host: {host.cpus} CPUs, {size(host.memory_available_bytes)} of "
+        f"{size(host.memory_total_bytes)} memory to be had"
+    ]
+    for gpu in host.gpus:
+        busy = "" if gpu.utilization_ratio is None else f", {gpu.utilization_ratio:.0%} busy"
+        free = gpu.memory_total_bytes - gpu.memory_used_bytes
+        texts.append(f"GPU {gpu.index} {gpu.name}: {size(free)} of {size(gpu.memory_total_bytes)} free{busy}")
+    return "; ".join(texts)
 
 
 def _serving(out: Output, report: StatusReport) -> None:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import get_args
 
-from pilothouse.control.status import ProcessFigures, Vitals
+from pilothouse.control.status import HostFigures, ProcessFigures, Vitals
 from pilothouse.domain.status import ReplicaState, SystemStatus
 from pilothouse.kit.metrics import Registry
 
@@ -54,6 +54,7 @@ def controller_metrics(system: SystemStatus, vitals: Vitals, cpu: CpuTotals) -> 
     ).labels().set(vitals.journal.lag_records)
     _replicas(registry, system)
     _processes(registry, vitals.processes, cpu)
+    _host(registry, vitals.host)
     return registry
 
 
@@ -80,8 +81,41 @@ def _processes(registry: Registry, processes: Iterable[ProcessFigures], cpu: Cpu
     replica_memory = registry.gauge(
         "pilothouse_replica_resident_memory_bytes", "Resident memory of a replica.", ("deployment", "replica")
     )
+    gpu_use = registry.gauge(
+        "pilothouse_replica_gpu_utilization_ratio",
+        "Share of its busiest GPU that a replica used of late, 0..1.",
+        ("deployment", "replica"),
+    )
+    gpu_memory = registry.gauge(
+        "pilothouse_replica_gpu_memory_bytes", "GPU memory of a replica.", ("deployment", "replica")
+    )
     for process in processes:
         memory.labels(process.role).inc(process.rss_bytes)
         if process.role == "replica":
             replica_cpu.labels(process.deployment, process.name).set(process.cpu_seconds)
             replica_memory.labels(process.deployment, process.name).set(process.rss_bytes)
+            if process.gpu_utilization_ratio is not None:
+                gpu_use.labels(process.deployment, process.name).set(process.gpu_utilization_ratio)
+            if process.gpu_memory_bytes is not None:
+                gpu_memory.labels(process.deployment, process.name).set(process.gpu_memory_bytes)
+
+
+def _host(registry: Registry, host: HostFigures) -> None:
+    registry.counter(
+        "pilothouse_host_cpu_seconds_total", "Processor time used on this machine, by whomever."
+    ).labels().set(host.cpu_seconds)
+    for name, text, value in (
+        ("pilothouse_host_cpus", "Processors of this machine.", host.cpus),
+        ("pilothouse_host_memory_bytes", "Memory of this machine.", host.memory_total_bytes),
+        ("pilothouse_host_memory_available_bytes", "Memory to be had.", host.memory_available_bytes),
+        ("pilothouse_disk_bytes", "Size of the file system where the home is.", host.disk_total_bytes),
+    ):
+        registry.gauge(name, text).labels().set(value)
+    use = registry.gauge("pilothouse_gpu_utilization_ratio", "How busy a GPU is, 0..1.", ("gpu",))
+    used = registry.gauge("pilothouse_gpu_memory_used_bytes", "Memory in use on a GPU.", ("gpu",))
+    total = registry.gauge("pilothouse_gpu_memory_bytes", "Memory of a GPU.", ("gpu",))
+    for gpu in host.gpus:
+        if gpu.utilization_ratio is not None:
+            use.labels(str(gpu.index)).set(gpu.utilization_ratio)
+        used.labels(str(gpu.index)).set(gpu.memory_used_bytes)
+        total.labels(str(gpu.index)).set(gpu.memory_total_bytes)

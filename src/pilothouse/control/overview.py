@@ -8,7 +8,7 @@ second; of a silent one the last report counts.
 from collections.abc import Callable
 
 from pilothouse.control.gauges import CpuTotals, controller_metrics
-from pilothouse.control.status import StatusReport, status_report
+from pilothouse.control.status import ProcessFigures, StatusReport, status_report
 from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.vitals import VitalSigns
 from pilothouse.domain.status import SystemStatus
@@ -46,6 +46,10 @@ class Overview:
         vitals = self._vitals.read(system, self._totals.live)
         own = controller_metrics(system, vitals, self._cpu)
         return Registry.merged([self._totals.merged().dump(), own.dump()]).render()
+
+    def processes(self) -> tuple[ProcessFigures, ...]:
+        """What each process uses now; nobody is asked."""
+        return self._vitals.processes(self._system(), self._totals.live)
 
     async def status(self) -> StatusReport:
         await self._collect()

@@ -7,10 +7,13 @@ first time counts from its start when that lies in the same minute.
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from pilothouse.control.status import ProcessFigures
 from pilothouse.domain.usage import minute_of
 from pilothouse.ports.store import ResourceSample
+
+N = TypeVar("N", int, float)
 
 
 class MinuteResources:
@@ -49,4 +52,12 @@ class MinuteResources:
             deployment=one.deployment,
             cpu_seconds=used + (known.cpu_seconds if known else 0.0),
             rss_bytes=max(one.rss_bytes, known.rss_bytes if known else 0),
+            gpu_utilization_ratio=_larger(
+                one.gpu_utilization_ratio, known.gpu_utilization_ratio if known else None
+            ),
+            gpu_memory_bytes=_larger(one.gpu_memory_bytes, known.gpu_memory_bytes if known else None),
         )
+
+
+def _larger(one: N | None, other: N | None) -> N | None:
+    return max((x for x in (one, other) if x is not None), default=None)

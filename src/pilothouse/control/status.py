@@ -24,8 +24,14 @@ class ProcessFigures(Struct, frozen=True, kw_only=True):
     started_at: float
     cpu_seconds: float
     rss_bytes: int
+    peak_rss_bytes: int = 0
+    """Largest since its start; pages of a model's file count, though replicas share them."""
     deployment: str = ""
     """Of a replica."""
+    gpu_utilization_ratio: float | None = None
+    """0..1 of its busiest GPU; None without one, or where the driver does not tell."""
+    gpu_memory_bytes: int | None = None
+    """On all GPUs."""
 
 
 class ErrorSeen(Struct, frozen=True, kw_only=True):
@@ -52,6 +58,27 @@ class StoreFigures(Struct, frozen=True, kw_only=True):
     """Why it cannot be used now; requests are served on meanwhile."""
 
 
+class GpuFigures(Struct, frozen=True, kw_only=True):
+    index: int
+    name: str
+    utilization_ratio: float | None
+    memory_used_bytes: int
+    memory_total_bytes: int
+
+
+class HostFigures(Struct, frozen=True, kw_only=True):
+    """The machine that the controller runs on, with all that runs there."""
+
+    cpus: int = 0
+    cpu_seconds: float = 0.0
+    """Processor time that was used, of all processors, since the machine started."""
+    memory_total_bytes: int = 0
+    memory_available_bytes: int = 0
+    disk_total_bytes: int = 0
+    """Of the file system that holds the home."""
+    gpus: tuple[GpuFigures, ...] = ()
+
+
 class Vitals(Struct, frozen=True, kw_only=True):
     """What the controller measured of this server, at one moment."""
 
@@ -62,6 +89,7 @@ class Vitals(Struct, frozen=True, kw_only=True):
     processes: tuple[ProcessFigures, ...] = ()
     journal: JournalFigures = JournalFigures()
     store: StoreFigures = StoreFigures()
+    host: HostFigures = HostFigures()
     disk_free_bytes: int = 0
     """Of the file system that holds the home."""
     errors: tuple[ErrorSeen, ...] = ()
@@ -95,6 +123,7 @@ class StatusReport(Struct, frozen=True, kw_only=True):
     processes: tuple[ProcessFigures, ...]
     journal: JournalFigures
     store: StoreFigures
+    host: HostFigures
     disk_free_bytes: int
     last_errors: tuple[ErrorSeen, ...]
 
@@ -125,6 +154,7 @@ def status_report(system: SystemStatus, vitals: Vitals, reports: Mapping[str, Wo
         processes=vitals.processes,
         journal=JournalFigures(lag_records=vitals.journal.lag_records, dropped=dropped),
         store=vitals.store,
+        host=vitals.host,
         disk_free_bytes=vitals.disk_free_bytes,
         last_errors=vitals.errors,
     )

@@ -59,8 +59,10 @@ async def list_endpoints(request: Asked) -> Items[EndpointView]:
 
 @get("/replicas", opt=needs("replicas.read"))
 async def list_replicas(request: Asked) -> Items[ReplicaView]:
-    replicas = sorted(plane_of(request).system().replicas, key=lambda replica: replica.name)
-    return Items([replica_view(replica) for replica in replicas])
+    plane = plane_of(request)
+    replicas = sorted(plane.system().replicas, key=lambda replica: replica.name)
+    used = {one.name: one for one in plane.processes() if one.role == "replica"}
+    return Items([replica_view(replica, used.get(replica.name)) for replica in replicas])
 
 
 @get("/replicas/{name:str}/logs", opt=needs("replicas.logs"))

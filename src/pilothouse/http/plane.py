@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pilothouse.config import Settings
 from pilothouse.control.keyring import Keyring
-from pilothouse.control.status import StatusReport
+from pilothouse.control.status import ProcessFigures, StatusReport
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
 from pilothouse.domain.model import ModelVersion
@@ -113,6 +113,8 @@ class Plane:
     status: Callable[[], Awaitable[StatusReport]]
     metrics: Callable[[], Awaitable[str]]
     """Prometheus text of workers and controller together."""
+    processes: Callable[[], Sequence[ProcessFigures]] = field(default=tuple)
+    """What each process uses now."""
     logs: Logs
     open_content: Callable[[SealedRecord], Awaitable[Content]]
     engines: Callable[[], Sequence[EngineView]] = field(default=tuple)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from pilothouse.control.keyring import CreatedKey
+from pilothouse.control.status import ProcessFigures
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.record import CacheResult, Content, InferenceRecord
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec
@@ -120,6 +121,11 @@ class ReplicaView(Struct, frozen=True, kw_only=True):
     context_tokens: int
     load: Load | None
     """Null before it said anything."""
+    memory_bytes: int | None = None
+    """Largest resident memory since its start, as measured; null where its process is not on this machine."""
+    cpu_seconds: float | None = None
+    gpu_utilization_ratio: float | None = None
+    gpu_memory_bytes: int | None = None
 
 
 class DeploymentView(Struct, frozen=True, kw_only=True):
@@ -214,7 +220,7 @@ def model_view(model: ModelVersion) -> ModelView:
     )
 
 
-def replica_view(replica: Replica) -> ReplicaView:
+def replica_view(replica: Replica, used: ProcessFigures | None = None) -> ReplicaView:
     return ReplicaView(
         name=replica.name,
         deployment=replica.deployment,
@@ -228,6 +234,10 @@ def replica_view(replica: Replica) -> ReplicaView:
         slots=replica.slots,
         context_tokens=replica.context_tokens,
         load=replica.load,
+        memory_bytes=used.peak_rss_bytes if used else None,
+        cpu_seconds=used.cpu_seconds if used else None,
+        gpu_utilization_ratio=used.gpu_utilization_ratio if used else None,
+        gpu_memory_bytes=used.gpu_memory_bytes if used else None,
     )
 
 

@@ -43,10 +43,11 @@ def is_listening_to_signals(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-async def test_from_an_empty_home_to_a_ready_replica_and_an_admin_key(house):
+async def test_from_an_empty_home_to_a_ready_replica_and_an_admin_key(house, smollm2_gguf):
     async with house.controller():
         await house.until(house.ready)
         status = await house.ask("GET", "/admin/v1/status")
+        (replica,) = (await house.ask("GET", "/admin/v1/replicas"))["items"]
 
     (entry,) = house.newest.replicas["d"]
     assert entry.slots == (0, 1)
@@ -54,6 +55,8 @@ async def test_from_an_empty_home_to_a_ready_replica_and_an_admin_key(house):
     assert house.newest.endpoints["e"].tasks == ("chat", "completion")
     assert [key.role for key in house.newest.keys.values()] == ["admin"]
     assert status["phase"] == "ready"
+    assert replica["memory_bytes"] > smollm2_gguf.stat().st_size, "the model was read into it"
+    assert replica["cpu_seconds"] > 0
     assert {process["role"] for process in status["processes"]} >= {"controller", "worker", "replica"}
 
 

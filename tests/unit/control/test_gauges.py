@@ -1,3 +1,5 @@
+from msgspec.structs import replace
+
 from pilothouse.control.gauges import CpuTotals, controller_metrics
 from pilothouse.control.status import JournalFigures, ProcessFigures, ProcessRole, Vitals
 from pilothouse.domain.status import DeploymentStatus, Replica, ReplicaState, SystemStatus
@@ -61,6 +63,17 @@ def test_what_the_contract_names_is_there():
         'pilothouse_replica_resident_memory_bytes{deployment="d",replica="replica-3"} 100',
     ):
         assert line in text.splitlines()
+
+
+def test_a_replicas_gpu_has_a_series_where_the_driver_tells_it():
+    told = replace(process("replica", 1, 1.0), gpu_utilization_ratio=0.5, gpu_memory_bytes=7)
+    untold = process("replica", 2, 1.0)
+
+    lines = metrics(SystemStatus(), told, untold).render().splitlines()
+
+    values = {line.split("{")[0]: line.split()[-1] for line in lines if "_gpu_" in line and line[0] != "#"}
+    assert float(values["pilothouse_replica_gpu_utilization_ratio"]) == 0.5
+    assert float(values["pilothouse_replica_gpu_memory_bytes"]) == 7
 
 
 def test_processor_time_goes_on_when_a_process_is_replaced():

@@ -126,3 +126,31 @@ async def test_what_is_queued_is_done_before_the_close(opened):
     assert done == [1]
     with pytest.raises(StoreUnavailable, match="closed"):
         await thread(lambda unit: None)
+
+
+async def test_a_lost_store_is_told_once_and_its_return_once():
+    told: list[str] = []
+    store = Store()
+    thread = StoreThread(lambda: store, changed=told.append)  # type: ignore[arg-type,return-value]
+    await thread.start()
+
+    def fail(unit: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    def refuse(unit: Any) -> None:
+        raise NotFound("no such key")
+
+    for work in (lambda unit: None, fail, fail):
+        try:
+            await thread(work)
+        except StoreUnavailable:
+            pass
+    assert thread.problem == "gone"
+    for work in (lambda unit: None, refuse):
+        try:
+            await thread(work)
+        except NotFound:
+            pass
+    assert told == ["gone", ""]
+    assert thread.problem == ""
+    await thread.aclose(timeout_s=5)
