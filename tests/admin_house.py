@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx
 from litestar import Litestar
+from msgspec.structs import replace
 
 from house_store import HouseStore
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.declarations import Declarations
 from pilothouse.control.keyring import Keyring, NewKey
+from pilothouse.control.registry import Verified
 from pilothouse.control.status import StatusReport, Vitals, status_report
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
@@ -81,7 +83,14 @@ class FakeModels:
         return self.present
 
     async def pull(
-        self, source: str, *, name: str | None, licence: str, progress: Callable[[Progress], None]
+        self,
+        source: str,
+        *,
+        name: str | None,
+        licence: str,
+        progress: Callable[[Progress], None],
+        version: str = "",
+        card: str = "",
     ) -> ModelVersion:
         self.started += 1
         progress(Progress(stage="downloading", done_bytes=1, total_bytes=3))
@@ -91,6 +100,16 @@ class FakeModels:
         progress(Progress(stage="checking", done_bytes=3, total_bytes=3))
         self.finished += 1
         return SMOLLM2
+
+    async def annotate(self, name: str, version: str, *, card: str) -> ModelVersion:
+        (found,) = [model for model in self.present if (model.name, model.version) == (name, version)]
+        self.present = [replace(found, card=card)]
+        return self.present[0]
+
+    async def verify(self, name: str) -> list[Verified]:
+        if name.partition("@")[0] != "smollm2":
+            raise NotFound(f"no model {name!r}")
+        return [Verified(name="smollm2", version="0.1.2", digest=SMOLLM2.digest, ok=True)]
 
     async def remove(self, name: str) -> list[ModelVersion]:
         if name == "smollm2":
@@ -126,6 +145,7 @@ class AdminHouse:
             engines={"llama.cpp", "openai"},
             targets={"local"},
             declared=lambda stored: self.declared.append(stored.revision),
+            versions=lambda: self.models.present,
         )
         self.models = FakeModels()
         self.log_lines = [f"line {number}" for number in range(1, 6)]

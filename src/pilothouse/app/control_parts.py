@@ -26,6 +26,7 @@ from pilothouse.control.declarations import Declarations
 from pilothouse.control.drain import Drain
 from pilothouse.control.fence import Fence, FencedStore
 from pilothouse.control.fleet import Fleet
+from pilothouse.control.happenings import Happenings
 from pilothouse.control.keyring import Keyring
 from pilothouse.control.leadership import Leadership
 from pilothouse.control.lease import SlotLeases
@@ -72,6 +73,7 @@ class Loop:
     publisher: Publisher
     publishing: Publishing
     registry: Registry
+    happenings: Happenings
     reconciler: Reconciler
 
 
@@ -153,6 +155,8 @@ def build_parts(settings: Settings) -> Parts:
             engines=tuple(loop.drivers),
             targets=tuple(loop.targets),
             declared=loop.reconciler.declare,
+            versions=lambda: loop.reconciler.stock.versions,
+            happened=loop.happenings.note,
         ),
         keyring=keyring,
         tenants=Tenants(
@@ -210,7 +214,9 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
         declared=lambda: reconciler.declared.spec,
         arrived=lambda model: reconciler.have_models([model]),
         in_use=lambda: frozenset(replica.model_digest for replica in reconciler.status.replicas),
+        gone=lambda models: reconciler.stock.drop(list(models)),
     )
+    happenings = Happenings(clock, revision=lambda: reconciler.declared.revision)
     world = World(
         targets=targets,
         drivers=drivers,
@@ -218,6 +224,7 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
         machine=lambda: measure_machine(settings.workers),
         clock=clock,
         log=log,
+        happened=happenings.note,
     )
     reconciler = Reconciler(world, fleet, publishing, leases)
     return Loop(
@@ -227,6 +234,7 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
         publisher=publisher,
         publishing=publishing,
         registry=registry,
+        happenings=happenings,
         reconciler=reconciler,
     )
 

@@ -21,6 +21,7 @@ DRAIN_BUSY_S = 0.05
 DRAIN_IDLE_S = 1.0
 """A record is in the store about that long after its answer; the journal holds it meanwhile."""
 SAMPLE_S = 10.0
+EVENTS_S = 0.5
 SWEEP_S = 3600.0
 MORE_SWEEP_S = 5.0
 """When one sweep did not get to the end."""
@@ -52,6 +53,7 @@ class Duties:
         tasks.keep("drain", self._drain)
         tasks.keep("measure", lambda: _every(SAMPLE_S, self._measure))
         tasks.keep("sweep", self._sweep)
+        tasks.keep("events", lambda: _every(EVENTS_S, self._write_events))
 
     async def finish(self, *, timeout_s: float) -> None:
         """The last step of each, as far as there is time."""
@@ -59,6 +61,7 @@ class Duties:
             async with asyncio.timeout(timeout_s):
                 await self._drain_once()
                 await self._put(self._minutes.flush())
+                await self._write_events()
                 await self._parts.leadership.release()
         except (PilothouseError, TimeoutError) as exc:  # the journal keeps what was not drained
             self._parts.log.failure("last_drain_failed", exc)
@@ -102,6 +105,9 @@ class Duties:
         parts.vitals.gpus.look()  # for the next time: it is not waited for
         processes = parts.overview.processes()
         await self._put(self._minutes.follow(processes, parts.clock.now()))
+
+    async def _write_events(self) -> None:
+        await self._parts.loop.happenings.flush(self._parts.store)
 
     async def _put(self, samples: list[ResourceSample]) -> None:
         self._unsaved.extend(samples)

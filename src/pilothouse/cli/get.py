@@ -41,7 +41,8 @@ def get(reach: Reach, /, kind: str, name: str | None, **filters: object) -> None
     """
     List things, or show one.
 
-    Kinds: replicas, deployments, endpoints, models, keys, teams, records, engines, revisions.
+    Kinds: replicas, deployments, endpoints, models, keys, teams, records, engines, revisions,
+    events.
 
     \b
     Example:
@@ -120,7 +121,7 @@ def shown(name: str, value: object) -> object:
 
 def show_all(out: Output, server: Server, kind: Kind, filters: Filters) -> None:
     query: dict[str, str | int | float | bool | None] = {}
-    if kind.is_paged and kind is not KINDS["revisions"]:
+    if kind.is_paged and kind not in (KINDS["revisions"], KINDS["events"]):
         query["team"] = filters.team
     if kind.path.endswith("/records"):
         query["endpoint"], query["code"] = filters.endpoint, filters.code

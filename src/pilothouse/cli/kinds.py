@@ -55,6 +55,7 @@ def _model(m: Json) -> Sequence[object]:
         size(m["bytes"]),
         m["context_tokens"],
         m["licence"],
+        m.get("stages"),
         m["source"],
     )
 
@@ -86,6 +87,12 @@ def _engine(e: Json) -> Sequence[object]:
     return (e["name"], e["installed"], e["version"], e["capabilities"], note)
 
 
+def _event(e: Json) -> Sequence[object]:
+    times = f"{e['count']}x" if e.get("count", 1) > 1 else None
+    level = "warn" if e["is_warning"] else None
+    return (moment(e["time"]), level, e["kind"], e["name"], e["reason"], times, e["message"])
+
+
 def _revision(r: Json) -> Sequence[object]:
     fields = [str(change.get("path")) for change in r.get("changes", [])]
     more = [f"and {len(fields) - 4} more"] if len(fields) > 4 else []
@@ -110,7 +117,7 @@ KINDS: dict[str, Kind] = {
     ),
     "models": Kind(
         path="/admin/v1/models",
-        columns=("name", "version", "quantization", "size", "context", "licence", "source"),
+        columns=("name", "version", "quantization", "size", "context", "licence", "stages", "source"),
         cells=_model,
     ),
     "keys": Kind(
@@ -137,6 +144,13 @@ KINDS: dict[str, Kind] = {
         columns=("revision", "time", "author", "changes"),
         cells=_revision,
         id_field="revision",
+        is_paged=True,
+    ),
+    "events": Kind(
+        path="/admin/v1/events",
+        columns=("time", "level", "kind", "name", "reason", "times", "message"),
+        cells=_event,
+        id_field="id",
         is_paged=True,
     ),
     "engines": Kind(

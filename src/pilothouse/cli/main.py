@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("pilothouse.cli.apply:apply", "Declare what runs, from a file; shows what changes."),
     "diff": ("pilothouse.cli.apply:diff", "How a file differs from what runs."),
     "get": ("pilothouse.cli.get:get", "List things, or show one: records, replicas, keys, ..."),
+    "describe": ("pilothouse.cli.describe:describe", "One thing, its parts, and what happened to it."),
     "spec": ("pilothouse.cli.spec:spec", "Print what runs, as a spec file."),
     "delete": ("pilothouse.cli.edit:delete", "Take a model, deployment or endpoint out of what is declared."),
     "scale": ("pilothouse.cli.edit:scale", "Declare another number of replicas."),

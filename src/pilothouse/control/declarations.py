@@ -9,12 +9,16 @@ from collections.abc import Callable, Collection
 
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict
+from pilothouse.domain.events import Occurrence
+from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.speccheck import check_spec
+from pilothouse.domain.specdiff import changes
 from pilothouse.kit.clock import Clock
 from pilothouse.ports.store import Page, StoredSpec
 
 NOTHING = StoredSpec(revision=0, spec=Spec(), author="", time=0.0)
+TOLD_CHANGES = 6
 EDIT_ATTEMPTS = 3
 """How often a small change is made anew on what another one left."""
 
@@ -25,6 +29,7 @@ class Declarations:
         engines: Engines that deployments may name.
         targets: Places where they may run.
         declared: Told of each new revision, after it was stored.
+        versions: The model versions that are here, newest first.
     """
 
     def __init__(
@@ -35,12 +40,16 @@ class Declarations:
         engines: Collection[str],
         targets: Collection[str],
         declared: Callable[[StoredSpec], None],
+        versions: Callable[[], Collection[ModelVersion]] = tuple,
+        happened: Callable[[Occurrence], None] = lambda _: None,
     ) -> None:
         self._transact = transact
         self._clock = clock
         self._engines = engines
         self._targets = targets
         self._declared = declared
+        self._versions = versions
+        self._happened = happened
         self._current = NOTHING
 
     async def load(self) -> StoredSpec:
@@ -67,7 +76,7 @@ class Declarations:
             InvalidRequest: It cannot be run as declared.
             Conflict: Somebody declared another since.
         """
-        check_spec(spec, engines=self._engines, targets=self._targets)
+        check_spec(spec, engines=self._engines, targets=self._targets, versions=self._versions())
         present = self._current
         if expected_revision not in (None, present.revision):
             raise Conflict(
@@ -87,6 +96,7 @@ class Declarations:
             self._take_over(await self.load())
             raise
         self._take_over(stored)
+        self._tell(present, stored)
         return stored
 
     async def edit(
@@ -125,6 +135,21 @@ class Declarations:
     async def revisions(self, *, cursor: str | None, limit: int) -> Page[StoredSpec]:
         """Newest first."""
         return await self._transact(lambda unit: unit.specs.history(cursor=cursor, limit=limit))
+
+    def _tell(self, before: StoredSpec, stored: StoredSpec) -> None:
+        """Moved stages are told one by one, for people look for them under the model's name."""
+        found = changes(before.spec, stored.spec)
+        paths = ", ".join(change.path for change in found[:TOLD_CHANGES])
+        more = f" and {len(found) - TOLD_CHANGES} more" if len(found) > TOLD_CHANGES else ""
+        message = f"revision {stored.revision} by {stored.author or 'nobody known'}: {paths}{more}"
+        self._happened(Occurrence(kind="spec", name="spec", reason="declared", message=message))
+        for name, model in stored.spec.models.items():
+            earlier = before.spec.models.get(name)
+            for stage, version in model.stages.items():
+                was = earlier.stages.get(stage, "nothing") if earlier else "nothing"
+                if was != version:
+                    words = f"{stage}: {was} -> {version}, by {stored.author or 'nobody known'}"
+                    self._happened(Occurrence(kind="model", name=name, reason="stage_moved", message=words))
 
     def _take_over(self, stored: StoredSpec) -> None:
         if stored.revision >= self._current.revision:

@@ -127,6 +127,21 @@ class Models:
             header=version.header,
         )
 
+    def check(self, version: ModelVersion) -> None:
+        """
+        Read the whole file again, and its header.
+
+        Raises:
+            NotFound: The file is gone.
+            ModelFileRefused: It was changed, or its header says something else than was recorded.
+        """
+        header = self._inspect(self._blobs.verify(version.digest))
+        if header != version.header:
+            raise ModelFileRefused(
+                f"the header of {version.reference} reads otherwise than it was recorded: the registry was "
+                "changed, or another version of Pilothouse reads it. Pull the model again"
+            )
+
     def collect(self, keep: Iterable[str]) -> list[Blob]:
         """Delete blobs whose digest is not in `keep` (and not young), and what cut pulls left long ago."""
         for left in self._folder.iterdir():

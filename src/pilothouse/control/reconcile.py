@@ -20,7 +20,9 @@ from pilothouse.control.observe import Observer
 from pilothouse.control.probe import PACE, Pace
 from pilothouse.control.publish import Publishing
 from pilothouse.control.retries import Retries
+from pilothouse.control.stock import Stock
 from pilothouse.control.world import World
+from pilothouse.domain.events import planned, transitions
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.phase import system_status
 from pilothouse.domain.plan import (
@@ -33,7 +35,6 @@ from pilothouse.domain.plan import (
     StartReplica,
     StopReplica,
     plan,
-    subject,
 )
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.status import SystemStatus
@@ -57,7 +58,7 @@ class Reconciler:
         self._publishing = publishing
         self._leases = leases
         self._declared = StoredSpec(revision=0, spec=NOTHING, author="", time=0.0)
-        self._models: dict[tuple[str, str], ModelVersion] = {}
+        self.stock = Stock()
         self._wake = asyncio.Event()
         self._is_ending = False
         self._probes = Tasks(lambda name, error: world.log.failure("probe_failed", error, probe=name))
@@ -67,7 +68,7 @@ class Reconciler:
         )
         self._autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log)
         fleet.heard = self._hear_of_waiting
-        self._actor = Actor(world, self._models, retries=retries, ended=self.wake)
+        self._actor = Actor(world, self.stock, retries=retries, ended=self.wake)
         self._policy = Policy()
 
     @property
@@ -76,10 +77,8 @@ class Reconciler:
 
     @property
     def models(self) -> dict[str, ModelVersion]:
-        """Models that are here, by name, each from the source that the spec names now."""
-        declared = self._declared.spec.models
-        found = {name: self._models.get((name, model.source)) for name, model in declared.items()}
-        return {name: model for name, model in found.items() if model is not None}
+        """Models that are here, by the words that the spec means them with."""
+        return self.stock.of(self._declared.spec)
 
     def declare(self, stored: StoredSpec) -> None:
         """From now on this shall be."""
@@ -87,9 +86,8 @@ class Reconciler:
         self.wake()
 
     def have_models(self, models: Iterable[ModelVersion]) -> None:
-        """These are here, newest first: a pull by hand, or what the store knew at the start."""
-        for model in reversed(list(models)):
-            self._models[model.name, model.source] = model
+        """These are here: a pull by hand, or what the store knew at the start."""
+        self.stock.add(models)
         self.wake()
 
     def target_of(self, replica: str) -> str:
@@ -166,7 +164,7 @@ class Reconciler:
         match action:
             case StartReplica(deployment=name):
                 deployment = spec.deployments[name]
-                self._actor.start(action, deployment, spec.models[deployment.model])
+                self._actor.start(action, deployment, self.models[deployment.model])
             case StopReplica(name=name, reason=reason):
                 why = "shutdown" if self._is_ending else reason
                 self._actor.stop(StopReplica(name, why), self._observer.target_of(name))
@@ -176,15 +174,18 @@ class Reconciler:
                 self._observer.serve(name)
             case PullModel(name=name):
                 self._actor.pull(action, spec.models[name])
-        self._world.log.event("planned", "debug", action=type(action).__name__, subject=subject(action))
+        for occurrence in planned(action):
+            self._world.happened(occurrence)
         self.wake()  # what just began is part of the status
 
     def _tell(self, observed: Observed) -> None:
-        declared = self._declared
-        self.status = system_status(
+        declared, before = self._declared, self.status
+        status = system_status(
             declared.spec, observed, revision=declared.revision, progress=self._actor.progress
         )
-        self.status = self._autoscaler.explained(self.status)
+        self.status = self._autoscaler.explained(status)
+        for occurrence in transitions(before, self.status):
+            self._world.happened(occurrence)
         self._publishing.update(declared.spec, self.status, models=self.models, declared_at=declared.time)
         self._observer.published(observed, self._publishing.revision)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from pilothouse.domain.events import Occurrence
 from pilothouse.domain.model import Artifact, ModelVersion
 from pilothouse.domain.spec import ModelSpec
 from pilothouse.domain.status import Progress
@@ -40,3 +41,4 @@ class World:
     """Measures this machine at the moment of a start."""
     clock: Clock
     log: Log
+    happened: Callable[[Occurrence], None] = lambda _: None

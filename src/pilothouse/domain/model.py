@@ -27,6 +27,19 @@ class ModelHeader(Struct, frozen=True, kw_only=True):
     """What the file itself says, if it says."""
 
 
+class Lineage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a version comes from; empty for one that came from outside."""
+
+    parent: str = ""
+    """`name@version` of the model it was made from."""
+    job: str = ""
+    """Id of the job that made it."""
+    dataset: str = ""
+    """`name@version` of the data it was trained on."""
+    evaluation: str = ""
+    """Id of the evaluation that it passed."""
+
+
 class ModelVersion(Struct, frozen=True, kw_only=True):
     """One immutable model file. `digest` is `sha256:<hex>` of the file that is loaded."""
 
@@ -44,6 +57,13 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
     """Digest of what the source delivered: the wheel or file before anything was taken out or converted."""
     header: ModelHeader
     created_at: float
+    lineage: Lineage = Lineage()
+    card: str = ""
+    """What people wrote about it, in Markdown."""
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.version}"
 
 
 class Artifact(Struct, frozen=True, kw_only=True):

@@ -77,6 +77,9 @@ def _without_model(
     progress: Mapping[str, Progress],
 ) -> DeploymentStatus:
     model = spec.models.get(declared.model)
+    if "@" in declared.model:
+        message = f"No file of `{declared.model}` is here: pull that version again, or name another one."
+        return replace(status, phase="failed", reason="unknown_version", message=message)
     if model is None:
         message = f"The spec declares no model `{declared.model}`: add it under `models`, or name another."
         return replace(status, phase="failed", reason="unknown_model", message=message)

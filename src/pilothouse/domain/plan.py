@@ -66,7 +66,7 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     replicas: tuple[Replica, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
-    """Digest of each model that is here, from the source that the spec names now."""
+    """Digest of each model that is here, by the words that the spec means it with."""
     attached: frozenset[str] = frozenset()
     """Deployments whose engine runs elsewhere: they are observed, never started or stopped."""
     draining: dict[str, float] = field(default_factory=dict)

@@ -12,12 +12,15 @@ from msgspec import Struct, field
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`models.<name>`: a file to load, and where it comes from."""
+    """`models.<name>`: a file to load, and where it comes from; or which of its versions has which stage."""
 
-    source: str
-    """`pypi:name==version`, `file:path` or `https:` address."""
+    source: str = ""
+    """`pypi:name==version`, `hf:org/name@revision/file`, `s3://bucket/key`, `file:path` or `https:` address.
+    Needed where a deployment names the model without a version."""
     licence: str = ""
     """SPDX name; empty takes what the source says."""
+    stages: dict[str, str] = {}
+    """Version by stage: with `production: "2"`, a deployment of `name@production` runs version 2."""
 
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -75,7 +78,8 @@ class DeploymentSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`deployments.<name>`: a model on an engine."""
 
     model: str = ""
-    """A name under `models`; for engines that Pilothouse starts."""
+    """A name under `models`, or `name@stage`, `name@version`, `name@sha256:...`; for engines that Pilothouse
+    starts."""
     provider_model: str = ""
     """The name that an attached server knows its model by."""
     engine: str = "llama.cpp"
@@ -129,10 +133,18 @@ class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     slo: SloSpec = SloSpec()
 
 
+class LicenceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`licences`: which models may run."""
+
+    allowed: tuple[str, ...] = ()
+    """SPDX names; when any is given, a model of another licence, or of none, is refused."""
+
+
 class Spec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole declaration, as in `pilothouse.yaml`."""
 
     version: Literal[1] = 1
+    licences: LicenceSpec = LicenceSpec()
     models: dict[str, ModelSpec] = field(default_factory=dict)
     deployments: dict[str, DeploymentSpec] = field(default_factory=dict)
     endpoints: dict[str, EndpointSpec] = field(default_factory=dict)

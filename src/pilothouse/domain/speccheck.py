@@ -11,7 +11,11 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from pilothouse.domain.duration import parse_duration_s
-from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.errors import InvalidRequest, NotFound
+from pilothouse.domain.licence import licence_fault
+from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.model_name import split_reference
+from pilothouse.domain.model_ref import find_version
 from pilothouse.domain.schedule import parse_hours
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ReplicaRange, Spec
 
@@ -22,18 +26,25 @@ MOST_REPLICAS = 64
 _NOT_A_RANGE = f"0 <= min <= max <= {MOST_REPLICAS} does not hold for"
 
 
-def check_spec(spec: Spec, *, engines: Collection[str], targets: Collection[str]) -> None:
+def check_spec(
+    spec: Spec,
+    *,
+    engines: Collection[str],
+    targets: Collection[str],
+    versions: Collection[ModelVersion] = (),
+) -> None:
     """
     Refuse a spec that cannot be run as declared.
 
     Args:
         engines: Names of the engines that this server has drivers for.
         targets: Names of the places where it can run them.
+        versions: The model versions that are here, newest first.
 
     Raises:
         InvalidRequest: With every fault (the first ten), each with its place and the fix.
     """
-    faults = list(_faults(spec, engines, targets))
+    faults = [*_faults(spec, engines, targets), *_model_faults(spec, versions)]
     if not faults:
         return
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -50,7 +61,7 @@ def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> I
             if not _NAME.fullmatch(name):
                 yield f"{kind}.{name[:64]!r}: a name is 1 to 63 letters, digits, dots, dashes or underscores"
     for name, model in spec.models.items():
-        if ":" not in model.source:
+        if ":" not in model.source and (model.source or not model.stages):
             yield f"models.{name}.source: write it with its kind, such as file:PATH or pypi:NAME==VERSION"
     for name, deployment in spec.deployments.items():
         for fault in _deployment(deployment, spec, engines, targets):
@@ -58,6 +69,38 @@ def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> I
     for name, endpoint in spec.endpoints.items():
         for fault in _endpoint(endpoint, spec):
             yield f"endpoints.{name}.{fault}"
+
+
+def _model_faults(spec: Spec, versions: Collection[ModelVersion]) -> Iterator[str]:
+    """What is wrong with versions, stages and licences, as far as it can be known before a pull."""
+    for name, model in spec.models.items():
+        here = [version.version for version in versions if version.name == name]
+        for stage, version in model.stages.items():
+            if not _NAME.fullmatch(stage) or stage.startswith("sha256"):
+                yield f"models.{name}.stages.{stage[:64]!r}: a stage is named as a model is"
+            if version not in here:
+                yield f"models.{name}.stages.{stage}: {_not_one_of(version, here)}"
+    for name, deployment in spec.deployments.items():
+        if not deployment.model:
+            continue
+        base, selector = split_reference(deployment.model)
+        declared = spec.models.get(base)
+        if not selector and declared and not declared.source:
+            stages = ", ".join(f"{base}@{stage}" for stage in declared.stages)
+            yield f"deployments.{name}.model: {base!r} has no source, so name a version: {stages}"
+        try:
+            found = find_version(deployment.model, spec, versions)
+        except NotFound as exc:
+            if selector:
+                yield f"deployments.{name}.model: {exc.message}"
+                continue
+            licence = declared.licence if declared else ""
+            if not licence:
+                continue  # of one that is not here yet, the source may tell: it is looked at before a load
+        else:
+            licence = (declared.licence if declared and not selector else "") or found.licence
+        if fault := licence_fault(licence, spec.licences.allowed):
+            yield f"deployments.{name}.model: {deployment.model}: {fault}"
 
 
 def _deployment(
@@ -73,7 +116,7 @@ def _deployment(
             yield "engine_options.base_url: say where the server runs, such as https://provider.example/v1"
         if deployment.model:
             yield "model: an engine that runs elsewhere brings its own; name it in provider_model"
-    elif deployment.model not in spec.models:
+    elif "@" not in deployment.model and deployment.model not in spec.models:
         yield f"model: {_not_one_of(deployment.model, spec.models)}"
     yield from _replicas(replicas)
     for field in ("context_tokens", "slots", "threads", "max_inflight"):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
 from pilothouse.domain.model_name import split_reference
-from pilothouse.domain.spec import ReplicaRange, Spec
+from pilothouse.domain.spec import ModelSpec, ReplicaRange, Spec
 
 DeclaredKind = Literal["models", "deployments", "endpoints"]
 DECLARED_KINDS: tuple[DeclaredKind, ...] = get_args(DeclaredKind)
@@ -65,6 +65,25 @@ def scaled(spec: Spec, deployment: str, *, least: int, most: int) -> Spec:
         raise NotFound(f"no deployment {deployment[:64]!r} is declared; there are: {known}")
     changed = replace(declared, replicas=replace(declared.replicas, min=least, max=most))
     return replace(spec, deployments={**spec.deployments, deployment: changed})
+
+
+def staged(spec: Spec, name: str, stage: str, *, version: str) -> Spec:
+    """
+    The spec with a stage of a model at another version; with an empty one, without that stage.
+
+    Raises:
+        NotFound: The stage that is to go is not there.
+    """
+    declared = spec.models.get(name, ModelSpec())
+    if not version and stage not in declared.stages:
+        known = ", ".join(sorted(declared.stages)) or "none"
+        raise NotFound(f"model {name[:64]!r} has no stage {stage[:64]!r}; there are: {known}")
+    others = {key: value for key, value in declared.stages.items() if key != stage}
+    stages = {**others, stage: version} if version else others
+    changed = {**spec.models, name: replace(declared, stages=stages)}
+    if not stages and not declared.source:
+        del changed[name]
+    return replace(spec, models=changed)
 
 
 def parse_replicas(text: str) -> ReplicaRange:

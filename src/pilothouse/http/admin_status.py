@@ -5,8 +5,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ControllerRouterHandler
 
 from pilothouse.control.status import StatusReport
-from pilothouse.domain.errors import NotSupported
+from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.events import EVENT_KINDS, Event
 from pilothouse.http.access import Asked, needs
+from pilothouse.http.paging import Cursor, Limit, Word
 from pilothouse.http.plane import EngineView, plane_of
 from pilothouse.http.views import Items
 
@@ -36,6 +38,21 @@ async def list_engines(request: Asked) -> Items[EngineView]:
     return Items(list(plane_of(request).engines()))
 
 
+@get("/events", opt=needs("status.read"))
+async def list_events(
+    request: Asked, kind: Word = None, name: Word = None, cursor: Cursor = None, limit: Limit = 100
+) -> Items[Event]:
+    """What the control loop did and saw, and why: newest first."""
+    if kind is not None and kind not in EVENT_KINDS:
+        raise InvalidRequest(
+            f"{kind[:64]!r} is no kind of events; there are: {', '.join(EVENT_KINDS)}", param="kind"
+        )
+    page = await plane_of(request).transact(
+        lambda unit: unit.events.page(kind=kind, name=name, cursor=cursor, limit=limit)
+    )
+    return Items(page.items, page.next)
+
+
 def _not_built(resource: str) -> HTTPRouteHandler:
     async def refuse(request: Asked) -> None:  # noqa: ARG001 - a handler's shape
         raise NotSupported(f"{resource} are not supported in this version; see the documentation's roadmap")
@@ -49,4 +66,4 @@ def _not_built(resource: str) -> HTTPRouteHandler:
     )(refuse)
 
 
-ROUTES: list[ControllerRouterHandler] = [get_status, list_engines, *map(_not_built, NOT_BUILT)]
+ROUTES: list[ControllerRouterHandler] = [get_status, list_engines, list_events, *map(_not_built, NOT_BUILT)]

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from pilothouse.config import Settings
 from pilothouse.control.keyring import Keyring
+from pilothouse.control.registry import Verified
 from pilothouse.control.status import ProcessFigures, StatusReport
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
@@ -82,13 +83,32 @@ class Models(Protocol):
     async def versions(self) -> list[ModelVersion]: ...
 
     async def pull(
-        self, source: str, *, name: str | None, licence: str, progress: Callable[[Progress], None]
+        self,
+        source: str,
+        *,
+        name: str | None,
+        licence: str,
+        progress: Callable[[Progress], None],
+        version: str = "",
+        card: str = "",
     ) -> ModelVersion:
         """Fetch, check and register. `progress` may be called from another thread."""
         ...
 
+    async def annotate(self, name: str, version: str, *, card: str) -> ModelVersion: ...
+
+    async def verify(self, name: str) -> list[Verified]:
+        """Read the files again; NotFound."""
+        ...
+
     async def remove(self, name: str) -> list[ModelVersion]:
-        """Remove all versions of that name; Conflict, with the reason, while one is used; NotFound."""
+        """
+        Remove all versions of that name, or that of `name@version`.
+
+        Raises:
+            Conflict: One is used; the message says by whom.
+            NotFound: There is none.
+        """
         ...
 
 

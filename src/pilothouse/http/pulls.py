@@ -13,6 +13,8 @@ from pilothouse.http.plane import Models
 from pilothouse.kit.log import Log
 
 AT_ONCE = 4
+_Key = tuple[str, str | None, str]
+"""Source, name and version: what makes two pulls the same."""
 _STOP_S = 5.0
 
 
@@ -31,23 +33,27 @@ class Pulls:
     def __init__(self, models: Models, log: Log) -> None:
         self._models = models
         self._log = log
-        self._running: dict[tuple[str, str | None], Pull] = {}
+        self._running: dict[_Key, Pull] = {}
 
-    def start(self, source: str, *, name: str | None, licence: str) -> Pull:
+    def start(
+        self, source: str, *, name: str | None, licence: str, version: str = "", card: str = ""
+    ) -> Pull:
         """
-        Start it, or return the one of the same source and name that runs.
+        Start it, or return the one of the same source, name and version that runs.
 
         Raises:
             Overloaded: Too many run already.
         """
-        key = (source, name)
+        key = (source, name, version)
         if running := self._running.get(key):
             return running
         if len(self._running) >= AT_ONCE:
             raise Overloaded(f"{AT_ONCE} pulls run already; wait for one to end", retry_after_s=10.0)
         pull = Pull()
         pull.task = asyncio.create_task(
-            self._models.pull(source, name=name, licence=licence, progress=pull.tell)
+            self._models.pull(
+                source, name=name, licence=licence, progress=pull.tell, version=version, card=card
+            )
         )
         self._running[key] = pull
         pull.task.add_done_callback(lambda task: self._end(key, task))
@@ -61,7 +67,7 @@ class Pulls:
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_S)
 
-    def _end(self, key: tuple[str, str | None], task: "asyncio.Task[ModelVersion]") -> None:
+    def _end(self, key: _Key, task: "asyncio.Task[ModelVersion]") -> None:
         del self._running[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.failure("model_pull_failed", error)

@@ -4,6 +4,7 @@ The objects of the admin API, as the contract names their fields.
 Fields may be added and never removed. Times are Unix seconds.
 """
 
+from collections.abc import Iterable
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -11,13 +12,15 @@ from msgspec import Struct
 
 from pilothouse.control.keyring import CreatedKey
 from pilothouse.control.status import ProcessFigures
-from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.model import Lineage, ModelHeader, ModelVersion
+from pilothouse.domain.model_ref import stages_of, users_of_version
 from pilothouse.domain.record import CacheResult, Content, InferenceRecord
-from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec, Spec
 from pilothouse.domain.status import DeploymentStatus, EndpointStatus, Load, Replica, ReplicaState
 from pilothouse.domain.tenancy import ApiKeyRow
 
 T = TypeVar("T")
+EMPTY = Spec()
 
 
 class Items(Struct, Generic[T], frozen=True):
@@ -102,9 +105,20 @@ class ModelView(Struct, frozen=True, kw_only=True):
     licence: str
     source: str
     created_at: float
-    lineage: list[str] = []
+    lineage: Lineage = Lineage()
     stages: list[str] = []
+    """Stages that the spec gives this version."""
+    used_by: list[str] = []
+    """Fields of the spec that mean this version."""
     signature: str | None = None
+
+
+class ModelCardView(Struct, frozen=True, kw_only=True):
+    """A version with all that is known of it."""
+
+    model: ModelView
+    header: ModelHeader
+    card: str
 
 
 class ReplicaView(Struct, frozen=True, kw_only=True):
@@ -203,7 +217,8 @@ def record_view(record: InferenceRecord, content: Content | None = None) -> Reco
     )
 
 
-def model_view(model: ModelVersion) -> ModelView:
+def model_view(model: ModelVersion, spec: Spec = EMPTY, others: Iterable[ModelVersion] = ()) -> ModelView:
+    """With `spec` and all versions: also who uses it."""
     return ModelView(
         name=model.name,
         version=model.version,
@@ -217,6 +232,9 @@ def model_view(model: ModelVersion) -> ModelView:
         licence=model.licence,
         source=model.source,
         created_at=model.created_at,
+        lineage=model.lineage,
+        stages=stages_of(model, spec),
+        used_by=users_of_version(model, spec, others),
     )
 
 

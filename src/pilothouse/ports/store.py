@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from pilothouse.domain.events import Event
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import Spec
@@ -152,6 +153,10 @@ class Models(Protocol):
         """Add a version. The same again is nothing; another digest under that version is a Conflict."""
         ...
 
+    def annotate(self, name: str, version: str, *, card: str) -> ModelVersion:
+        """Replace what people wrote about it: the one thing of a version that may change."""
+        ...
+
     def newest(self, name: str) -> ModelVersion: ...
 
     def by_digest(self, digest: str) -> ModelVersion: ...
@@ -179,6 +184,27 @@ class Specs(Protocol):
 
     def history(self, *, cursor: str | None = None, limit: int = 20) -> Page[StoredSpec]:
         """Newest first."""
+        ...
+
+
+class Events(Protocol):
+    def put_many(self, batch: Sequence[Event]) -> None:
+        """Add them; one whose id is there already takes its new time, count and revision."""
+        ...
+
+    def page(
+        self,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[Event]:
+        """Newest first."""
+        ...
+
+    def forget(self, *, keep: int) -> int:
+        """Delete all but the newest `keep`; return how many went."""
         ...
 
 
@@ -321,6 +347,8 @@ class UnitOfWork(Protocol):
     def models(self) -> Models: ...
     @property
     def specs(self) -> Specs: ...
+    @property
+    def events(self) -> Events: ...
     @property
     def records(self) -> Records: ...
     @property

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
+from pilothouse.domain.events import Event
 from pilothouse.domain.spec import DEFAULT_SPEC, Spec
 from pilothouse.domain.tenancy import Team
 from pilothouse.ports.store import JournalPosition, RecordFilter, SealingKey, Store
@@ -55,6 +56,55 @@ class UnitConformance:
 
     def test_scrubbing_an_empty_store_is_nothing(self, store: Store) -> None:
         store.scrub()
+
+
+def _event(number: int, **changes: object) -> Event:
+    made = Event(
+        id=f"ev_{number:03}",
+        kind="deployment",
+        name="d",
+        reason="failed",
+        message="why",
+        is_warning=True,
+        first_time=float(number),
+        time=float(number),
+    )
+    return replace(made, **changes)
+
+
+class EventsConformance:
+    def test_events_are_paged_newest_first(self, store: Store) -> None:
+        events = [_event(number) for number in range(5)]
+        with store.unit() as unit:
+            unit.events.put_many(events)
+            unit.events.put_many([])
+        with store.unit() as unit:
+            first = unit.events.page(limit=3)
+            rest = unit.events.page(limit=3, cursor=first.next)
+        assert [*first.items, *rest.items] == events[::-1]
+        assert rest.next is None
+
+    def test_an_event_that_happens_again_keeps_its_beginning(self, store: Store) -> None:
+        with store.unit() as unit:
+            unit.events.put_many([_event(1), _event(2)])
+            unit.events.put_many([_event(1, time=9.0, count=2, revision=3, first_time=9.0)])
+        with store.unit() as unit:
+            newest = unit.events.page(limit=1).items
+        assert newest == [_event(1, time=9.0, count=2, revision=3)]
+
+    def test_events_are_found_by_what_they_are_about(self, store: Store) -> None:
+        with store.unit() as unit:
+            unit.events.put_many([_event(1), _event(2, kind="replica"), _event(3, name="other")])
+        with store.unit() as unit:
+            assert [event.id for event in unit.events.page(kind="deployment", name="d").items] == ["ev_001"]
+
+    def test_only_the_newest_events_are_kept(self, store: Store) -> None:
+        with store.unit() as unit:
+            unit.events.put_many([_event(number) for number in range(10)])
+            assert unit.events.forget(keep=20) == 0
+            assert unit.events.forget(keep=3) == 7
+        with store.unit() as unit:
+            assert [event.id for event in unit.events.page().items] == ["ev_009", "ev_008", "ev_007"]
 
 
 class RegistryConformance:
@@ -130,6 +180,16 @@ class RegistryConformance:
     def test_a_cursor_of_nowhere_is_refused(self, store: Store, cursor: str) -> None:
         with store.unit() as unit, pytest.raises(InvalidRequest, match="cursor"):
             unit.keys.page(cursor=cursor)
+
+    def test_the_card_of_a_model_is_all_that_changes(self, store: Store) -> None:
+        made = make_model("a", "1", digest="sha256:1")
+        with store.unit() as unit:
+            unit.models.put(made)
+            assert unit.models.annotate("a", "1", card="# A") == replace(made, card="# A")
+            with pytest.raises(NotFound):
+                unit.models.annotate("a", "2", card="")
+        with store.unit() as unit:
+            assert unit.models.newest("a") == replace(made, card="# A")
 
     def test_models_are_found_by_name_and_by_digest(self, store: Store) -> None:
         old = make_model("m", "1", digest="sha256:1", created_at=1.0)
@@ -268,6 +328,11 @@ class MachineryConformance:
 
 
 class StoreConformance(
-    UnitConformance, RegistryConformance, RecordsConformance, UsageConformance, MachineryConformance
+    UnitConformance,
+    RegistryConformance,
+    EventsConformance,
+    RecordsConformance,
+    UsageConformance,
+    MachineryConformance,
 ):
     """All of it."""

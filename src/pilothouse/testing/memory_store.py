@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
+from pilothouse.domain.events import Event
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import Spec
@@ -39,6 +40,7 @@ class _State(Struct):
     keys: dict[str, ApiKeyRow] = field(default_factory=dict)
     models: dict[tuple[str, str], ModelVersion] = field(default_factory=dict)
     specs: dict[int, StoredSpec] = field(default_factory=dict)
+    events: dict[str, Event] = field(default_factory=dict)
     records: dict[str, SealedRecord] = field(default_factory=dict)
     minutes: dict[RollupKey, Sums] = field(default_factory=dict)
     resources: dict[tuple[int, str, str], ResourceSample] = field(default_factory=dict)
@@ -71,6 +73,7 @@ class MemoryUnit:
         self.keys = MemoryApiKeys(state)
         self.models = MemoryModels(state)
         self.specs = MemorySpecs(state)
+        self.events = MemoryEvents(state)
         self.records = MemoryRecords(state)
         self.usage = MemoryUsage(state)
         self.resources = MemoryResources(state)
@@ -151,6 +154,11 @@ class MemoryModels(_Repository):
         if there.digest != model.digest:
             raise Conflict(f"version {model.version} of {model.name!r} is {there.digest}")
 
+    def annotate(self, name: str, version: str, *, card: str) -> ModelVersion:
+        found = _one(self._state.models, (name, version), "model")
+        changed = self._state.models[name, version] = replace(found, card=card)
+        return changed
+
     def newest(self, name: str) -> ModelVersion:
         return _one({model.name: model for model in reversed(self.all())}, name, "model")
 
@@ -186,6 +194,35 @@ class MemorySpecs(_Repository):
 
     def history(self, *, cursor: str | None = None, limit: int = 20) -> Page[StoredSpec]:
         return _page(list(reversed(self._state.specs.values())), cursor, limit)
+
+
+class MemoryEvents(_Repository):
+    def put_many(self, batch: Sequence[Event]) -> None:
+        for event in batch:
+            there = self._state.events.get(event.id, event)
+            self._state.events[event.id] = replace(
+                there, time=event.time, count=event.count, revision=event.revision
+            )
+
+    def page(
+        self,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[Event]:
+        rows = [e for e in self._sorted() if kind in (None, e.kind) and name in (None, e.name)]
+        return _page(rows, cursor, limit)
+
+    def forget(self, *, keep: int) -> int:
+        old = self._sorted()[keep:]
+        for event in old:
+            del self._state.events[event.id]
+        return len(old)
+
+    def _sorted(self) -> list[Event]:
+        return sorted(self._state.events.values(), key=lambda event: (event.time, event.id), reverse=True)
 
 
 class MemoryRecords(_Repository):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli_shell import Shell
+from pilothouse.domain.events import Event
 
 FILE = """version: 1
 models:
@@ -110,3 +111,67 @@ async def test_a_reader_may_see_the_difference_and_not_declare_it(shell: Shell, 
 @pytest.mark.parametrize("arguments", [(), ("-f", "x", "--revision", "1")])
 async def test_one_thing_is_applied(shell: Shell, arguments: tuple[str, ...]) -> None:
     assert "say what to apply" in await shell.run("apply", *arguments, status=2)
+
+
+async def test_a_stage_is_moved_by_a_revision_and_what_follows_it_is_told(shell: Shell, file: Path) -> None:
+    moved = await shell.json("model", "stage", "smollm2@0.1.2", "production")
+    shown = await shell.json("model", "show", "smollm2@production")
+    file.write_text(FILE.replace("{model: smollm2,", "{model: smollm2@production,"))
+    refused = await shell.run("apply", "-f", str(file), status=2)
+    staged = FILE.replace("Apache-2.0}", 'Apache-2.0, stages: {production: "0.1.2"}}')
+    file.write_text(staged.replace("{model: smollm2,", "{model: smollm2@production,"))
+    await shell.run("apply", "-f", str(file))
+    in_use = await shell.run("model", "stage", "smollm2", "production", "--remove", status=2)
+
+    assert moved["revision"] == 2
+    assert shown["model"]["stages"] == ["production"]
+    assert f"{file}:5:20: deployments.smollm2.model: no stage or version 'production' of model" in refused
+    assert "no stage or version 'production'" in in_use
+
+
+async def test_a_stage_of_a_version_that_is_not_here_is_refused(shell: Shell) -> None:
+    refused = await shell.run("model", "stage", "smollm2@9", "production", status=2)
+
+    assert "models.smollm2.stages.production: '9' is not known; there are: 0.1.2" in refused
+
+
+async def test_a_model_card_is_written_and_shown(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("# SmolLM2\nSmall.")
+
+    await shell.run("model", "card", "smollm2", str(tmp_path / "card.md"))
+
+    assert "# SmolLM2\nSmall." in await shell.run("model", "show", "smollm2")
+
+
+async def test_a_model_of_another_licence_is_refused_where_a_policy_wants_one(
+    shell: Shell, file: Path
+) -> None:
+    file.write_text("licences: {allowed: [MIT]}\n" + FILE)
+
+    refused = await shell.run("apply", "-f", str(file), status=2)
+
+    assert "deployments.smollm2.model: smollm2: its licence 'Apache-2.0' is none that the policy" in refused
+
+
+async def test_what_happened_is_shown_with_its_reason(shell: Shell) -> None:
+    event = Event(
+        id="ev_1",
+        kind="deployment",
+        name="smollm2",
+        reason="start_failed",
+        message="starting -> failed: out of memory",
+        is_warning=True,
+        first_time=1.0,
+        time=2.0,
+        count=3,
+    )
+    await shell.house.store(lambda unit: unit.events.put_many([event]))
+
+    listed = (await shell.json("get", "events"))["items"]
+    described = await shell.run("describe", "deployment", "smollm2")
+    spec = await shell.run("describe", "spec")
+
+    assert [one["message"] for one in listed] == ["starting -> failed: out of memory"]
+    assert "3x" in described
+    assert "smollm2-abc-0" in described
+    assert "revision" in spec

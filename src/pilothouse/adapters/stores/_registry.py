@@ -128,6 +128,14 @@ class SqlModels:
             )
         )
 
+    def annotate(self, name: str, version: str, *, card: str) -> ModelVersion:
+        here = (models.c.name == name) & (models.c.version == version)
+        found = self._one(select(models.c.document).where(here), _no_version(name, version))
+        changed = msgspec.structs.replace(found, card=card)
+        document = msgspec.json.encode(changed).decode()
+        self._connection.execute(update(models).where(here).values(document=document))
+        return changed
+
     def newest(self, name: str) -> ModelVersion:
         query = (
             select(models.c.document)
@@ -153,13 +161,17 @@ class SqlModels:
             delete(models).where(models.c.name == name, models.c.version == version)
         )
         if not done.rowcount:
-            raise NotFound(f"no version {version} of a model {name!r}; see: pilothouse model list")
+            raise NotFound(_no_version(name, version))
 
     def _one(self, query: Any, missing: str) -> ModelVersion:
         document = self._connection.execute(query.limit(1)).scalar()
         if document is None:
             raise NotFound(missing)
         return _model(document)
+
+
+def _no_version(name: str, version: str) -> str:
+    return f"no version {version} of a model {name!r}; see: pilothouse model list"
 
 
 def _model(document: str) -> ModelVersion:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0003"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -86,6 +86,24 @@ specs = Table(
 )
 
 _NAMES_ONE = text("subject_hash != ''")
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", String, primary_key=True),
+    _team(),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("is_warning", Boolean, nullable=False),
+    Column("first_time", Float, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Index(None, "time", "id"),
+    Index(None, "kind", "name", "time", "id"),
+)
 
 records = Table(
     "records",

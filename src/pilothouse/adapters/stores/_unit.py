@@ -4,6 +4,7 @@ from functools import cached_property
 
 from sqlalchemy import Connection
 
+from pilothouse.adapters.stores._events import SqlEvents
 from pilothouse.adapters.stores._machinery import SqlJournals, SqlLeases, SqlSealingKeys
 from pilothouse.adapters.stores._records import SqlRecords, SqlResources, SqlUsage
 from pilothouse.adapters.stores._registry import SqlApiKeys, SqlModels, SqlSpecs, SqlTeams
@@ -30,6 +31,10 @@ class SqlUnit:
     @cached_property
     def specs(self) -> SqlSpecs:
         return SqlSpecs(self._connection)
+
+    @cached_property
+    def events(self) -> SqlEvents:
+        return SqlEvents(self._connection)
 
     @cached_property
     def records(self) -> SqlRecords:
