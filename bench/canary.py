@@ -50,15 +50,18 @@ def share(releases: list[Release], decision: Verdict) -> float:
 
 
 def wrong(what: str, releases: list[Release], decision: Verdict) -> Figure:
-    return Figure(
-        what=what, value=share(releases, decision), unit="%", samples=len(releases), goal="<= 1"
-    )
+    return Figure(what=what, value=share(releases, decision), unit="%", samples=len(releases), goal="<= 1")
 
 
 def pairs(what: str, releases: list[Release], *, goal: str = "") -> Figure:
     taken = [one.pairs for one in releases]
     return Figure(
-        what=what, value=statistics.median(taken), low=min(taken), high=max(taken), samples=len(taken), goal=goal
+        what=what,
+        value=statistics.median(taken),
+        low=min(taken),
+        high=max(taken),
+        samples=len(taken),
+        goal=goal,
     )
 
 

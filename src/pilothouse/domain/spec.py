@@ -6,7 +6,7 @@ Unknown fields are refused where a spec is read. A field whose feature is not
 built yet is absent, so that nobody believes a setting that does nothing.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -124,6 +124,40 @@ class SloSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """95 % of first tokens come within this time: a deployment that is slower gets more replicas."""
 
 
+class JudgeSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`endpoints.<name>.judges.<name>`: a simple rule that scores answers, 1 good or 0 not."""
+
+    kind: Literal["exact", "contains", "regex", "json_schema", "refusal", "length"]
+    """What the rule looks at; `refusal` is good when the answer does not refuse."""
+    text: str = ""
+    """For `exact`, `contains` and `regex`: what the answer must be, hold or match."""
+    ignore_case: bool = True
+    """For `exact`, `contains` and `regex`."""
+    json_schema: dict[str, Any] = {}
+    """For `json_schema`: type, required, properties, items, enum and the bounds; `{}` is any JSON."""
+    min_chars: int = 1
+    """For `length`."""
+    max_chars: int = 100_000
+    """For `length`."""
+
+
+class RolloutSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`endpoints.<name>.rollout`: how a new version is let in, from the next `rollout start` on."""
+
+    steps: tuple[int, ...] = (5, 25, 50)
+    """Per cent of the requests that the candidate gets, one step after the other."""
+    step_pairs: int = 50
+    """Pairs that each step takes at least. A pair is one of its requests and those of the other since."""
+    margin: float = 0.02
+    """A drop of so much in any score (0..1) must not be promoted. Smaller takes more pairs."""
+    alpha: float = 0.01
+    """Most chance of promoting such a drop, and of rolling back an equal one."""
+    max_pairs: int = 10_000
+    """Undecided after so many, it is rolled back."""
+    max_duration: str = "24h"
+    """Undecided after so long, it is rolled back."""
+
+
 class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`endpoints.<name>`: the name that callers put into `model`."""
 
@@ -131,6 +165,9 @@ class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     limits: LimitsSpec = LimitsSpec()
     records: RecordsSpec = RecordsSpec()
     slo: SloSpec = SloSpec()
+    judges: dict[str, JudgeSpec] = field(default_factory=dict)
+    """Rules that score this endpoint's answers; a rollout asks all of them."""
+    rollout: RolloutSpec = RolloutSpec()
 
 
 class LicenceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import ApiKeyRow, Team
 from pilothouse.domain.usage import UsageBy, UsageLine
+from pilothouse.ports.releases import Feedbacks, Rollouts
 
 T = TypeVar("T")
 
@@ -361,6 +362,10 @@ class UnitOfWork(Protocol):
     def journals(self) -> Journals: ...
     @property
     def leases(self) -> Leases: ...
+    @property
+    def rollouts(self) -> Rollouts: ...
+    @property
+    def feedback(self) -> Feedbacks: ...
 
 
 class Store(Protocol):

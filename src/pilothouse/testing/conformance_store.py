@@ -14,6 +14,7 @@ from pilothouse.domain.spec import DEFAULT_SPEC, Spec
 from pilothouse.domain.tenancy import Team
 from pilothouse.ports.store import JournalPosition, RecordFilter, SealingKey, Store
 from pilothouse.testing.conformance_records import RecordsConformance, UsageConformance
+from pilothouse.testing.conformance_releases import ReleasesConformance
 from pilothouse.testing.examples import make_key, make_model, pages_of, sealed
 
 
@@ -334,5 +335,6 @@ class StoreConformance(
     RecordsConformance,
     UsageConformance,
     MachineryConformance,
+    ReleasesConformance,
 ):
     """All of it."""

@@ -14,8 +14,10 @@ from msgspec.structs import asdict, replace
 
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
 from pilothouse.domain.events import Event
+from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.record import InferenceRecord
+from pilothouse.domain.rollout import Rollout
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import ApiKeyRow, Team
 from pilothouse.domain.usage import RollupKey, Sums, UsageBy, UsageLine, minute_of, roll_up, sums_of
@@ -29,6 +31,7 @@ from pilothouse.ports.store import (
     SealingKey,
     StoredSpec,
 )
+from pilothouse.testing.memory_releases import MemoryFeedbacks, MemoryRollouts
 
 T = TypeVar("T")
 
@@ -47,6 +50,8 @@ class _State(Struct):
     seals: dict[str, SealingKey] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    feedback: dict[str, Feedback] = field(default_factory=dict)
 
     def copy(self) -> "_State":
         return _State(**{name: dict(getattr(self, name)) for name in self.__struct_fields__})
@@ -80,6 +85,8 @@ class MemoryUnit:
         self.seals = MemorySealingKeys(state)
         self.journals = MemoryJournals(state)
         self.leases = MemoryLeases(state)
+        self.rollouts = MemoryRollouts(state.rollouts)
+        self.feedback = MemoryFeedbacks(state.feedback)
 
 
 class _Repository:

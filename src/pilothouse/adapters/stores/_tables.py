@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -206,4 +206,37 @@ leases = Table(
     Column("holder", String, nullable=False),
     Column("token", BigInteger, nullable=False),
     Column("expires_at", Float, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", String, primary_key=True),
+    _team(),
+    Column("endpoint", String, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("document", Text, nullable=False),
+    Index(None, "endpoint", "started_at"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team", String, nullable=False),
+    Column("record_id", String, nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("value", Float),
+    Column("key_id", String, nullable=False),
+    Column("subject_hash", String, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("idempotency_key", String),
+    Column("state", String, nullable=False),
+    Column("sealing_key", String, nullable=False),
+    Column("sealed", LargeBinary),
+    UniqueConstraint("team", "idempotency_key"),
+    Index(None, "state", "time"),
+    Index(None, "team", "time", "id"),
 )

@@ -8,6 +8,7 @@ from pilothouse.adapters.stores._events import SqlEvents
 from pilothouse.adapters.stores._machinery import SqlJournals, SqlLeases, SqlSealingKeys
 from pilothouse.adapters.stores._records import SqlRecords, SqlResources, SqlUsage
 from pilothouse.adapters.stores._registry import SqlApiKeys, SqlModels, SqlSpecs, SqlTeams
+from pilothouse.adapters.stores._releases import SqlFeedbacks, SqlRollouts
 
 
 class SqlUnit:
@@ -59,3 +60,11 @@ class SqlUnit:
     @cached_property
     def leases(self) -> SqlLeases:
         return SqlLeases(self._connection)
+
+    @cached_property
+    def rollouts(self) -> SqlRollouts:
+        return SqlRollouts(self._connection)
+
+    @cached_property
+    def feedback(self) -> SqlFeedbacks:
+        return SqlFeedbacks(self._connection)
