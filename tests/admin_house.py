@@ -11,24 +11,31 @@ from litestar import Litestar
 from msgspec.structs import replace
 
 from house_store import HouseStore
+from pilothouse.adapters.judges.rules import RuleJudge
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.declarations import Declarations
+from pilothouse.control.evidence import Evidence
+from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.registry import Verified
+from pilothouse.control.rollouts import Rollouts
+from pilothouse.control.seals import Seals
 from pilothouse.control.status import StatusReport, Vitals, status_report
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict, NotFound
+from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.model import ModelHeader, ModelVersion
 from pilothouse.domain.record import Content, InferenceRecord
-from pilothouse.domain.spec import DEFAULT_SPEC
+from pilothouse.domain.spec import DEFAULT_SPEC, Spec
 from pilothouse.domain.status import EndpointStatus, Load, Progress, Replica, SystemStatus
 from pilothouse.http.control_app import build_app, stand_on
 from pilothouse.http.plane import EngineView, Plane
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
-from pilothouse.ports.store import SealedRecord
+from pilothouse.ports.store import SealedRecord, StoredSpec
+from pilothouse.testing.memory_keys import MemoryKeys
 
 ROLES = ("admin", "operator", "developer", "auditor")
 SMOLLM2 = ModelVersion(
@@ -139,12 +146,13 @@ class AdminHouse:
             log=log,
         )
         self.declared: list[int] = []
+        self.spec = Spec()
         self.specs = Declarations(
             self.store,
             self.clock,
             engines={"llama.cpp", "openai"},
             targets={"local"},
-            declared=lambda stored: self.declared.append(stored.revision),
+            declared=self._declared,
             versions=lambda: self.models.present,
         )
         self.models = FakeModels()
@@ -155,6 +163,25 @@ class AdminHouse:
             revision=1,
             endpoints={"smollm2": EndpointStatus(name="smollm2", phase="ready", observed_revision=1)},
             replicas=(REPLICA,),
+        )
+        self.seals = Seals(MemoryKeys())
+        evidence = Evidence(RuleJudge, clock=self.clock, log=log)
+        self.rollouts = Rollouts(
+            self.store,
+            evidence,
+            spec=lambda: self.spec,
+            edit=lambda change, author: self.specs.edit(change, expected_revision=None, author=author),
+            system=lambda: self.system,
+            changed=self._publish,
+            clock=self.clock,
+            log=log,
+        )
+        self.feedback = FeedbackInbox(
+            self.store,
+            self.seals,
+            subject_key=b"s" * 32,
+            clock=self.clock,
+            arrived=self.rollouts.expect_feedback,
         )
         self.plane = Plane(
             settings=self.settings,
@@ -170,6 +197,9 @@ class AdminHouse:
             metrics=self._metrics,
             logs=self._logs,
             open_content=self._open,
+            rollouts=self.rollouts,
+            feedback=self.feedback,
+            open_feedback=self._open_feedback,
             engines=self._engines,
         )
         self.app = _shared_app(self.plane)
@@ -209,6 +239,10 @@ class AdminHouse:
     def auth(self, team: str, role: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[team, role]}"}
 
+    def _declared(self, stored: StoredSpec) -> None:
+        self.declared.append(stored.revision)
+        self.spec = stored.spec
+
     def _publish(self) -> None:
         self.published += 1
 
@@ -227,6 +261,9 @@ class AdminHouse:
     async def _open(self, sealed: SealedRecord) -> Content:
         opened = (sealed.content or b"").decode().removeprefix("sealed ")
         return Content(request=b'{"prompt":"of %s"}' % opened.encode(), answers=[f"to {opened}"])
+
+    async def _open_feedback(self, feedback: Feedback) -> str:
+        return await self.store(lambda unit: self.seals.open_feedback(unit, feedback))
 
     def _engines(self) -> Sequence[EngineView]:
         return [EngineView(name="llama.cpp", installed=True, version="1")]

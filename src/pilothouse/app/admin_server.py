@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from pilothouse.app.control_parts import Parts
+from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.record import Content
 from pilothouse.http.control_app import build_app
 from pilothouse.http.plane import EngineView, Plane
@@ -73,6 +74,9 @@ def build_plane(parts: Parts) -> Plane:
     async def open_content(sealed: SealedRecord) -> Content:
         return await parts.store(lambda unit: parts.seals.open(unit, sealed))
 
+    async def open_feedback(feedback: Feedback) -> str:
+        return await parts.store(lambda unit: parts.seals.open_feedback(unit, feedback))
+
     return Plane(
         settings=parts.settings,
         clock=parts.clock,
@@ -88,6 +92,9 @@ def build_plane(parts: Parts) -> Plane:
         processes=parts.overview.processes,
         logs=logs,
         open_content=open_content,
+        rollouts=parts.releases.rollouts,
+        feedback=parts.releases.inbox,
+        open_feedback=open_feedback,
         engines=list_engines,
     )
 

@@ -19,6 +19,7 @@ from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.app.home import read_state
 from pilothouse.app.model_tools import build_models
+from pilothouse.app.releases import Releases, build_releases
 from pilothouse.app.stores import holder_of, open_store, place_of
 from pilothouse.config import Settings
 from pilothouse.control.adminkey import AdminKeyFile
@@ -93,6 +94,7 @@ class Parts:
     vitals: VitalSigns
     overview: Overview
     seals: Seals
+    releases: Releases
     drain: Drain
     retention: Retention
     lag: Lag
@@ -142,6 +144,18 @@ def build_parts(settings: Settings) -> Parts:
     reader = JournalReader(
         settings.journal_path, unwrap=lambda wrapped: keys.unwrap(wrapped, context=b"journal")
     )
+    declarations = Declarations(
+        store,
+        clock,
+        engines=tuple(loop.drivers),
+        targets=tuple(loop.targets),
+        declared=loop.reconciler.declare,
+        versions=lambda: loop.reconciler.stock.versions,
+        happened=loop.happenings.note,
+    )
+    releases = build_releases(
+        store, loop.reconciler, loop.publishing, declarations, seals, subject_key=keys.subject_key(), log=log
+    )
     return Parts(
         settings=settings,
         clock=clock,
@@ -149,15 +163,7 @@ def build_parts(settings: Settings) -> Parts:
         store=store,
         leadership=Leadership(store, fence, holder=holder_of(settings), clock=clock),
         loop=loop,
-        declarations=Declarations(
-            store,
-            clock,
-            engines=tuple(loop.drivers),
-            targets=tuple(loop.targets),
-            declared=loop.reconciler.declare,
-            versions=lambda: loop.reconciler.stock.versions,
-            happened=loop.happenings.note,
-        ),
+        declarations=declarations,
         keyring=keyring,
         tenants=Tenants(
             store,
@@ -168,9 +174,16 @@ def build_parts(settings: Settings) -> Parts:
             log=log,
         ),
         vitals=vitals,
-        overview=Overview(loop.publisher, loop.totals, vitals, system=lambda: loop.reconciler.status),
+        overview=Overview(
+            loop.publisher,
+            loop.totals,
+            vitals,
+            system=lambda: loop.reconciler.status,
+            releases=releases.figures,
+        ),
         seals=seals,
-        drain=Drain(reader, seals),
+        releases=releases,
+        drain=Drain(reader, seals, watch=releases.evidence.take),
         retention=Retention(),
         lag=lag,
     )

@@ -128,6 +128,7 @@ class Controller:
         parts.loop.reconciler.have_models(await parts.loop.registry.versions())
         stored = await seed(parts.declarations, self._settings, self._settings_file, self._log)
         parts.loop.reconciler.declare(stored)
+        await parts.releases.rollouts.load()
 
     async def _finish(self, parts: Parts, duties: Duties) -> None:
         self._log.event("controller_stopping", ends_replicas=self._ends_replicas)

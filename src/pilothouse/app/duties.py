@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pilothouse.app.control_parts import Parts
 from pilothouse.control.leadership import RENEW_S
 from pilothouse.control.resources import MinuteResources
+from pilothouse.control.rollouts import TICK_S
 from pilothouse.domain.errors import PilothouseError, StoreUnavailable
 from pilothouse.govern.retain import Swept, periods
 from pilothouse.kit.tasks import Tasks
@@ -54,6 +55,7 @@ class Duties:
         tasks.keep("measure", lambda: _every(SAMPLE_S, self._measure))
         tasks.keep("sweep", self._sweep)
         tasks.keep("events", lambda: _every(EVENTS_S, self._write_events))
+        tasks.keep("rollouts", lambda: _every(TICK_S, self._parts.releases.tick))
 
     async def finish(self, *, timeout_s: float) -> None:
         """The last step of each, as far as there is time."""

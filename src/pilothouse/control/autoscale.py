@@ -5,7 +5,7 @@ The decision is `domain.scaling`. A state is kept for each deployment in memory
 alone; a controller that starts anew begins with what runs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -24,6 +24,8 @@ class Autoscaler:
     def __init__(self, fleet: Fleet, *, clock: Clock, log: Log) -> None:
         self.asleep: frozenset[str] = frozenset()
         """Deployments that the next request should wake."""
+        self.kept_awake: Callable[[], Collection[str]] = tuple
+        """Deployments that must not sleep now."""
         self._fleet = fleet
         self._clock = clock
         self._log = log
@@ -38,7 +40,7 @@ class Autoscaler:
         now, unix_s = self._clock.monotonic(), self._clock.now()
         if slos:
             self._first_tokens.follow(now)
-        arrived = self._arrivals(spec)
+        arrived, awake = self._arrivals(spec), self.kept_awake()
         first = generations(spec, observed)
         by_deployment = _grouped(observed.replicas)
         for name in self._states.keys() - spec.deployments.keys():
@@ -47,6 +49,8 @@ class Autoscaler:
             if name in observed.attached:
                 continue
             rule = rule_at(deployment.replicas, unix_s, ttft_slo_s=slos.get(name))
+            if name in awake:
+                rule = replace(rule, least=max(rule.least, 1), most=max(rule.most, 1), sleeps_after_s=None)
             signals = self._signals(name, by_deployment.get(name, []), first.get(name), observed.busy)
             signals = replace(signals, arrived=arrived.get(name, 0))
             state = self._states.get(name)

@@ -9,7 +9,7 @@ was, and the next call tries again.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -19,7 +19,7 @@ from pilothouse.control.seals import Seals
 from pilothouse.domain.errors import OperationFailed, PilothouseError, StoreUnavailable
 from pilothouse.domain.record import JournalEntry
 from pilothouse.kit.journal.reader import Batch, JournalReader
-from pilothouse.ports.store import JournalPosition, Store
+from pilothouse.ports.store import JournalPosition, Store, UnitOfWork
 
 BATCH_FRAMES = 500
 BATCHES = 4
@@ -60,6 +60,7 @@ class Drain:
     Args:
         batch_frames: Frames in one transaction.
         batches: Transactions in one pass.
+        watch: Told of new records, within the transaction that brings them.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Drain:
         *,
         batch_frames: int = BATCH_FRAMES,
         batches: int = BATCHES,
+        watch: Callable[[UnitOfWork, list[JournalEntry]], None] | None = None,
     ) -> None:
         self._reader = reader
         self._seals = seals
         self._batch_frames = batch_frames
         self._batches = batches
+        self._watch = watch
         self._counted: dict[str, tuple[int, int]] = {}
         """By segment: frames counted ahead of the drain, and the offset where the count ended."""
 
@@ -160,6 +163,8 @@ class Drain:
         with store.unit() as unit:
             new = unit.records.insert_many(self._seals.seal_all(unit, entries))
             unit.journals.advance(positions)
+            if self._watch is not None and new == len(entries) > 0:  # else some were there before
+                self._watch(unit, entries)
         return new
 
     def _finish(self, segment: str, batch: Batch, found: _Pass) -> None:

@@ -6,8 +6,10 @@ ended processes used, for a counter must not go backwards.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import get_args
+
+from msgspec import Struct
 
 from pilothouse.control.status import HostFigures, ProcessFigures, Vitals
 from pilothouse.domain.status import ReplicaState, SystemStatus
@@ -35,7 +37,20 @@ class CpuTotals:
         return dict(seconds)
 
 
-def controller_metrics(system: SystemStatus, vitals: Vitals, cpu: CpuTotals) -> Registry:
+class ReleaseFigures(Struct, frozen=True, kw_only=True):
+    """What is known of rollouts, judges and feedback."""
+
+    weights: Mapping[tuple[str, str], int] = {}
+    """Per cent of the requests by endpoint and candidate."""
+    scores: Mapping[tuple[str, str, str, str], int] = {}
+    """Judged answers by endpoint, deployment, judge and result."""
+    feedback: Mapping[tuple[str, str], int] = {}
+    """Feedback by name and value."""
+
+
+def controller_metrics(
+    system: SystemStatus, vitals: Vitals, cpu: CpuTotals, releases: ReleaseFigures | None = None
+) -> Registry:
     """
     What only the controller knows, ready to be merged with the workers' metrics.
 
@@ -53,9 +68,34 @@ def controller_metrics(system: SystemStatus, vitals: Vitals, cpu: CpuTotals) -> 
         "pilothouse_journal_lag_records", "Records in the journal that the store does not have yet."
     ).labels().set(vitals.journal.lag_records)
     _replicas(registry, system)
+    _releases(registry, releases or ReleaseFigures())
     _processes(registry, vitals.processes, cpu)
     _host(registry, vitals.host)
     return registry
+
+
+def _releases(registry: Registry, releases: ReleaseFigures) -> None:
+    weight = registry.gauge(
+        "pilothouse_rollout_weight",
+        "Per cent of the requests that a rollout's candidate gets.",
+        ("endpoint", "deployment"),
+    )
+    for labels, share in releases.weights.items():
+        weight.labels(*labels).set(share)
+    judged = registry.counter(
+        "pilothouse_judged_answers_total",
+        "Answers by what a judge of the endpoint said of them.",
+        ("endpoint", "deployment", "judge", "result"),
+    )
+    for scored, count in releases.scores.items():
+        judged.labels(*scored).set(count)
+    given = registry.counter(
+        "pilothouse_feedback_total",
+        "Feedback that was accepted; value is true, false, number or text.",
+        ("name", "value"),
+    )
+    for rated, count in releases.feedback.items():
+        given.labels(*rated).set(count)
 
 
 def _replicas(registry: Registry, system: SystemStatus) -> None:

@@ -7,7 +7,7 @@ second; of a silent one the last report counts.
 
 from collections.abc import Callable
 
-from pilothouse.control.gauges import CpuTotals, controller_metrics
+from pilothouse.control.gauges import CpuTotals, ReleaseFigures, controller_metrics
 from pilothouse.control.status import ProcessFigures, StatusReport, status_report
 from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.vitals import VitalSigns
@@ -32,11 +32,13 @@ class Overview:
         vitals: VitalSigns,
         *,
         system: Callable[[], SystemStatus],
+        releases: Callable[[], ReleaseFigures] = ReleaseFigures,
     ) -> None:
         self._publisher = publisher
         self._totals = totals
         self._vitals = vitals
         self._system = system
+        self._releases = releases
         self._cpu = CpuTotals()
 
     async def metrics(self) -> str:
@@ -44,7 +46,7 @@ class Overview:
         await self._collect()
         system = self._system()
         vitals = self._vitals.read(system, self._totals.live)
-        own = controller_metrics(system, vitals, self._cpu)
+        own = controller_metrics(system, vitals, self._cpu, self._releases())
         return Registry.merged([self._totals.merged().dump(), own.dump()]).render()
 
     def processes(self) -> tuple[ProcessFigures, ...]:

@@ -57,6 +57,11 @@ class Publishing:
         self._keys = keys
         self._base = Snapshot(epoch=epoch, revision=first_revision)
         self._was_settled = leases.is_settled
+        self._shares: Callable[[str, Mapping[str, int]], Mapping[str, int]] = lambda _, declared: declared
+
+    def share_by(self, shares: Callable[[str, Mapping[str, int]], Mapping[str, int]]) -> None:
+        """From now on: `shares(endpoint, declared weights)` are the weights by deployment."""
+        self._shares = shares
 
     @property
     def revision(self) -> int:
@@ -81,12 +86,22 @@ class Publishing:
                 self._base,
                 keys=self._keys(),
                 endpoints={
-                    name: _endpoint(name, spec, status, models=models, declared_at=declared_at)
+                    name: self._shared(_endpoint(name, spec, status, models=models, declared_at=declared_at))
                     for name in spec.endpoints
                 },
                 deployments={name: _deployment(one) for name, one in status.deployments.items()},
                 replicas=_by_deployment(_entry(replica, spec) for replica in ready),
             )
+        )
+
+    def _shared(self, entry: EndpointEntry) -> EndpointEntry:
+        """With the weights of a rollout, where one is under way."""
+        declared = {route.deployment: route.weight for route in entry.routes}
+        shares = self._shares(entry.name, declared)
+        return (
+            entry
+            if shares is declared
+            else replace(entry, routes=tuple(Route(name, weight) for name, weight in shares.items()))
         )
 
     def keys_changed(self) -> None:

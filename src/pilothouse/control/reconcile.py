@@ -66,7 +66,7 @@ class Reconciler:
         self._observer = Observer(
             world, fleet, retries=retries, tasks=self._probes, changed=self.wake, pace=pace
         )
-        self._autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log)
+        self.autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log)
         fleet.heard = self._hear_of_waiting
         self._actor = Actor(world, self.stock, retries=retries, ended=self.wake)
         self._policy = Policy()
@@ -153,11 +153,11 @@ class Reconciler:
     async def _observe(self, spec: Spec) -> Observed:
         observed = await self._observer.observe(spec, models=self.models, busy=self._actor.busy)
         self._leases.adopt(self._observer.adopted)
-        return replace(observed, desired=self._autoscaler.follow(spec, observed))
+        return replace(observed, desired=self.autoscaler.follow(spec, observed))
 
     def _hear_of_waiting(self) -> None:
         """Requests that are held for a deployment which sleeps wait for no tick."""
-        if self._autoscaler.asleep:
+        if self.autoscaler.asleep:
             self.wake()
 
     def _act(self, action: Action, spec: Spec) -> None:
@@ -183,7 +183,7 @@ class Reconciler:
         status = system_status(
             declared.spec, observed, revision=declared.revision, progress=self._actor.progress
         )
-        self.status = self._autoscaler.explained(status)
+        self.status = self.autoscaler.explained(status)
         for occurrence in transitions(before, self.status):
             self._world.happened(occurrence)
         self._publishing.update(declared.spec, self.status, models=self.models, declared_at=declared.time)

@@ -13,8 +13,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 import msgspec
+from msgspec.structs import replace
 
 from pilothouse.domain.errors import NotFound, OperationFailed
+from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.kit.ids import new_id
 from pilothouse.kit.seal import SealBroken, Sealer, bind, new_key
@@ -73,6 +75,28 @@ class Seals:
                 "fix: the database was altered; restore it from a backup"
             ) from exc
 
+    def seal_feedback(self, unit: UnitOfWork, feedback: Feedback, text: str) -> Feedback:
+        """The feedback with its text, sealed for who gave it, or for the team where nobody is named."""
+        sealer = self._sealer(unit, feedback.team, feedback.subject_hash, now=feedback.time)
+        sealed = sealer.seal(text.encode(errors="replace"), _feedback_place(feedback))
+        return replace(feedback, sealing_key=sealer.key_id, sealed=sealed)
+
+    def open_feedback(self, unit: UnitOfWork, feedback: Feedback) -> str:
+        """
+        Raises:
+            NotFound: It has no text, or its key was destroyed.
+            OperationFailed: It does not open.
+        """
+        if feedback.sealed is None:
+            raise NotFound(f"the feedback {feedback.id} has no text")
+        row = unit.seals.get(feedback.sealing_key)
+        try:
+            return self._unwrapped(unit, row).open(feedback.sealed, _feedback_place(feedback)).decode()
+        except SealBroken as exc:
+            raise OperationFailed(
+                f"the text of {feedback.id} does not open: {exc}. fix: restore the database from a backup"
+            ) from exc
+
     def rewrap(self, unit: UnitOfWork) -> int:
         """Wrap all teams' keys anew, after a new wrapping key was made; return how many."""
         rows = unit.seals.of_teams()
@@ -123,6 +147,10 @@ class Seals:
         if len(self._open) > _OPEN_KEYS:
             self._open.popitem(last=False)
         return sealer
+
+
+def _feedback_place(feedback: Feedback) -> bytes:
+    return bind(feedback.team, feedback.subject_hash, "feedback", feedback.id, _CONTENT_VERSION)
 
 
 def _place(record: InferenceRecord) -> bytes:

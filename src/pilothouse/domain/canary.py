@@ -82,13 +82,23 @@ def verdict(evidence: Mapping[str, Evidence], *, required: Iterable[str], alpha:
         alpha: 0..1. Most chance of rolling back an equal candidate, and of
             promoting one that is worse by the margin in any required score.
     """
-    bound = log(1 / alpha)
-    if any(one.log_e_worse >= bound + log(len(evidence)) for one in evidence.values()):
+    alarm, bound = rollback_bound(alpha, len(evidence)), promote_bound(alpha)
+    if any(one.log_e_worse >= alarm for one in evidence.values()):
         return "roll_back"
     needed = [evidence.get(name) for name in required]
     if needed and all(one is not None and one.log_e_fine >= bound for one in needed):
         return "promote"
     return "undecided"
+
+
+def rollback_bound(alpha: float, scores: int) -> float:
+    """Logarithm of the money at which one of so many scores rolls back."""
+    return log(max(1, scores) / alpha)
+
+
+def promote_bound(alpha: float) -> float:
+    """Logarithm of the money that each required score needs for a promotion."""
+    return log(1 / alpha)
 
 
 @cache

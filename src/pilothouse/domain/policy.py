@@ -36,6 +36,9 @@ Action = Literal[
     "keys.revoke",
     "records.read",
     "records.content",
+    "rollouts.read",
+    "rollouts.write",
+    "feedback.write",
     "usage.read",
     "admin.other",
 ]
@@ -56,6 +59,7 @@ _WATCHES: frozenset[Action] = _READS | {
     "keys.read",
     "records.read",
     "usage.read",
+    "rollouts.read",
 }
 
 _OPERATES: frozenset[Action] = frozenset(
@@ -68,9 +72,11 @@ _OPERATES: frozenset[Action] = frozenset(
         "keys.create",
         "keys.rotate",
         "keys.revoke",
+        "rollouts.write",
+        "feedback.write",
     }
 )
-_BUILDS: frozenset[Action] = frozenset({"invoke", "records.read", "usage.read"})
+_BUILDS: frozenset[Action] = frozenset({"invoke", "records.read", "usage.read", "feedback.write"})
 
 GRANTS: dict[str, frozenset[Action]] = {
     "admin": ACTIONS,
@@ -82,7 +88,7 @@ GRANTS: dict[str, frozenset[Action]] = {
     "auditor": _WATCHES,
 }
 
-_SCOPED: frozenset[Action] = frozenset({"invoke", "endpoints.read"})
+_SCOPED: frozenset[Action] = frozenset({"invoke", "endpoints.read", "feedback.write"})
 """What a key that is limited to some endpoints may still do: such a key is for calling them."""
 
 

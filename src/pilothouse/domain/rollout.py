@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pilothouse.domain.canary import Evidence, Verdict, verdict, weigh
+from pilothouse.domain.canary import Evidence, Verdict, promote_bound, rollback_bound, verdict, weigh
 
 RolloutPhase = Literal["waiting", "canary", "promoting", "promoted", "rolled_back", "aborted"]
 Arm = Literal["stable", "candidate"]
@@ -120,6 +120,16 @@ class Rollout(Struct, frozen=True, kw_only=True):
             if 2 * one.pairs >= self.pairs and name != ANSWERS and name not in self.policy.judges
         ]
         return (ANSWERS, *self.policy.judges, *others)
+
+    @property
+    def log_rollback_at(self) -> float:
+        """What the logarithm of any score's money against "no worse" must reach."""
+        return rollback_bound(self.policy.alpha, len(self.evidence))
+
+    @property
+    def log_promote_at(self) -> float:
+        """What those of all required scores against "worse by the margin" must reach."""
+        return promote_bound(self.policy.alpha)
 
     @property
     def verdict(self) -> Verdict:

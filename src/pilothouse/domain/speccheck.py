@@ -6,18 +6,20 @@ Shapes and unknown fields are refused earlier, where the spec is read.
 """
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest, NotFound
+from pilothouse.domain.judging import judge_faults
 from pilothouse.domain.licence import licence_fault
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.model_name import split_reference
 from pilothouse.domain.model_ref import find_version
 from pilothouse.domain.schedule import parse_hours
-from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ReplicaRange, Spec
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ReplicaRange, RolloutSpec, Spec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SHOWN = 10
@@ -141,6 +143,18 @@ def _replicas(replicas: ReplicaRange) -> Iterator[str]:
         yield from _refusals(partial(parse_hours, window.hours, param=f"{at}.hours"))
 
 
+def _rollout(rollout: RolloutSpec) -> Iterator[str]:
+    rises = all(a < b for a, b in itertools.pairwise(rollout.steps))
+    if not rollout.steps or not rises or not 0 < rollout.steps[0] <= rollout.steps[-1] < 100:
+        yield f"rollout.steps: per cents that rise within 1..99, such as [5, 25, 50], not {rollout.steps}"
+    for field in ("margin", "alpha"):
+        if not 0 < getattr(rollout, field) < 1:
+            yield f"rollout.{field}: {getattr(rollout, field)} is not between 0 and 1"
+    for field in ("step_pairs", "max_pairs"):
+        if getattr(rollout, field) < 1:
+            yield f"rollout.{field}: {getattr(rollout, field)} is less than 1"
+
+
 def _refusals(read: Callable[[], object]) -> Iterator[str]:
     try:
         read()
@@ -164,8 +178,14 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         ("limits.timeout", endpoint.limits.timeout),
         ("records.retain", endpoint.records.retain),
         ("slo.ttft_p95", endpoint.slo.ttft_p95),
+        ("rollout.max_duration", endpoint.rollout.max_duration),
     ):
         yield from _refusals(partial(parse_duration_s, text, param=field))
+    yield from _rollout(endpoint.rollout)
+    for name, judge in endpoint.judges.items():
+        if not _NAME.fullmatch(name):
+            yield f"judges.{name[:64]!r}: a name is 1 to 63 letters, digits, dots, dashes or underscores"
+        yield from (f"judges.{name[:64]}.{fault}" for fault in judge_faults(judge))
 
 
 def _not_one_of(value: str, known: Collection[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from pilothouse.domain.answer_id import sign, signer
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
@@ -59,6 +60,7 @@ class Keeper:
         self._journal_full = journal_full
         self._meters = meters
         self._subject_key = subject_key
+        self._signer = signer(subject_key)
         self._refuses = when_full == "refuse"
         self._on_dropped = on_dropped
         self._waits_for_disk = waits_for_disk
@@ -93,6 +95,10 @@ class Keeper:
         name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
         message = team.encode() + b"\0" + name
         call.subject_hash = hmac.new(self._subject_key, message, hashlib.sha256).hexdigest()[:32]
+
+    def sign_id(self, call: Call, team: str) -> None:
+        """Now that it is known who asks: whoever rates the answer shows that it was his team's."""
+        call.id = sign(self._signer, call.id, team)
 
     async def keep(self, call: Call) -> None:
         """

@@ -62,6 +62,7 @@ class Pipeline:
     async def _answer(self, call: Call) -> None:
         request, state = call.request, self._state
         call.principal = principal = state.authenticator.authenticate(request.headers)
+        self._keeper.sign_id(call, principal.team)
         call.ask = ask = _READERS[call.kind](request.body)
         call.endpoint = endpoint = admit.endpoint_for(state.snapshot, principal, ask.endpoint, call.kind)
         state.demand[endpoint.name] += 1

@@ -13,12 +13,10 @@ from pilothouse.http.plane import EngineView, plane_of
 from pilothouse.http.views import Items
 
 NOT_BUILT = (
-    "feedback",
     "datasets",
     "jobs",
     "evaluations",
     "drift",
-    "rollouts",
     "audit",
     "subjects",
     "secrets",

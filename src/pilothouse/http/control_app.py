@@ -16,9 +16,11 @@ from litestar.types import ControllerRouterHandler, Message, Scope
 
 import pilothouse
 from pilothouse.http import (
+    admin_feedback,
     admin_keys,
     admin_models,
     admin_records,
+    admin_rollouts,
     admin_serving,
     admin_spec,
     admin_status,
@@ -40,6 +42,8 @@ ADMIN_ROUTES: list[ControllerRouterHandler] = [
     *admin_keys.ROUTES,
     *admin_records.ROUTES,
     *admin_usage.ROUTES,
+    *admin_rollouts.ROUTES,
+    *admin_feedback.ROUTES,
     *admin_status.ROUTES,
 ]
 
@@ -52,7 +56,7 @@ def build_app(plane: Plane, *, more_routes: Sequence[ControllerRouterHandler] = 
         ValueError: A route declares no policy action.
     """
     app = Litestar(
-        [_router(), *health.ROUTES, openapi_json, *more_routes],
+        [_router(), *admin_feedback.PUBLIC_ROUTES, *health.ROUTES, openapi_json, *more_routes],
         guards=[guard],
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[_stamp],

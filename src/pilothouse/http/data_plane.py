@@ -49,6 +49,7 @@ class DataPlane:
                 "/livez": Route(GET, self._livez, "open"),
                 "/readyz": Route(GET, self._readyz, "open"),
                 "/metrics": passed,
+                "/v1/feedback": passed,
             },
             {
                 "/v1/models/": Route(GET, self._model, "key"),

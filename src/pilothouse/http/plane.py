@@ -13,11 +13,14 @@ from litestar.connection import ASGIConnection
 from msgspec import Struct
 
 from pilothouse.config import Settings
+from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.keyring import Keyring
 from pilothouse.control.registry import Verified
+from pilothouse.control.rollouts import Rollouts
 from pilothouse.control.status import ProcessFigures, StatusReport
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
+from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.policy import Policy, decide
 from pilothouse.domain.record import Content
@@ -137,6 +140,9 @@ class Plane:
     """What each process uses now."""
     logs: Logs
     open_content: Callable[[SealedRecord], Awaitable[Content]]
+    rollouts: Rollouts
+    feedback: FeedbackInbox
+    open_feedback: Callable[[Feedback], Awaitable[str]]
     engines: Callable[[], Sequence[EngineView]] = field(default=tuple)
     policy: Policy = decide
 

@@ -30,7 +30,7 @@ class ReleasesConformance:
     def test_a_rollout_comes_back_as_it_was(self, store: Store) -> None:
         rollout = advance(make_rollout("r1"), 2.0, is_ready=True, failure="")
         for arm in ("stable", "candidate", "stable"):
-            seen = Observation(arm=arm, scores={"answers": 0.25}, ttft_ms=5.0)  # type: ignore[arg-type]
+            seen = Observation(arm=arm, scores={"answers": 0.25}, ttft_ms=5.0)
             rollout = observe(rollout, seen, 3.0)
         with store.unit() as unit:
             unit.rollouts.put(make_rollout("r1"))

@@ -1,0 +1,1 @@
+"""Judges: rules that score an answer. Knows answers, not where they come from. Imported by `app` alone."""

@@ -1,0 +1,178 @@
+"""
+Evidence: what requests and opinions show about rollouts, taken in on the store's thread.
+
+Each record is weighed in the transaction that brings it into the store, so after
+a crash none counts twice and none is missed. Answers are judged there as well:
+their text is at hand unsealed, and nobody waits for it. A defect of a judge costs
+a score, never the record.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from pilothouse.domain.errors import NotFound
+from pilothouse.domain.feedback import Feedback
+from pilothouse.domain.record import InferenceRecord, JournalEntry
+from pilothouse.domain.rollout import ANSWERS, Arm, Observation, Rollout, advance, observe
+from pilothouse.domain.spec import JudgeSpec, Spec
+from pilothouse.kit.clock import Clock
+from pilothouse.kit.log import Log
+from pilothouse.ports.judge import Judge
+from pilothouse.ports.store import UnitOfWork
+
+FEEDBACK_BATCH = 500
+LOST_AFTER_S = 3600.0
+"""A record that did not come within so long will not: its endpoint keeps none, or its disk was full."""
+_FAULTS = frozenset(
+    {
+        "upstream_error",
+        "engine_unavailable",
+        "overloaded",
+        "deadline_exceeded",
+        "internal",
+        "context_length_exceeded",
+    }
+)
+"""Outcomes that speak against who answered. A refusal by policy, and a caller who left, say nothing."""
+
+MakeJudge = Callable[[str, JudgeSpec], Judge]
+
+
+class Evidence:
+    """
+    Args:
+        make_judge: From its name and rule.
+    """
+
+    def __init__(self, make_judge: MakeJudge, *, clock: Clock, log: Log) -> None:
+        self.watched: frozenset[str] = frozenset()
+        """Endpoints with a rollout that has not ended: others cost nothing here."""
+        self.scores: Counter[tuple[str, str, str, str]] = Counter()
+        """How often each judge was content and not, by endpoint and deployment."""
+        self._make_judge = make_judge
+        self._clock = clock
+        self._log = log
+        self._judges: dict[str, tuple[Judge, ...]] = {}
+
+    def declare(self, spec: Spec) -> None:
+        """These judges score from now on."""
+        self._judges = {
+            endpoint: tuple(self._make_judge(name, one) for name, one in declared.judges.items())
+            for endpoint, declared in spec.endpoints.items()
+            if declared.judges
+        }
+
+    def take(self, unit: UnitOfWork, entries: Sequence[JournalEntry]) -> None:
+        """Records that have just come into the store, within the transaction that brought them."""
+        watched, judges = self.watched, self._judges
+        active: dict[str, Rollout] = {}
+        if watched and any(entry.record.endpoint in watched for entry in entries):
+            active = {one.endpoint: one for one in unit.rollouts.active()}
+        before = dict(active)
+        for entry in entries:
+            endpoint = entry.record.endpoint
+            scores = self._scores(entry, judges[endpoint]) if endpoint in judges else {}
+            if endpoint in active:
+                active[endpoint] = self._weighed(active[endpoint], entry.record, scores)
+        for endpoint, rollout in active.items():
+            if rollout is not before[endpoint]:
+                unit.rollouts.put(rollout)
+
+    def advance(
+        self, unit: UnitOfWork, states: Mapping[str, tuple[bool, str]], *, has_feedback: bool
+    ) -> tuple[list[Rollout], bool]:
+        """
+        Take in new feedback, then decide about each rollout.
+
+        Args:
+            states: By deployment: whether a replica is ready, and why none is.
+
+        Returns:
+            The rollouts that were active, as they are now; and whether feedback is left.
+        """
+        now = self._clock.now()
+        rollouts = {one.endpoint: one for one in unit.rollouts.active()}
+        before = dict(rollouts)
+        left = self._take_feedback(unit, rollouts, now) if has_feedback else False
+        for endpoint, rollout in rollouts.items():
+            is_ready, failure = states.get(rollout.candidate, (False, "it is not declared any more"))
+            rollouts[endpoint] = advance(rollout, now, is_ready=is_ready, failure=failure)
+            if rollouts[endpoint] != before[endpoint]:
+                unit.rollouts.put(rollouts[endpoint])
+        return list(rollouts.values()), left
+
+    def _weighed(self, rollout: Rollout, record: InferenceRecord, scores: dict[str, float]) -> Rollout:
+        arm = _arm(rollout, record)
+        is_answer = record.code == "ok"
+        if arm is None or record.cache in ("hit", "semantic") or not (is_answer or record.code in _FAULTS):
+            return rollout
+        tpot_ms = None
+        if record.ttft_ms is not None and record.output_tokens > 1:
+            tpot_ms = (record.duration_ms - record.ttft_ms) / (record.output_tokens - 1)
+        seen = Observation(
+            arm=arm,
+            scores={ANSWERS: float(is_answer), **scores},
+            ttft_ms=record.ttft_ms if record.streamed else None,
+            tpot_ms=tpot_ms if record.streamed else None,
+        )
+        return observe(rollout, seen, self._clock.now())
+
+    def _scores(self, entry: JournalEntry, judges: Sequence[Judge]) -> dict[str, float]:
+        record, content = entry.record, entry.content
+        if content is None or record.code != "ok" or not content.answers or record.cache == "hit":
+            return {}
+        found: dict[str, float] = {}
+        for judge in judges:
+            try:
+                found[judge.name] = min(judge.score(answer).value for answer in content.answers)
+            except Exception as exc:  # noqa: BLE001 - a judge's defect must not keep records out of the store
+                self._log.failure("judge_defect", exc, judge=judge.name, record=record.id)
+                continue
+            result = "good" if found[judge.name] >= 0.5 else "bad"
+            self.scores[record.endpoint, record.deployment, judge.name, result] += 1
+        return found
+
+    def _take_feedback(self, unit: UnitOfWork, rollouts: dict[str, Rollout], now: float) -> bool:
+        waiting = unit.feedback.new(limit=FEEDBACK_BATCH)
+        counted, lost = [], []
+        for one in waiting:
+            try:
+                record = unit.records.get(one.record_id)
+            except NotFound:
+                if now - one.time > LOST_AFTER_S:
+                    lost.append(one.id)
+                continue
+            counted.append(one.id)
+            rollout = rollouts.get(record.endpoint)
+            if rollout is not None and record.team == one.team and _is_first(unit, one):
+                rollouts[record.endpoint] = self._rated(rollout, record, one)
+        if counted:
+            unit.feedback.settle(counted, "counted")
+        if lost:
+            unit.feedback.settle(lost, "lost")
+        return len(waiting) > len(lost)
+
+    def _rated(self, rollout: Rollout, record: InferenceRecord, feedback: Feedback) -> Rollout:
+        arm = _arm(rollout, record)
+        if arm is None or feedback.value is None or record.cache in ("hit", "semantic"):
+            return rollout
+        seen = Observation(arm=arm, scores={f"feedback:{feedback.name}": feedback.value})
+        return observe(rollout, seen, self._clock.now())
+
+
+def _arm(rollout: Rollout, record: InferenceRecord) -> Arm | None:
+    if record.time < rollout.started_at:
+        return None
+    arms: dict[str, Arm] = {rollout.stable: "stable", rollout.candidate: "candidate"}
+    return arms.get(record.deployment)
+
+
+def _is_first(unit: UnitOfWork, feedback: Feedback) -> bool:
+    """One opinion of a kind for each answer: who says it a thousand times has said it once."""
+    others = unit.feedback.page(record_id=feedback.record_id, limit=1000)
+    return not any(
+        one.name == feedback.name
+        and one.id != feedback.id
+        and (one.time, one.id) < (feedback.time, feedback.id)
+        for one in others
+    )
