@@ -22,6 +22,7 @@ WORKER = PACKAGE / "app" / "worker.py"
 BROAD_EXCEPTS = {
     "adapters/engines/_llama_child.py:main": "the process ends here; the log's reader is told why",
     "control/drain.py:Drain._store": "all other records are protected from one that no store can take",
+    "control/evidence.py:Evidence._scores": "records are protected from the defect of a judge",
     "control/store_thread.py:StoreThread.start.body": "told to the caller of start, on its own thread",
     "control/store_thread.py:_Job.run": "the store's thread serves all: an error is its caller's alone",
     "gateway/generate.py:_lane": "the lane's task ends here; its consumer raises what went wrong",

@@ -141,18 +141,7 @@ def build_parts(settings: Settings) -> Parts:
         store=lambda: store_figures(settings, store.problem),
     )
     seals = Seals(keys)
-    reader = JournalReader(
-        settings.journal_path, unwrap=lambda wrapped: keys.unwrap(wrapped, context=b"journal")
-    )
-    declarations = Declarations(
-        store,
-        clock,
-        engines=tuple(loop.drivers),
-        targets=tuple(loop.targets),
-        declared=loop.reconciler.declare,
-        versions=lambda: loop.reconciler.stock.versions,
-        happened=loop.happenings.note,
-    )
+    declarations = build_declarations(store, loop, clock)
     releases = build_releases(
         store, loop.reconciler, loop.publishing, declarations, seals, subject_key=keys.subject_key(), log=log
     )
@@ -174,18 +163,40 @@ def build_parts(settings: Settings) -> Parts:
             log=log,
         ),
         vitals=vitals,
-        overview=Overview(
-            loop.publisher,
-            loop.totals,
-            vitals,
-            system=lambda: loop.reconciler.status,
-            releases=releases.figures,
-        ),
+        overview=build_overview(loop, vitals, releases),
         seals=seals,
         releases=releases,
-        drain=Drain(reader, seals, watch=releases.evidence.take),
+        drain=Drain(open_journal(settings, keys), seals, watch=releases.evidence.take),
         retention=Retention(),
         lag=lag,
+    )
+
+
+def build_declarations(store: StoreThread, loop: Loop, clock: Clock) -> Declarations:
+    return Declarations(
+        store,
+        clock,
+        engines=tuple(loop.drivers),
+        targets=tuple(loop.targets),
+        declared=loop.reconciler.declare,
+        versions=lambda: loop.reconciler.stock.versions,
+        happened=loop.happenings.note,
+    )
+
+
+def build_overview(loop: Loop, vitals: VitalSigns, releases: Releases) -> Overview:
+    return Overview(
+        loop.publisher,
+        loop.totals,
+        vitals,
+        system=lambda: loop.reconciler.status,
+        releases=releases.figures,
+    )
+
+
+def open_journal(settings: Settings, keys: FileKeys) -> JournalReader:
+    return JournalReader(
+        settings.journal_path, unwrap=lambda wrapped: keys.unwrap(wrapped, context=b"journal")
     )
 
 

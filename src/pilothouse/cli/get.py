@@ -41,8 +41,8 @@ def get(reach: Reach, /, kind: str, name: str | None, **filters: object) -> None
     """
     List things, or show one.
 
-    Kinds: replicas, deployments, endpoints, models, keys, teams, records, engines, revisions,
-    events.
+    Kinds: replicas, deployments, endpoints, rollouts, models, keys, teams, records, feedback, engines,
+    revisions, events.
 
     \b
     Example:

@@ -82,6 +82,23 @@ def _record(r: Json) -> Sequence[object]:
     )
 
 
+def _rollout(r: Json) -> Sequence[object]:
+    return (
+        r["endpoint"],
+        r["phase"],
+        r["candidate"],
+        f"{r['weight']} %",
+        r["pairs"],
+        ago(r["started_at"]),
+        r["reason"],
+    )
+
+
+def _feedback(f: Json) -> Sequence[object]:
+    value = f["value"] if f["value"] is not None else f["kind"]
+    return (f["id"], moment(f["time"]), f["team"], f["record_id"], f["name"], value, f["state"])
+
+
 def _engine(e: Json) -> Sequence[object]:
     note = e.get("missing") and f"{e['missing']}: {e.get('install_command') or 'see the documentation'}"
     return (e["name"], e["installed"], e["version"], e["capabilities"], note)
@@ -153,6 +170,18 @@ KINDS: dict[str, Kind] = {
         id_field="id",
         is_paged=True,
     ),
+    "rollouts": Kind(
+        path="/admin/v1/rollouts",
+        columns=("endpoint", "phase", "candidate", "weight", "pairs", "started", "reason"),
+        cells=_rollout,
+        id_field="endpoint",
+    ),
+    "feedback": Kind(
+        path="/admin/v1/feedback",
+        columns=("id", "time", "team", "record", "name", "value", "state"),
+        cells=_feedback,
+        id_field="id",
+    ),
     "engines": Kind(
         path="/admin/v1/engines",
         columns=("name", "installed", "version", "capabilities", "note"),
@@ -166,7 +195,7 @@ def kind_of(text: str) -> Kind:
     Raises:
         InvalidRequest: There is no such kind.
     """
-    plural = text if text.endswith("s") else f"{text}s"
+    plural = text if text.endswith("s") or text in KINDS else f"{text}s"
     if plural not in KINDS:
         raise InvalidRequest(f"there is no kind {text!r}. fix: one of {', '.join(KINDS)}", param="kind")
     return KINDS[plural]

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "spec": ("pilothouse.cli.spec:spec", "Print what runs, as a spec file."),
     "delete": ("pilothouse.cli.edit:delete", "Take a model, deployment or endpoint out of what is declared."),
     "scale": ("pilothouse.cli.edit:scale", "Declare another number of replicas."),
+    "rollout": ("pilothouse.cli.rollout:rollout", "Let a new version in; it rolls itself back when worse."),
     "logs": ("pilothouse.cli.logs:logs", "Show the log of a replica or a process."),
     "model": ("pilothouse.cli.models:model", "Pull, list, verify and remove models."),
     "engine": ("pilothouse.cli.engines:engine", "Which engines are here, and which could be."),

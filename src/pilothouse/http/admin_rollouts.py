@@ -1,5 +1,6 @@
 """Rollouts: begin, look, promote, abort; and the evidence that each stands on."""
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Meta, Struct
 
 from pilothouse.domain.canary import Verdict
 from pilothouse.domain.errors import InvalidRequest, NotFound
+from pilothouse.domain.model_name import split_reference
 from pilothouse.domain.rollout import Point, Rollout, RolloutPhase, RolloutPolicy
 from pilothouse.domain.spec import Spec
 from pilothouse.http.access import Asked, needs
@@ -25,7 +27,7 @@ class StartBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     to: Annotated[str, Meta(max_length=63)] | None = None
     """A deployment that is declared."""
     model: Annotated[str, Meta(max_length=127)] | None = None
-    """A name under `models`: a deployment like the present one is made for it."""
+    """NAME or NAME@VERSION of a declared model: a deployment like the present one is made for it."""
 
 
 class ScoreView(Struct, frozen=True, kw_only=True):
@@ -104,11 +106,11 @@ async def _deploy(plane: Plane, data: StartBody, author: str) -> str:
         nonlocal made
         if data.endpoint not in spec.endpoints:
             raise NotFound(f"no endpoint {data.endpoint!r} is declared; see: pilothouse get endpoints")
-        if model not in spec.models:
+        if split_reference(model)[0] not in spec.models:
             raise NotFound(f"no model {model!r} is declared; add it under `models` first")
         routes = spec.endpoints[data.endpoint].routes
         stable = max(routes, key=lambda route: route.weight).deployment
-        made = f"{data.endpoint}-{model}"[:63]
+        made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{data.endpoint}-{model}")[:63]
         deployment = msgspec.structs.replace(spec.deployments[stable], model=model)
         return msgspec.structs.replace(spec, deployments={**spec.deployments, made: deployment})
 

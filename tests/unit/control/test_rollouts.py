@@ -326,6 +326,7 @@ async def test_a_candidate_that_does_not_run_or_is_deleted_is_rolled_back(house)
     await house.rollouts.tick()
     assert "does not fit" in (await house.rollouts.newest("e")).reason
 
+    house.clock.time += 1
     await house.rollouts.start("e", "new", author="k")
     del house.ready["new"]
     await house.rollouts.tick()

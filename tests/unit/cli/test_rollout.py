@@ -1,0 +1,62 @@
+from typing import Any
+
+import pytest
+
+from pilothouse.cli.output import Output
+from pilothouse.cli.rollout import bars, share, show
+
+
+def seen(points: int) -> dict[str, Any]:
+    score = {
+        "pairs": points,
+        "mean_difference": -0.25,
+        "log_e_worse": 3.0,
+        "log_e_fine": 0.0,
+        "is_required": True,
+    }
+    return {
+        "endpoint": "assistant",
+        "phase": "canary",
+        "reason": "",
+        "candidate": "new",
+        "weight": 5,
+        "policy": {"steps": [5, 50], "max_pairs": 1000},
+        "stable": "old",
+        "pairs": points,
+        "started_at": 0.0,
+        "log_rollback_at": 6.0,
+        "log_promote_at": 4.6,
+        "scores": {"answers": score, "feedback:thumbs": {**score, "is_required": False}},
+        "history": [
+            {"time": 0.0, "pairs": n + 1, "weight": 5, "evidence": {"answers": [n / points * 3, -1.0]}}
+            for n in range(points)
+        ],
+    }
+
+
+def test_evidence_is_shown_as_its_share_of_what_is_needed():
+    assert (share(3.0, 6.0), share(-1.0, 6.0), share(9.0, 6.0)) == ("50%", "0%", "100%")
+
+
+@pytest.mark.parametrize("points", [1, 2, 40, 41, 60])
+def test_the_picture_is_never_wider_than_a_terminal_and_ends_with_now(points: int):
+    drawn = bars([n / points for n in range(points)] + [1.0], 1.0)
+
+    assert len(drawn) <= 41
+    assert drawn[-1] == "█"
+
+
+def test_the_status_says_where_it_is_and_draws_why(capsys: pytest.CaptureFixture[str]):
+    show(Output(is_json=False), seen(30))
+
+    printed = capsys.readouterr().out
+    assert "new gets 5 % (steps 5, 50)" in printed
+    assert "feedback:thumbs" in printed
+    assert "50%" in printed
+    assert "rolled back when full" in printed
+
+
+def test_before_anything_was_compared_nothing_is_drawn(capsys: pytest.CaptureFixture[str]):
+    show(Output(is_json=False), {**seen(1), "scores": {}, "history": []})
+
+    assert "worse" not in capsys.readouterr().out
