@@ -79,7 +79,7 @@ class Meters:
         )
         self._pending: list[InferenceRecord] = []
         self._routes: dict[tuple[str, str], _RouteMeter] = {}
-        self._codes: dict[tuple[str, str, str], Series] = {}
+        self._found: dict[tuple[str, str, str], tuple[Series, _RouteMeter]] = {}
 
     def count(self, record: InferenceRecord) -> None:
         """Take a record in; it is counted with others, off the request path."""
@@ -104,15 +104,11 @@ class Meters:
             self._count(record)
 
     def _count(self, record: InferenceRecord) -> None:
-        endpoint = record.endpoint if self._is_known(record.endpoint) else ""
-        labels = (endpoint, record.deployment)
-        route = self._routes.get(labels)
-        if route is None:
-            route = self._routes[labels] = _RouteMeter(self, labels)
-        key = (endpoint, record.deployment, record.code)
-        code = self._codes.get(key)
-        if code is None:
-            code = self._codes[key] = self.requests.labels(*key)
+        key = (record.endpoint, record.deployment, record.code)
+        found = self._found.get(key)
+        if found is None:
+            found = self._find(key)
+        code, route = found
         code.value += 1
         route.duration.observe(record.duration_ms / 1000)
         route.overhead.observe(record.overhead_us / 1e6)
@@ -125,3 +121,16 @@ class Meters:
             route.input.value += record.input_tokens
             route.output.value += record.output_tokens
             route.cached.value += record.cached_tokens
+
+    def _find(self, key: tuple[str, str, str]) -> tuple[Series, _RouteMeter]:
+        """The series of a record's labels, remembered where its endpoint is one that is known."""
+        named, deployment, code = key
+        is_known = self._is_known(named)
+        labels = (named if is_known else "", deployment)
+        route = self._routes.get(labels)
+        if route is None:
+            route = self._routes[labels] = _RouteMeter(self, labels)
+        found = (self.requests.labels(*labels, code), route)
+        if is_known:
+            self._found[key] = found
+        return found

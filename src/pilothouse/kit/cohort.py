@@ -20,6 +20,9 @@ from typing import Any
 
 _ROUNDS = 8
 """Rounds of stages in one turn; then the loop looks after its sockets and timers first."""
+_LARGE_BYTES = 4096
+_MOST_UNSENT = 256
+"""What waits for the end of a stage is bounded: even a task that never pauses hears that its reader is slow."""
 
 
 class Pause:
@@ -218,8 +221,11 @@ class Cohort:
         Sent one after the other they find the kernel's code warm, and wake a peer on
         another core once instead of each time.
         """
-        self._out.append((write, data))
-        if not self._is_due:
+        out = self._out
+        out.append((write, data))
+        if len(data) > _LARGE_BYTES or len(out) >= _MOST_UNSENT:
+            self._send_out()
+        elif not self._is_due:
             self._schedule()
 
     def at_close(self, work: Callable[[], None]) -> None:
@@ -227,6 +233,14 @@ class Cohort:
         self._close.append(work)
         if not self._is_due:
             self._schedule()
+
+    def _send_out(self) -> None:
+        out, self._out = self._out, []
+        for write, data in out:
+            try:
+                write(data)
+            except RuntimeError:  # a connection that closed meanwhile; its owner hears of that by itself
+                pass
 
     def _schedule(self) -> None:
         self._is_due = True
@@ -240,12 +254,8 @@ class Cohort:
             resume, self._resume = self._resume, []
             for task in resume:
                 task.step()
-            out, self._out = self._out, []
-            for write, data in out:
-                try:
-                    write(data)
-                except RuntimeError:  # a connection that closed meanwhile; its owner hears of that by itself
-                    pass
+            if self._out:
+                self._send_out()
             close, self._close = self._close, []
             for work in close:
                 work()

@@ -104,9 +104,12 @@ class OpenAIEngine:
                     chunk = outbound.read_said(event)
                     says_something = chunk.usage is not None
                     for delta in chunk.deltas:
+                        if delta.text:
+                            says_something = True
                         if delta.finish_reason:
+                            says_something = True
                             ended.add(delta.index)
-                        if delta.text or delta.finish_reason or delta.logprobs is not None:
+                        elif delta.logprobs is not None:
                             says_something = True
                     if says_something:  # not so: a bare role, or how far the prompt was read
                         yield chunk

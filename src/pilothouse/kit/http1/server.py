@@ -190,8 +190,9 @@ class Connection(RequestReader, asyncio.Protocol):
         return self.task is None and not self._pending and self._request is None and not self._in_head
 
     def write(self, data: bytes) -> None:
+        """Send `data` with what others send in this turn."""
         if not self.is_closed:
-            self._transport.write(data)
+            self.server.cohort.send(self._transport.write, data)
 
     def abort(self) -> None:
         self._transport.abort()
@@ -200,6 +201,9 @@ class Connection(RequestReader, asyncio.Protocol):
         """Close once what was written is out, for which the client has the time of a write."""
         self._read_by = None
         self._write_by = time.monotonic() + self._limits.write_timeout_s
+        self.server.cohort.send(self._finish, b"")
+
+    def _finish(self, _: bytes) -> None:
         self._transport.close()
 
     def sweep(self, now: float) -> None:

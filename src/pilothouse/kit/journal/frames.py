@@ -89,8 +89,10 @@ def binding(writer: str, seq: int) -> bytes:
     return len(name).to_bytes(2, "little") + name + seq.to_bytes(8, "little")
 
 
-def encode_frame(nonce: bytes, body: bytes) -> bytes:
-    return _HEAD.pack(MARK, len(body), crc32(nonce + body[-TAG_BYTES:]), nonce) + body
+def encode_frame(nonce: bytes, body: bytes, size: int) -> bytes:
+    """A frame, filled up to `size` bytes."""
+    head = _HEAD.pack(MARK, len(body), crc32(nonce + body[-TAG_BYTES:]), nonce)
+    return (head + body).ljust(size, b"\0")
 
 
 class FrameHead(Struct, frozen=True):

@@ -123,6 +123,7 @@ class JournalWriter:
         segment = self._current
         at = start = segment.at if segment is not None else 0
         frames: list[bytes] = []
+        nonces = self._nonces
         for payload in payloads:
             size = framed_bytes(len(payload))
             if segment is None or at + size > segment.end:
@@ -131,9 +132,11 @@ class JournalWriter:
                 segment = self._rotate(size)
                 at = start = segment.at
                 frames = []
-            nonce = self._nonces.pop() if self._nonces else self._draw_nonce()
+            if not nonces:
+                nonces = self._draw_nonces()
+            nonce = nonces.pop()
             body = segment.aead.encrypt(nonce, payload, segment.binding + at.to_bytes(8, "little"))
-            frames.append(encode_frame(nonce, body).ljust(size, b"\0"))
+            frames.append(encode_frame(nonce, body, size))
             at += size
         if segment is not None:
             self._write(segment, frames, start)
@@ -190,11 +193,11 @@ class JournalWriter:
         self._current = self._spare = None
         self._close_retired()
 
-    def _draw_nonce(self) -> bytes:
+    def _draw_nonces(self) -> list[bytes]:
         """Random nonces, drawn many at a time: one system call each would be a tenth of an append."""
         drawn = os.urandom(NONCE_BYTES * _NONCES)
         self._nonces = [drawn[at : at + NONCE_BYTES] for at in range(0, len(drawn), NONCE_BYTES)]
-        return self._nonces.pop()
+        return self._nonces
 
     def _rotate(self, size: int) -> _Segment:
         spare = self._spare

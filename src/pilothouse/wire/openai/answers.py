@@ -10,7 +10,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 import msgspec
-from msgspec import Raw, Struct
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, Usage
 from pilothouse.domain.errors import PilothouseError
@@ -79,58 +78,38 @@ class StreamWriter:
         return b'%s],"usage":%s}\n\n%s' % (self._prefix, usage_json(usage), sse.DONE)
 
 
-class _PromptDetails(Struct):
-    cached_tokens: int
-
-
-class _Usage(Struct):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: _PromptDetails
-
-
-class _Message(Struct):
-    content: str
-    role: str = "assistant"
-    refusal: None = None
-
-
-class _ChatChoice(Struct):
-    index: int
-    message: _Message
-    logprobs: Raw | None
-    finish_reason: str
-
-
-class _TextChoice(Struct):
-    index: int
-    text: str
-    logprobs: Raw | None
-    finish_reason: str
-
-
-class _Whole(Struct):
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[_ChatChoice] | list[_TextChoice]
-    usage: _Usage
-
-
 def write_whole(
     request: GenerateRequest, choices: Sequence[Delta], usage: Usage, *, answer_id: str, created: int
 ) -> bytes:
     """A whole answer: one delta a choice, each with all of its text."""
-    used = _Usage(usage.input, usage.output, usage.input + usage.output, _PromptDetails(usage.cached))
     if request.kind == "chat":
-        chats = [
-            _ChatChoice(c.index, _Message(c.text), c.logprobs, c.finish_reason or "stop") for c in choices
-        ]
-        return _encode(_Whole(answer_id, "chat.completion", created, request.endpoint, chats, used))
-    texts = [_TextChoice(c.index, c.text, c.logprobs, c.finish_reason or "stop") for c in choices]
-    return _encode(_Whole(answer_id, "text_completion", created, request.endpoint, texts, used))
+        kind, shape = b"chat.completion", _CHAT_CHOICE
+    else:
+        kind, shape = b"text_completion", _TEXT_CHOICE
+    parts = [
+        shape % (
+            choice.index,
+            _encode(choice.text),
+            b"null" if choice.logprobs is None else choice.logprobs,
+            _encode(choice.finish_reason or "stop"),
+        )
+        for choice in choices
+    ]  # fmt: skip
+    return b'{"id":"%s","object":"%s","created":%d,"model":%s,"choices":[%s],"usage":%s}' % (
+        answer_id.encode(),
+        kind,
+        created,
+        _encode(request.endpoint),
+        parts[0] if len(parts) == 1 else b",".join(parts),
+        usage_json(usage),
+    )
+
+
+_CHAT_CHOICE = (
+    b'{"index":%d,"message":{"content":%s,"role":"assistant","refusal":null},'
+    b'"logprobs":%s,"finish_reason":%s}'
+)
+_TEXT_CHOICE = b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}'
 
 
 def write_embeddings(embeddings: Embeddings, *, endpoint: str, base64: bool) -> bytes:

@@ -134,10 +134,9 @@ def read_said(data: bytes) -> Chunk:
         raise UpstreamError("the engine's answer cannot be read") from exc
     if said.error is not _NULL and bytes(said.error) != b"null":
         raise UpstreamError("the engine broke off with an error")
-    return Chunk(
-        tuple([_delta(choice) for choice in said.choices]),
-        None if said.usage is None else _usage(said.usage),
-    )
+    choices = said.choices
+    deltas = (_delta(choices[0]),) if len(choices) == 1 else tuple([_delta(choice) for choice in choices])
+    return Chunk(deltas, None if said.usage is None else _usage(said.usage))
 
 
 def read_whole(data: bytes) -> Chunk:
