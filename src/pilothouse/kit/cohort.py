@@ -22,7 +22,7 @@ _ROUNDS = 8
 """Rounds of stages in one turn; then the loop looks after its sockets and timers first."""
 _LARGE_BYTES = 4096
 _MOST_UNSENT = 256
-"""What waits for the end of a stage is bounded: even a task that never pauses hears that its reader is slow."""
+"""What waits for a stage to end is bounded: also a task that never pauses hears that its reader is slow."""
 
 
 class Pause:
