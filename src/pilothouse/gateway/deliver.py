@@ -35,7 +35,7 @@ async def whole(
         call.engine_ns += time.perf_counter_ns() - asked_ns
     deltas = answer.deltas
     call.usage = answer.usage or call.usage
-    call.answers = [(delta.text,) for delta in deltas]
+    call.answers = ((deltas[0].text,),) if len(deltas) == 1 else [(delta.text,) for delta in deltas]
     call.finish_reason = deltas[0].finish_reason or "stop"
     body = answers.write_whole(
         ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)

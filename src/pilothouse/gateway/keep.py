@@ -144,7 +144,9 @@ class Keeper:
         self._meters.count(record)
         content = None
         if call.endpoint is not None and call.endpoint.records == "sealed":
-            content = Content(call.request.body, ["".join(parts) for parts in call.answers])
+            said = call.answers
+            texts = ["".join(said[0])] if len(said) == 1 else ["".join(parts) for parts in said]
+            content = Content(call.request.body, texts)
         if not self._group:
             self._cohort.at_close(self.flush)
         self._group.append(JournalEntry(record, content))

@@ -79,7 +79,7 @@ class Exchange(asyncio.Protocol):
         self.is_complete = False
         self._keeps_alive = False
         self._got_bytes = False
-        self._has_head = False
+        self.has_head = False
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._head_bytes = 0
@@ -100,27 +100,28 @@ class Exchange(asyncio.Protocol):
 
     def send(self, data: bytes, timeouts: Timeouts, *, total_s: float, whole: bool) -> Pause:
         """
-        Send a request. Wait for what is returned, then look at `failure`.
+        Send a request. Wait for what is returned, then look at `has_head`.
 
-        Without one the answer's head is there, or all of it when `whole`.
+        With it the answer's head is there, or all of it when `whole`; without it there is `failure`.
         """
         now = time.monotonic()
         self.in_use = True
-        self._got_bytes = self._has_head = self.is_complete = False
+        self._got_bytes = self.has_head = self.is_complete = False
         self.status = 0
         self.headers = {}
         self._wants_all = whole
         self._idle_s = timeouts.idle_s
         self._total_by = now + total_s
         self._wait_by = now + (total_s if total_s < timeouts.first_byte_s else timeouts.first_byte_s)
-        self._pause.begin()
+        pause = self._pause
+        pause.begin()
         self._send(data)
-        return self._pause
+        return pause
 
     @property
-    def failure(self) -> HttpFailure | None:
+    def failure(self) -> HttpFailure:
         """Why there is no head."""
-        return None if self._has_head else self._failure
+        return self._failure or HttpFailure("head", "no answer came")
 
     def whole_body(self) -> bytes:
         """
@@ -230,7 +231,7 @@ class Exchange(asyncio.Protocol):
         self._client.forget(self)
         if self.in_use and not self.is_complete:
             ended = exc is None and self._failure is None  # a reset is no end
-            if ended and self._has_head and self._ends_with_connection():
+            if ended and self.has_head and self._ends_with_connection():
                 self.on_message_complete()
             else:
                 stage = "body" if self._got_bytes else "head"
@@ -246,7 +247,7 @@ class Exchange(asyncio.Protocol):
     # httptools callbacks
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._has_head:
+        if self.has_head:
             return  # a trailer, or the head of an answer that nobody asked for
         self.headers[name.lower()] = value
 
@@ -258,7 +259,7 @@ class Exchange(asyncio.Protocol):
             self.headers = {}
             return
         self.status = status
-        self._has_head = True
+        self.has_head = True
         if not self._wants_all:
             self._pause.end()
 
@@ -272,7 +273,7 @@ class Exchange(asyncio.Protocol):
             raise ValueError("the answer is too large")
 
     def on_message_complete(self) -> None:
-        if not self._has_head:
+        if not self.has_head:
             return
         self.is_complete = True
         self._head_bytes = 0
@@ -355,9 +356,9 @@ class Client:
             except BaseException:
                 exchange.release()
                 raise
-            failure = exchange.failure
-            if failure is None:
+            if exchange.has_head:
                 return exchange
+            failure = exchange.failure
             exchange.release()
             if failure.stage == "head" and not failure.timed_out:
                 break
@@ -368,11 +369,10 @@ class Client:
         except BaseException:
             exchange.release()
             raise
-        failure = exchange.failure
-        if failure is None:
+        if exchange.has_head:
             return exchange
         exchange.release()
-        raise failure
+        raise exchange.failure
 
     async def _connect(self, timeout_s: float) -> Exchange:
         address = self.address

@@ -53,7 +53,11 @@ class RequestReader:
         """When the part that is arriving must be there; looked at while nothing is being answered."""
         self._url = b""
         self._lines: list[tuple[bytes, bytes]] = []
-        """The head's fields as they came, trailers too; `_headers` is what was made of the head's."""
+        """
+        The head's fields as they came, and trailers, which are never looked at.
+
+        They must not speak for the head (RFC 9110, section 6.5.1): `_headers` is made before they come.
+        """
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -80,7 +84,11 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         self._in_head = False
         parser = self._parser
-        self._headers = headers = self._joined()
+        lines = self._lines
+        headers = {name.lower(): value for name, value in lines}
+        if len(headers) < len(lines) or len(lines) > self._limits.max_headers:
+            headers = self._joined(lines)
+        self._headers = headers
         if self._head_bytes > self._limits.max_head_bytes:
             self._check_head(headers)
         keep_alive = parser.should_keep_alive()
@@ -114,25 +122,18 @@ class RequestReader:
             self.invite_body()
         self._read_by = time.monotonic() + self._limits.body_timeout_s
 
-    def _joined(self) -> dict[bytes, bytes]:
-        """
-        The head's fields by name, lower case, several values of one joined (RFC 9110, section 5.3).
-
-        Trailers come later and are never looked at: they must not speak for the head (section 6.5.1).
-        """
-        lines = self._lines
-        headers = {name.lower(): value for name, value in lines}
+    def _joined(self, lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+        """Fields by name, lower case, several values of one joined (RFC 9110, section 5.3)."""
         if len(lines) > self._limits.max_headers:
             raise Refused(431, "too many request header fields")
-        if len(headers) < len(lines):
-            headers = {}
-            for name, value in lines:
-                name = name.lower()
-                if name in headers:
-                    if name == b"host":
-                        raise Refused(400, "the host header is there twice")
-                    value = headers[name] + b", " + value
-                headers[name] = value
+        headers: dict[bytes, bytes] = {}
+        for name, value in lines:
+            name = name.lower()
+            if name in headers:
+                if name == b"host":
+                    raise Refused(400, "the host header is there twice")
+                value = headers[name] + b", " + value
+            headers[name] = value
         return headers
 
     def _check_head(self, headers: dict[bytes, bytes]) -> None:

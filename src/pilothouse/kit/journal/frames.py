@@ -36,7 +36,8 @@ _HEAD = struct.Struct(f"<4sII{NONCE_BYTES}s")
 _CRC = struct.Struct("<I")
 
 FRAME_HEAD_BYTES = _HEAD.size
-_ENVELOPE = FRAME_HEAD_BYTES + TAG_BYTES + ALIGN - 1  # so that rounding down rounds up
+MOST_FRAMING_BYTES = FRAME_HEAD_BYTES + TAG_BYTES + ALIGN - 1
+"""What a frame takes beside its payload at most."""
 
 
 class Header(Struct, frozen=True):
@@ -55,7 +56,7 @@ def aligned(size: int) -> int:
 
 def framed_bytes(payload_bytes: int) -> int:
     """Room that a payload of that length takes in a segment."""
-    return (payload_bytes + _ENVELOPE) & -ALIGN
+    return (payload_bytes + MOST_FRAMING_BYTES) & -ALIGN  # rounds up, for up to ALIGN - 1 was added
 
 
 def encode_header(writer: str, seq: int, wrapped_key: bytes) -> bytes:

@@ -20,7 +20,13 @@ from typing import Literal
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pilothouse.kit.journal import folder as files
-from pilothouse.kit.journal.frames import binding, encode_frame, encode_header, framed_bytes
+from pilothouse.kit.journal.frames import (
+    MOST_FRAMING_BYTES,
+    binding,
+    encode_frame,
+    encode_header,
+    framed_bytes,
+)
 from pilothouse.kit.retry import Backoff
 from pilothouse.kit.seal import NONCE_BYTES, new_key
 
@@ -156,11 +162,11 @@ class JournalWriter:
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether a payload of that length would be kept now. Looks at memory only."""
+        current = self._current
+        if current is not None and current.at + size_bytes + MOST_FRAMING_BYTES <= current.end:
+            return True
         size = framed_bytes(size_bytes)
-        current, spare = self._current, self._spare
-        return (current is not None and current.at + size <= current.end) or (
-            spare is not None and spare.at + size <= spare.end
-        )
+        return any(one is not None and one.at + size <= one.end for one in (current, self._spare))
 
     async def durable(self) -> None:
         """
