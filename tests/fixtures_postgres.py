@@ -58,7 +58,7 @@ class PostgresServer:
     def __init__(self, binaries: Path) -> None:
         self._binaries = binaries
         self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
-        self._data = self.folder / "data"
+        self.data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._account: dict[str, object] = {}
         if os.geteuid() == 0:  # it refuses to run as root
@@ -69,7 +69,7 @@ class PostgresServer:
         self.folder.chmod(0o755)
         self.password_file = self.folder / "password"
         self.password_file.write_text(PASSWORD + "\n")
-        self._run("initdb", "-D", str(self._data), "-U", USER, "-A", "scram-sha-256", "-E", "UTF8",
+        self._run("initdb", "-D", str(self.data), "-U", USER, "-A", "scram-sha-256", "-E", "UTF8",
                   "--locale=C", "--no-sync", f"--pwfile={self.password_file}")  # fmt: skip
 
     def start(self) -> None:
@@ -83,7 +83,7 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._binaries / "postgres"), "-D", str(self._data), *options],
+                [str(self._binaries / "postgres"), "-D", str(self.data), *options],
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **self._account,
             )  # fmt: skip
         ends = time.monotonic() + 30

@@ -14,13 +14,15 @@ import pytest
 
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.stores.sqlite import SqliteStore
+from pilothouse.app.stores import open_store
+from pilothouse.config import Settings, make_settings
 from pilothouse.control.drain import Drain
 from pilothouse.control.seals import Seals
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, JournalEntry
 from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
-from pilothouse.ports.store import RecordFilter
+from pilothouse.ports.store import RecordFilter, Store
 from pilothouse.testing.examples import make_record
 from small_disk import fill_disk, small_disk
 
@@ -54,14 +56,16 @@ DRAIN = """
 import sys
 from pathlib import Path
 from pilothouse.adapters.keys.file import FileKeys
-from pilothouse.adapters.stores.sqlite import SqliteStore
+from pilothouse.app.stores import open_store
+from pilothouse.config import make_settings
 from pilothouse.control.drain import Drain
 from pilothouse.control.seals import Seals
 from pilothouse.kit.journal.reader import JournalReader
 
 home = Path(sys.argv[1])
 keys = FileKeys(home / "keys")
-store = SqliteStore(home / "pilothouse.db")
+settings = make_settings(home=str(home), store=sys.argv[2], store_password=sys.argv[3])
+store = open_store(settings)
 reader = JournalReader(home / "journal", unwrap=lambda key: keys.unwrap(key, context=b"journal"))
 drain = Drain(reader, Seals(keys), batch_frames=20)
 print("ready", flush=True)
@@ -99,10 +103,20 @@ class Child:
         return self._said.decode().split()
 
 
-def drain_all(home: Path) -> tuple[SqliteStore, list[str]]:
-    keys = FileKeys(home / "keys")
-    store = SqliteStore(home / "pilothouse.db")
-    reader = JournalReader(home / "journal", unwrap=lambda key: keys.unwrap(key, context=b"journal"))
+@pytest.fixture(params=["sqlite", "postgresql"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """A home with each kind of store; that of PostgreSQL with a password in a file."""
+    if request.param == "sqlite":
+        return make_settings(home=str(tmp_path))
+    server = request.getfixturevalue("postgres")
+    url = server.url(request.getfixturevalue("make_database")())
+    return make_settings(home=str(tmp_path), store=url, store_password=f"file:{server.password_file}")
+
+
+def drain_all(home: Settings) -> tuple[Store, list[str]]:
+    keys = FileKeys(home.home_path / "keys")
+    store = open_store(home)
+    reader = JournalReader(home.journal_path, unwrap=lambda key: keys.unwrap(key, context=b"journal"))
     drain, corrupt = Drain(reader, Seals(keys)), []
     while True:
         result = drain.drain_once(store)
@@ -111,7 +125,7 @@ def drain_all(home: Path) -> tuple[SqliteStore, list[str]]:
             return store, corrupt
 
 
-def kept_ids(store: SqliteStore) -> list[str]:
+def kept_ids(store: Store) -> list[str]:
     ids, cursor = [], None
     with store.unit() as unit:
         while True:
@@ -121,21 +135,21 @@ def kept_ids(store: SqliteStore) -> list[str]:
                 return ids
 
 
-def counted(store: SqliteStore) -> int:
+def counted(store: Store) -> int:
     with store.unit() as unit:
         return sum(line.sums.requests for line in unit.usage.report("team", since=0, until=1e6))
 
 
 @pytest.mark.parametrize(("sync", "kills"), [("process", 10), ("power", 3)])
-def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path, sync, kills):
+def test_killed_writers_lose_nothing_that_they_acknowledged(home, sync, kills):
     acknowledged: list[str] = []
     chance = random.Random(7)
     for life in range(kills):
-        child = Child(WRITER, tmp_path, f"life{life}", sync, 0)
+        child = Child(WRITER, home.home, f"life{life}", sync, 0)
         child.said(chance.randrange(1, 400))
         acknowledged += child.kill()
 
-    store, complaints = drain_all(tmp_path)
+    store, complaints = drain_all(home)
 
     kept = kept_ids(store)
     assert len(acknowledged) > 50 * kills
@@ -145,18 +159,18 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path, sync, kill
     store.close()
 
 
-def test_killed_drains_lose_and_double_nothing_while_a_writer_goes_on(tmp_path):
-    writer = Child(WRITER, tmp_path, "life", "process", 0.001)
+def test_killed_drains_lose_and_double_nothing_while_a_writer_goes_on(home):
+    writer = Child(WRITER, home.home, "life", "process", 0.001)
     writer.said(50)
     chance = random.Random(11)
     for _ in range(6):
-        drain = Child(DRAIN, tmp_path)
+        drain = Child(DRAIN, home.home, home.store, home.store_password)
         drain.said(1)
         writer.said(chance.randrange(20, 300))
         drain.kill()
     acknowledged = writer.kill()
 
-    store, complaints = drain_all(tmp_path)
+    store, complaints = drain_all(home)
 
     kept = kept_ids(store)
     assert set(acknowledged) - set(kept) == set()
@@ -164,9 +178,9 @@ def test_killed_drains_lose_and_double_nothing_while_a_writer_goes_on(tmp_path):
     assert complaints == []
     with store.unit() as unit:
         sealed = unit.records.content(kept[0])
-        content = Seals(FileKeys(tmp_path / "keys")).open(unit, sealed)
+        content = Seals(FileKeys(home.home_path / "keys")).open(unit, sealed)
     assert content.request == kept[0].encode() * 100
-    assert list((tmp_path / "journal").iterdir()) == []
+    assert list(home.journal_path.iterdir()) == []
     store.close()
 
 
@@ -243,21 +257,21 @@ def entry(record_id: str) -> bytes:
     return msgspec.msgpack.encode(JournalEntry(make_record(record_id), content))
 
 
-def test_a_number_that_the_database_cannot_hold_stops_no_other_record(tmp_path):
-    keys = FileKeys(tmp_path / "keys")
+def test_a_number_that_the_database_cannot_hold_stops_no_other_record(home):
+    keys = FileKeys(home.home_path / "keys")
     wrap, unwrap = (
         lambda key: keys.wrap(key, context=b"journal"),
         lambda key: keys.unwrap(key, context=b"journal"),
     )
-    journal = JournalWriter(tmp_path / "journal", writer="w", segment_bytes=1 << 20, wrap=wrap)
+    journal = JournalWriter(home.journal_path, writer="w", segment_bytes=1 << 20, wrap=wrap)
     journal.open()
     for n in range(10):
         record = make_record(f"r{n}", output_tokens=2**64 - 1 if n == 4 else 1)
         journal.append(msgspec.msgpack.encode(JournalEntry(record)))
     journal.close()
-    store = SqliteStore(tmp_path / "pilothouse.db")
+    store = open_store(home)
 
-    result = Drain(JournalReader(tmp_path / "journal", unwrap=unwrap), Seals(keys)).drain_once(store)
+    result = Drain(JournalReader(home.journal_path, unwrap=unwrap), Seals(keys)).drain_once(store)
 
     assert (result.records, len(result.corrupt)) == (9, 1)
     assert "r4" not in kept_ids(store)
