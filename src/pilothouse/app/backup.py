@@ -1,7 +1,8 @@
 """
 Backup and restore: everything of a home in one file, its keys in another, apart.
 
-The server may run. The journal is copied before the database: a record moves
+The server may run, and the store may be PostgreSQL: its rows are taken along as a
+SQLite file, which a restored home starts from. The journal is copied before the database: a record moves
 from the one to the other and never back, so that one of the copies has it, and
 counting by id makes it one. A restore goes beside an empty home, is checked
 there as a whole, keys included, and appears with two renames.
@@ -21,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from pilothouse import __version__
+from pilothouse.app.copy_store import export_to_sqlite
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, NotFound, OperationFailed
 from pilothouse.domain.model import ModelVersion
@@ -72,7 +74,7 @@ def backup(settings: Settings, target: Path, *, now: float, with_models: bool = 
     for path in (target, keys_target):
         if path.exists():
             raise Conflict(f"{path} exists already. fix: name another file, or move that one away")
-    if not settings.database_file.exists():
+    if settings.is_sqlite and not settings.database_file.exists():
         raise NotFound(f"there is no database in {settings.home}. fix: name the --home of your server")
     try:
         with (
@@ -81,7 +83,7 @@ def backup(settings: Settings, target: Path, *, now: float, with_models: bool = 
             writing(keys_target) as keys_archive,
         ):
             _add_journal(state_archive, settings.journal_path)
-            copy = _copy_database(settings.database_file, scratch)
+            copy = _copy_database(settings, scratch)
             state_archive.add("pilothouse.db", copy)
             models = _model_digests(copy)
             missing = _add_models(state_archive, settings.models_path, models) if with_models else models
@@ -158,9 +160,16 @@ def _never(_wrapped: bytes) -> bytes:
     raise OperationFailed("a backup does not open the journal")
 
 
-def _copy_database(path: Path, scratch: Path) -> Path:
-    """A consistent copy, in one step: writers go on meanwhile, and do not start it anew."""
-    copy = scratch / "pilothouse.db"
+def _copy_database(settings: Settings, scratch: Path) -> Path:
+    """
+    A consistent copy, in one step: writers go on meanwhile, and do not start it anew.
+
+    A store elsewhere becomes a SQLite file too, so that a backup needs no other program.
+    """
+    copy, path = scratch / "pilothouse.db", settings.database_file
+    if not settings.is_sqlite:
+        export_to_sqlite(settings, copy)
+        return copy
     with (
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=30.0)) as source,
         closing(sqlite3.connect(copy)) as target,

@@ -8,6 +8,7 @@ import click
 from pilothouse.app.backup import Backup
 from pilothouse.app.backup import backup as write_backup
 from pilothouse.app.backup import restore as put_back
+from pilothouse.app.stores import recall
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.text import moment, size
@@ -23,6 +24,9 @@ def backup(file: Path, home: str | None, keys: str | None, *, with_models: bool,
     """
     Write all state to FILE, and the keys to FILE.keys, apart. The server may run.
 
+    A store in PostgreSQL is written to FILE as SQLite, which a restored home starts from;
+    `pilothouse store copy` takes it back.
+
     FILE alone can be read by nobody: keep FILE.keys somewhere else.
 
     \b
@@ -31,7 +35,9 @@ def backup(file: Path, home: str | None, keys: str | None, *, with_models: bool,
       pilothouse backup everything.tar --with-models
     """
     out = Output(is_json=is_json)
-    made = write_backup(make_settings(home=home, keys=keys), file, now=time.time(), with_models=with_models)
+    made = write_backup(
+        recall(make_settings(home=home, keys=keys)), file, now=time.time(), with_models=with_models
+    )
     _show(out, made, "written")
     out.line(f"Keep {made.keys_file} apart from {made.file}: together they open everything.")
     if made.missing_models and with_models:

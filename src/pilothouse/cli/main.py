@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("pilothouse.cli.doctor:doctor", "Find what is wrong with this machine, with the fix."),
     "backup": ("pilothouse.cli.backup:backup", "Write state and keys to two files, apart."),
     "restore": ("pilothouse.cli.backup:restore", "Put a backup back into an empty home."),
+    "store": ("pilothouse.cli.store:store", "Copy the database: from SQLite to PostgreSQL, and back."),
     "version": ("pilothouse.cli.version:version", "Print the version."),
 }
 """Name -> (module:function, help). The help stands here so that listing imports nothing."""

@@ -85,7 +85,7 @@ class PostgresStore:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """All tables as they are at one moment, however long they are read."""
+        """All tables as they are at one moment, however long that takes, for a copy."""
         with self._transaction() as connection:
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             self._give_time(connection)
@@ -93,7 +93,7 @@ class PostgresStore:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One long transaction, for a copy."""
+        """One long transaction."""
         with self._transaction() as connection:
             self._give_time(connection)
             yield connection

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
@@ -70,6 +70,15 @@ class SqliteStore:
             self._take_reserve()
         with _translating(self._path), self._connection.begin():
             yield SqlUnit(self._connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """All tables as they are at one moment, for a copy."""
+        with _translating(self._path), self._connection.begin():
+            yield self._connection
+
+    writing = reading
+    """One long transaction; here it is the same."""
 
     def scrub(self) -> None:
         with _translating(self._path):
