@@ -39,6 +39,9 @@ class FileServer(ThreadingHTTPServer):
         self.chunked = False
         self.headers: dict[str, str] = {}
         self.wrong_range = False
+        self.token = ""
+        """When set, requests without it as their bearer token are refused with `denial`."""
+        self.denial: tuple[int, dict[str, str]] = (401, {})
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     @property
@@ -57,7 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-        if server.statuses:
+        if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
+            status, headers = server.denial
+            self._empty(status, **headers)
+        elif server.statuses:
             self._empty(server.statuses.pop(0))
         elif self.path in server.redirects:
             self._empty(302, Location=server.redirects[self.path])
@@ -121,7 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve_files(folder: Path) -> Iterator[tuple[FileServer, ssl.SSLContext]]:
     """A running server, and the TLS settings of a client that trusts it."""
-    certificate = _certificate(folder)
+    certificate = folder / "server.pem"
+    if not certificate.exists():  # two servers on one folder are trusted alike
+        _certificate(folder)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
     server = FileServer()

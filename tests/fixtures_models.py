@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from pilothouse.app.model_tools import build_models
+from pilothouse.config import make_settings
 from pilothouse.control.models import Models
 from pilothouse.domain.errors import NotFound, OperationFailed
 from pilothouse.domain.model import Artifact, ModelVersion
@@ -39,7 +40,7 @@ def model_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def cached_models(model_cache: Path) -> Models:
-    return build_models(model_cache, SystemClock())
+    return build_models(make_settings(home=str(model_cache)), SystemClock())
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     that this home used last, at first SQLite in the home."""
     store_password: str = ""
     """Where the store's password is: `env:NAME` or `file:PATH`; empty leaves it to PGPASSFILE."""
+    hf_endpoint: str = "https://huggingface.co"
+    """Where `hf:` models come from: the hub, or a mirror that speaks its API."""
+    hf_token: str = ""
+    """Where the hub's token is, for private and gated models: `env:NAME` or `file:PATH`; empty is none."""
+    s3_endpoint: str = ""
+    """Where `s3:` models come from, such as `https://s3.example:9000`; empty is AWS."""
+    s3_region: str = "us-east-1"
+    """Region of the buckets; most stores that are not AWS take any."""
+    s3_access_key_id: str = ""
+    """Name of the key for `s3:`; empty reads public objects only."""
+    s3_secret_access_key: str = ""
+    """Where that key's secret is: `env:NAME` or `file:PATH`."""
+    models_folder: str = ""
+    """Folder of model files, shared by several servers where you like; empty is in the home."""
     tls_certificate: str = ""
     """PEM file with the chain; with `tls_key` it turns on TLS 1.3."""
     tls_key: str = ""
@@ -132,7 +146,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def models_path(self) -> Path:
         """Folder of model files."""
-        return Path(self.home) / "models"
+        return Path(self.models_folder) if self.models_folder else Path(self.home) / "models"
 
     @property
     def state_file(self) -> Path:

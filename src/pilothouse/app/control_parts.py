@@ -233,7 +233,7 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
         first_revision=int(clock.now() * 1000),
     )
     registry = Registry(
-        build_models(settings.home_path, clock),
+        build_models(settings, clock),
         store,
         declared=lambda: reconciler.declared.spec,
         arrived=lambda model: reconciler.have_models([model]),

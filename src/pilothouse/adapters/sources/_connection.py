@@ -1,9 +1,9 @@
 """
-One GET over https, to addresses that were checked (`kit.egress`).
+One GET or HEAD, to addresses that were checked (`kit.egress`).
 
 Belongs here: dialling, a proxy on the way, redirects. Does not: what is done
 with the answer. The one idea: each hop is checked like the first, at most five
-follow, and none ever carries a credential, for none is ever sent.
+follow, and a credential goes to the server that it is for, along no redirect.
 """
 
 import base64
@@ -27,6 +27,10 @@ ProxyFor = Callable[[str], str]
 """host -> URL of the proxy that leads to it, or nothing."""
 
 
+Authorize = Callable[[str, Address], Mapping[str, str]]
+"""(method, address) -> headers that only the first server may see: a login, a signature."""
+
+
 def no_proxy(_host: str) -> str:
     return ""
 
@@ -42,10 +46,19 @@ class Network(Struct, frozen=True, kw_only=True):
     lookup: Lookup | None = None
     timeout_s: float = 30.0
     """For connecting, and for every wait for more bytes."""
+    schemes: tuple[str, ...] = ("https",)
+    """`http` too only where an operator named such an address himself."""
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], network: Network) -> Iterator[HTTPResponse]:
+def get(
+    url: str,
+    headers: Mapping[str, str],
+    network: Network,
+    *,
+    authorize: Authorize | None = None,
+    method: str = "GET",
+) -> Iterator[HTTPResponse]:
     """
     Open the answer to a GET, after its redirects; the connection closes with the block.
 
@@ -54,11 +67,15 @@ def get(url: str, headers: Mapping[str, str], network: Network) -> Iterator[HTTP
         OperationFailed: Too many redirects, or a proxy that cannot be used.
         OSError, HTTPException: The network failed.
     """
-    for _hop in range(MAX_REDIRECTS + 1):
-        address = egress.parse_url(url, allow_private=network.allow_private)
-        connection = _PinnedConnection(address, network)
+    for hop in range(MAX_REDIRECTS + 1):
+        schemes = network.schemes if hop == 0 else ("https",)
+        address = egress.parse_url(url, schemes=schemes, allow_private=network.allow_private)
+        connection = _connection(address, network)
+        own = authorize(method, address) if authorize is not None and hop == 0 else {}
         try:
-            connection.request("GET", address.target, headers={"Host": address.host_header, **headers})
+            connection.request(
+                method, address.target, headers={"Host": address.host_header, **headers, **own}
+            )
             response = connection.getresponse()
             if response.status not in _REDIRECTS:
                 yield response
@@ -67,6 +84,24 @@ def get(url: str, headers: Mapping[str, str], network: Network) -> Iterator[HTTP
         finally:
             connection.close()
     raise OperationFailed(f"redirected more than {MAX_REDIRECTS} times: give the address that it ends at")
+
+
+def _connection(address: Address, network: Network) -> HTTPConnection:
+    if address.scheme == "https":
+        return _PinnedConnection(address, network)
+    return _PlainConnection(address, network)
+
+
+class _PlainConnection(HTTPConnection):
+    """As below, without TLS."""
+
+    def __init__(self, address: Address, network: Network) -> None:
+        super().__init__(address.host, address.port, timeout=network.timeout_s)
+        self._address = address
+        self._network = network
+
+    def connect(self) -> None:
+        self.sock = _dial(self._address, self._network)
 
 
 class _PinnedConnection(HTTPSConnection):

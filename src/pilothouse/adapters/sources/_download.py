@@ -14,7 +14,7 @@ from random import Random
 
 from msgspec import Struct
 
-from pilothouse.adapters.sources._connection import Network, get
+from pilothouse.adapters.sources._connection import Authorize, Network, get
 from pilothouse.adapters.sources._disk import FreeBytes, free_bytes, require_room
 from pilothouse.adapters.sources._partial import Partial
 from pilothouse.domain.errors import ModelFileRefused, NotFound, OperationFailed
@@ -43,6 +43,10 @@ class Wanted(Struct, frozen=True, kw_only=True):
     expect: str = ""
     """Its digest, where it is known."""
     check_head: CheckHead | None = None
+    authorize: Authorize | None = None
+    """A login for the server that the address names; no redirect gets it."""
+    when_denied: str = "Download the file yourself and pull it with file:"
+    """What to do about a 401 or 403."""
 
 
 class Declined(OperationFailed):
@@ -114,7 +118,9 @@ class Downloader:
     def _receive(self, wanted: Wanted, part: Partial, progress: Progress) -> None:
         """One exchange: the rest of the file, or all of it."""
         try:
-            with get(wanted.url, _headers(wanted, part), self._network) as response:
+            with get(
+                wanted.url, _headers(wanted, part), self._network, authorize=wanted.authorize
+            ) as response:
                 total = self._begin(response, wanted, part)
                 self._store(response, wanted, part, progress, total=total)
         except EgressRefused as exc:
@@ -132,7 +138,7 @@ class Downloader:
         if response.status == 416:
             part.discard()
             raise _Cut("the server does not know the rest of the partial file; it starts anew")
-        _check_status(response, wanted.what)
+        _check_status(response, wanted)
         rest = response.length or 0
         if response.status == 206:
             have = part.size_bytes
@@ -197,15 +203,16 @@ def _headers(wanted: Wanted, part: Partial) -> dict[str, str]:
     return headers
 
 
-def _check_status(response: HTTPResponse, what: str) -> None:
-    status = response.status
+def _check_status(response: HTTPResponse, wanted: Wanted) -> None:
+    status, what = response.status, wanted.what
     if status in {404, 410}:
         raise NotFound(f"{what}: the server has no such file (HTTP {status}); check the address")
     if status in {401, 403, 407}:
-        raise Declined(
-            f"{what}: the server wants a login (HTTP {status}), and Pilothouse sends no credentials. "
-            f"Download the file yourself and pull it with file:"
-        )
+        login = "does not accept the login" if wanted.authorize else "wants a login"
+        had = "" if wanted.authorize else ", and Pilothouse sends no credentials"
+        raise Declined(f"{what}: the server {login} (HTTP {status}){had}. {wanted.when_denied}")
+    if status == 412:
+        raise _Cut("the file was replaced by another while it was being fetched; pull it again")
     if status in {408, 425, 429} or status >= 500:
         raise _Cut(f"HTTP {status} {response.reason}")
     if status not in {200, 206}:

@@ -1,0 +1,43 @@
+from pilothouse.kit.secret import Secret
+from pilothouse.kit.sigv4 import SigningKey, encode_path, sign
+
+# The key, request and signature of "Example: GET Object" in the specification's S3 annex.
+KEY = SigningKey(
+    access_key_id="AKIAIOSFODNN7EXAMPLE",
+    secret=Secret("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+    region="us-east-1",
+)
+NOON = 1369353600.0
+
+
+def test_the_example_of_the_specification_is_signed_as_it_says() -> None:
+    headers = sign(
+        "GET", "examplebucket.s3.amazonaws.com", "/test.txt", {"range": "bytes=0-9"}, key=KEY, now=NOON
+    )
+
+    assert headers["x-amz-date"] == "20130524T000000Z"
+    assert headers["authorization"].endswith(
+        "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date, "
+        "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+    )
+
+
+def test_the_example_with_a_query_is_signed_as_the_specification_says() -> None:
+    headers = sign("GET", "examplebucket.s3.amazonaws.com", "/?max-keys=2&prefix=J", {}, key=KEY, now=NOON)
+
+    assert headers["authorization"].endswith(
+        "Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"
+    )
+
+
+def test_a_session_token_is_signed_too() -> None:
+    key = SigningKey(access_key_id="a", secret=Secret("b"), region="r", session_token=Secret("t"))
+
+    headers = sign("GET", "h", "/", {}, key=key, now=NOON)
+
+    assert headers["x-amz-security-token"] == "t"
+    assert "x-amz-security-token" in headers["authorization"]
+
+
+def test_paths_are_encoded_once() -> None:
+    assert encode_path("a b/ü+c.gguf") == "a%20b/%C3%BC%2Bc.gguf"
