@@ -7,6 +7,7 @@ classes and the text under each field, metrics from where they are registered.
 """
 
 import ast
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import click
 
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
+from pilothouse.cli.schema import spec_schema
 from pilothouse.domain import errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,6 +202,8 @@ MEANINGS = {
     "server_unreachable": "No server answers: `pilothouse up`, or `--url`.",
 }
 
+SCHEMA = "pilothouse.schema.json"
+
 PAGES = {
     "commands.md": commands,
     "configuration.md": configuration,
@@ -210,7 +214,8 @@ PAGES = {
 
 def pages() -> dict[str, str]:
     """Every page as it should be, by file name."""
-    return {name: NOTE + write().rstrip() + "\n" for name, write in PAGES.items()}
+    written = {name: NOTE + write().rstrip() + "\n" for name, write in PAGES.items()}
+    return {**written, SCHEMA: json.dumps(spec_schema(), indent=2, ensure_ascii=False) + "\n"}
 
 
 def main() -> int:

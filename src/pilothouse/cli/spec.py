@@ -1,24 +1,32 @@
 """`pilothouse spec`: what runs, as a file that could be given to `up --config`."""
 
+import json
+
 import click
 import msgspec
 
 from pilothouse.cli.reach import Reach, client_command
+from pilothouse.cli.schema import spec_schema
 from pilothouse.config import write_spec
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.spec import Spec
 
 
 @click.command()
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of spec files instead, for editors.")
 @client_command
-def spec(reach: Reach) -> None:
+def spec(reach: Reach, *, schema: bool) -> None:
     """
-    Print what runs, as a spec file.
+    Print what runs, as a spec file; its first line names the revision, for `apply`.
 
     \b
     Example:
       pilothouse spec > pilothouse.yaml
+      pilothouse spec --schema > pilothouse.schema.json
     """
+    if schema:  # needs no server
+        click.echo(json.dumps(spec_schema(), indent=2, ensure_ascii=False))
+        return
     view = reach.server().get_object("/admin/v1/spec")
     if reach.out.is_json:
         reach.out.json(view)

@@ -1,7 +1,6 @@
 """The reader of spec files: any change to a good file gives a good spec or a fault with its place."""
 
 import re
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,20 +11,8 @@ from hypothesis import strategies as st
 from pilothouse.config import read_spec, read_spec_file, read_spec_json, write_spec
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.spec import DEFAULT_SPEC, Spec
+from spec_trees import FILE, mutated
 
-FILE = b"""version: 1
-models:
-  tiny: {source: "file:/models/tiny.gguf", licence: MIT}
-deployments:
-  tiny:
-    model: tiny
-    engine_options: {slots: 4}
-endpoints:
-  chat:
-    routes: [{deployment: tiny, weight: 100}]
-    limits: {max_tokens: 64, timeout: 60s}
-"""
-TREE = yaml.safe_load(FILE)
 LOCATED = re.compile(r"^mine\.yaml:\d+:\d+: ", re.MULTILINE)
 
 
@@ -125,35 +112,6 @@ def test_a_spec_over_the_network_is_told_with_its_fields() -> None:
         read_spec_json(b'{"deployments": {"a": {"engin": "x"}}}')
 
     assert len(refused.value.faults) == 1
-
-
-VALUES = st.sampled_from(
-    [None, True, False, "off", "", "x", 0, -1, 1, 1.5, [], {}, [None], {"a": 1}, "60s", 10**30]
-).map(deepcopy)
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> Any:
-    """A good spec with one to three changes somewhere: a value, a key, something gone or too much."""
-    tree = yaml.safe_load(FILE)
-    for _ in range(draw(st.integers(1, 3))):
-        owners = [tree]
-        for one in owners:
-            inner = one.values() if isinstance(one, dict) else one
-            owners += [child for child in inner if isinstance(child, dict | list)]
-        owner = draw(st.sampled_from(owners))
-        keys = list(owner) if isinstance(owner, dict) else list(range(len(owner)))
-        act = draw(st.sampled_from(["set", "drop", "add"]))
-        if act == "add" or not keys:
-            if isinstance(owner, dict):
-                owner[draw(st.sampled_from(["sources", "weights", "on", "x.y", "ü"]))] = draw(VALUES)
-            else:
-                owner.append(draw(VALUES))
-        elif act == "set":
-            owner[draw(st.sampled_from(keys))] = draw(VALUES)
-        else:
-            del owner[draw(st.sampled_from(keys))]
-    return tree
 
 
 @given(mutated())
