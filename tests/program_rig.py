@@ -25,13 +25,14 @@ class Program:
 
 
 @contextmanager
-def program(home: Path, spec: str) -> Iterator[Program]:
+def program(home: Path, spec: str, *flags: str) -> Iterator[Program]:
     """
     `pilothouse up` with this spec, until it is ready, for the block.
 
     Args:
         home: An empty folder; its keys lie beside it.
         spec: The text of a spec file.
+        flags: More options of `up`.
     """
     file = home.with_suffix(".yaml")
     file.write_text(spec)
@@ -43,6 +44,7 @@ def program(home: Path, spec: str) -> Iterator[Program]:
         "--port",
         "0",
         "--json",
+        *flags,
     ]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
     with subprocess.Popen(

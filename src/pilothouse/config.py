@@ -123,6 +123,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.run_path / "feed.sock"
 
     @property
+    def totals_file(self) -> Path:
+        """What the workers counted so far, for the next controller of the same server."""
+        return self.run_path / "totals"
+
+    @property
     def admin_key_file(self) -> Path:
         return Path(self.keys) / "admin.key"
 

@@ -219,7 +219,7 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
     drivers: dict[str, EngineDriver] = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
     logs = settings.home_path / "logs" / "replicas"
     targets: dict[str, Target] = {"local": LocalTarget(settings.run_path / "replicas", logs)}
-    totals = WorkerTotals()
+    totals = _totals(settings, log)
     fleet = Fleet(totals)
     leases = SlotLeases(settings.workers, clock)
     publisher = UnixPublisher(settings.feed_socket)
@@ -261,6 +261,18 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
         happenings=happenings,
         reconciler=reconciler,
     )
+
+
+def _totals(settings: Settings, log: Log) -> WorkerTotals:
+    """Counters go on where the last controller of this server left them."""
+    totals = WorkerTotals()
+    try:
+        totals.restore(settings.totals_file.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as exc:
+        log.failure("totals_not_read", exc)
+    return totals
 
 
 def measure_machine(workers: int) -> Machine:

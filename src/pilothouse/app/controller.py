@@ -7,6 +7,9 @@ and workers need while that reads its model. How it ends decides what goes on:
     SIGTERM, SIGINT      everything ends: replicas are drained and stopped (`pilothouse down`)
     SIGHUP               it ends alone: replicas run on and are adopted by the next controller
     the supervisor gone  the same
+
+A successor is started while its predecessor still works: it loads everything,
+says that it waits, and takes over when the lock is let go. Two never work at once.
 """
 
 import argparse
@@ -25,10 +28,12 @@ from pilothouse.app.duties import Duties
 from pilothouse.app.seed import seed, still_holds
 from pilothouse.app.stores import remember
 from pilothouse.config import Settings
+from pilothouse.control.lease import PATIENCE_S
 from pilothouse.domain.errors import Conflict, PilothouseError
 from pilothouse.kit.heartbeat import wait_for_loss
 from pilothouse.kit.lockfile import LockFile
 from pilothouse.kit.log import Log
+from pilothouse.kit.pulse import READY, WAITING, say
 from pilothouse.kit.tasks import Tasks
 
 PREDECESSOR_S = 60.0
@@ -45,8 +50,14 @@ STOP_ALL_S = 40.0
 LAST_WORDS_S = 1.5
 
 
+_ADMIN = "pilothouse.app.admin_server"
+_LATE = (_ADMIN, "pilothouse.adapters.stores.sqlite")
+"""What a first start loads while the engine reads its model, and a successor before it takes over."""
+
+
 class Controller:
-    def __init__(self, settings: Settings, settings_file: Path, log: Log) -> None:
+    def __init__(self, settings: Settings, settings_file: Path, log: Log, *, ready_fd: int = -1) -> None:
+        self._ready_fd = ready_fd
         self._settings = settings
         self._settings_file = settings_file
         self._log = log
@@ -82,6 +93,12 @@ class Controller:
 
     async def _follow_predecessor(self) -> bool:
         """Wait for the lock; False when this one is told to end meanwhile."""
+        if self._lock.try_acquire():
+            say(self._ready_fd, WAITING)
+            return True
+        for module in _LATE:
+            await asyncio.to_thread(importlib.import_module, module)
+        say(self._ready_fd, WAITING)
         waited_s = 0.0
         while not await self._lock.acquire(timeout_s=LOCK_ROUND_S):
             waited_s += LOCK_ROUND_S
@@ -120,8 +137,16 @@ class Controller:
         self._tasks.keep("feed", parts.loop.publishing.serve)
         self._tasks.keep("admin", lambda: _serve_admin(parts))
         duties.begin(self._tasks, lost=self._end.set)
+        self._tasks.start("ready", self._tell_ready)
         await self._end.wait()
         await self._finish(parts, duties)
+
+    async def _tell_ready(self) -> None:
+        """Once workers that come from now on get all they need."""
+        await asyncio.sleep(PATIENCE_S)  # slots of adopted engines are granted anew after that
+        while not self._settings.control_socket.exists():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(LOCK_ROUND_S / 10)
+        say(self._ready_fd, READY)
 
     async def _declare(self, parts: Parts) -> None:
         await parts.declarations.load()
@@ -159,7 +184,7 @@ class Controller:
 
 async def _serve_admin(parts: Parts) -> None:
     # Loaded late and beside the loop: it takes a second, in which the engine reads its model.
-    module = await asyncio.to_thread(importlib.import_module, "pilothouse.app.admin_server")
+    module = await asyncio.to_thread(importlib.import_module, _ADMIN)
     await module.serve(parts).run()
 
 
@@ -167,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pilothouse.app.controller", description=__doc__)
     parser.add_argument("--settings", required=True, help="file with the settings as JSON")
     parser.add_argument("--heartbeat-fd", type=int, required=True, help="inherited pipe of the supervisor")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="inherited pipe: told how far it is")
     options = parser.parse_args(argv)
     log = Log("controller")
     logging.basicConfig(level=logging.WARNING, handlers=[log.handler()])
@@ -175,7 +201,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     loop = asyncio.new_event_loop()
     try:
         settings = Settings.from_json(settings_file.read_text())
-        loop.run_until_complete(Controller(settings, settings_file, log).run(options.heartbeat_fd))
+        loop.run_until_complete(
+            Controller(settings, settings_file, log, ready_fd=options.ready_fd).run(options.heartbeat_fd)
+        )
     except PilothouseError as exc:
         log.failure("controller_failed", exc)
         return 1

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from pilothouse.app.control_parts import Parts
+from pilothouse.app.home import write_private
 from pilothouse.control.leadership import RENEW_S
 from pilothouse.control.resources import MinuteResources
 from pilothouse.control.rollouts import TICK_S
@@ -62,6 +63,7 @@ class Duties:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._drain_once()
+                await self._keep_totals()
                 await self._put(self._minutes.flush())
                 await self._write_events()
                 await self._parts.leadership.release()
@@ -106,10 +108,19 @@ class Duties:
         parts = self._parts
         parts.vitals.gpus.look()  # for the next time: it is not waited for
         processes = parts.overview.processes()
+        await self._keep_totals()
         await self._put(self._minutes.follow(processes, parts.clock.now()))
 
     async def _write_events(self) -> None:
         await self._parts.loop.happenings.flush(self._parts.store)
+
+    async def _keep_totals(self) -> None:
+        """For the next controller, should this one be killed."""
+        parts = self._parts
+        try:
+            await asyncio.to_thread(write_private, parts.settings.totals_file, parts.loop.totals.dump())
+        except OSError as exc:  # a full disk: counters start anew after the next restart
+            parts.log.failure("totals_not_kept", exc)
 
     async def _put(self, samples: list[ResourceSample]) -> None:
         self._unsaved.extend(samples)

@@ -11,7 +11,6 @@ import fcntl
 import os
 import socket
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from msgspec import Struct
 from pilothouse.config import Settings
 from pilothouse.domain.errors import Conflict, OperationFailed
 from pilothouse.kit.folders import make_private
-from pilothouse.kit.lockfile import LockTimeout, file_lock
+from pilothouse.kit.lockfile import LockFile, LockTimeout, wait_for_lock
 
 LOCK_PATIENCE_S = 0.5
 """Someone who only looks holds the lock for a moment; so long is that waited for."""
@@ -43,6 +42,12 @@ class ServerState(Struct, frozen=True, kw_only=True):
     pids: Pids
     is_stopping: bool = False
     """It was told to end: a second signal would cut the requests that it still finishes."""
+    is_restarting: bool = False
+    """Controller and workers are being replaced."""
+    restarts: int = 0
+    """Restarts that came to an end, whichever."""
+    restart_failure: str = ""
+    """Why the last one was given up; empty when all was replaced."""
     home: str = ""
     admin_key_file: str = ""
     certificate: str = ""
@@ -87,7 +92,15 @@ class HomeLock:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._held = ExitStack()
+        self._lock = LockFile(home / "supervisor.lock")
+
+    @property
+    def fd(self) -> int:
+        return self._lock.fd
+
+    def adopt(self, fd: int) -> None:
+        """Go on holding what the program before an exec held."""
+        self._lock.adopt(fd)
 
     def acquire(self) -> None:
         """
@@ -95,13 +108,13 @@ class HomeLock:
             Conflict: A server runs in this home; the message says where.
         """
         try:
-            self._held.enter_context(file_lock(self._home / "supervisor.lock", timeout_s=LOCK_PATIENCE_S))
+            wait_for_lock(self._lock, timeout_s=LOCK_PATIENCE_S)
         except LockTimeout as exc:
             raise Conflict(_who_runs(self._home)) from exc
 
     def release(self) -> None:
         """Close it. After a fork the other process holds it on."""
-        self._held.close()
+        self._lock.release()
 
 
 def is_locked(home: Path) -> bool:

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from msgspec import Struct
 
-from pilothouse.kit.pulse import Heartbeat
+from pilothouse.kit.pulse import Heartbeat, Readiness
 from pilothouse.kit.retry import Backoff
 
 RESTARTS = Backoff(first_s=0.2, factor=2.0, ceiling_s=30.0)
@@ -40,6 +41,46 @@ class Death(Struct, frozen=True, kw_only=True):
     """Somebody sent SIGKILL or SIGTERM (the kernel, short of memory, is one): no fault of its setup."""
 
 
+class Running(Struct, frozen=True, kw_only=True):
+    """A child that runs, as one supervisor hands it to the next: pid and pipe stay what they are."""
+
+    name: str
+    pid: int
+    heartbeat_fd: int
+    started_at: float
+    """Monotonic time, which an exec does not change."""
+
+
+class _Process(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, number: int) -> None: ...
+
+
+class _Adopted:
+    """A child that the program before the exec started: it is ours by its pid alone."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody took its status: it is gone, however it went
+                self._code = 0
+            else:
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
 class Child:
     """One place in the family, filled by one process at a time."""
 
@@ -53,14 +94,37 @@ class Child:
         """Monotonic time of its next start, while it is dead."""
         self._argv = tuple(argv)
         self._fds = tuple(fds)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
         self._heartbeat: Heartbeat | None = None
+        self._readiness: Readiness | None = None
         self._started_at = 0.0
 
     @property
     def pid(self) -> int:
         """0 while it is dead."""
         return self._process.pid if self._process else 0
+
+    def adopt(self, running: Running) -> None:
+        """Go on with a process that this supervisor's predecessor started."""
+        self._process = _Adopted(running.pid)
+        self._heartbeat = Heartbeat(fd=running.heartbeat_fd)
+        self._started_at = running.started_at
+        self.was_stable = True
+
+    def as_running(self) -> Running | None:
+        """What a successor needs to adopt it; None while it is dead."""
+        if self._process is None or self._heartbeat is None:
+            return None
+        return Running(
+            name=self.name,
+            pid=self._process.pid,
+            heartbeat_fd=self._heartbeat.fd,
+            started_at=self._started_at,
+        )
+
+    def has_said(self, stage: bytes) -> bool:
+        """Whether its process came to that stage of its start (`kit.pulse`)."""
+        return self._readiness is not None and self._readiness.said(stage)
 
     def start(self, now: float) -> None:
         """
@@ -69,9 +133,10 @@ class Child:
         Raises:
             OSError: The machine has no process or descriptor left; try again later.
         """
-        heartbeat = Heartbeat()
+        heartbeat, readiness = Heartbeat(), Readiness()
         # -P: the folder that `up` was called in is no place to import modules from.
         argv = [sys.executable, "-P", *self._argv, "--heartbeat-fd", str(heartbeat.child_fd)]
+        argv += ["--ready-fd", str(readiness.child_fd)]
         try:
             with self.log.open("ab") as output:
                 self._process = subprocess.Popen(
@@ -79,14 +144,16 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=(heartbeat.child_fd, *self._fds),
+                    pass_fds=(heartbeat.child_fd, readiness.child_fd, *self._fds),
                     start_new_session=True,
                 )
         except OSError:
             heartbeat.close()
+            readiness.close()
             raise
         heartbeat.close_child_end()
-        self._heartbeat = heartbeat
+        readiness.close_child_end()
+        self._heartbeat, self._readiness = heartbeat, readiness
         self._started_at = now
 
     def beat(self) -> None:
@@ -140,6 +207,9 @@ class Child:
         if self._heartbeat:
             self._heartbeat.close()
             self._heartbeat = None
+        if self._readiness:
+            self._readiness.close()
+            self._readiness = None
 
 
 def describe_exit(code: int) -> str:

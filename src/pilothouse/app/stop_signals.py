@@ -1,10 +1,15 @@
 """
-The signals that tell a supervisor to end, and a sleep that they cut short.
+The signals that tell a supervisor to end or to restart, and a sleep that they cut short.
 
 A handler only counts; what follows is decided in the loop. A child's death is a
 signal too, so that nobody waits for the next look at it.
+
+HUP says two things. A terminal that closes sends it, and the server of that
+terminal ends with it; an operator or a service manager sends it, and means
+"restart". They are told apart by looking whether the terminal is still there.
 """
 
+import os
 import select
 import signal
 import socket
@@ -14,13 +19,18 @@ from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
 
 class StopSignals:
-    """Counts TERM, INT and (unless ignored) HUP while it handles them. For the main thread."""
+    """Counts TERM and INT, and HUP as said above, while it handles them. For the main thread."""
 
     def __init__(self, *, ignore_hangup: bool = False) -> None:
+        """`ignore_hangup`: nothing ends with a terminal, for there is none; HUP always means "restart"."""
         self.count = 0
-        self._ignore_hangup = ignore_hangup
+        self.restarts = 0
+        """How often a restart was asked for."""
+        self._ends_with_terminal = not ignore_hangup and _has_terminal()
         self._wakeup: socket.socket | None = None
 
     @contextmanager
@@ -33,11 +43,12 @@ class StopSignals:
         handlers: dict[int, Handler] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
-            signal.SIGHUP: signal.SIG_IGN if self._ignore_hangup else self._stop,
+            signal.SIGHUP: self._hang_up,
             signal.SIGCHLD: lambda number, frame: None,  # noqa: ARG005 - it only cuts the sleep short
         }
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         old_fd = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        hold_signals(held=False)  # those that came during an exec arrive now
         try:
             yield
         finally:
@@ -58,3 +69,22 @@ class StopSignals:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's shape
         self.count += 1
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's shape
+        if self._ends_with_terminal and not _has_terminal():
+            self.count += 1
+        else:
+            self.restarts += 1
+
+
+def hold_signals(*, held: bool) -> None:
+    """Keep the handled signals waiting: a program that was just exec'ed has no handlers yet."""
+    signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, HANDLED)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

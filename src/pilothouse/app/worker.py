@@ -40,11 +40,18 @@ from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.ids import new_id
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
 from pilothouse.kit.log import Log
+from pilothouse.kit.pulse import READY, say
 from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.engine import Engine
 from pilothouse.ports.feed import Feed
 
 REPORT_S = 0.5
+LEAVING_REPORT_S = 0.05
+"""While it leaves: each report may free slots that its successor waits for."""
+LINGER_S = 5.0
+"""How long a replaced worker keeps idle connections, whose clients it tells to come back elsewhere."""
+SNAPSHOT_PATIENCE_S = 2.0
+"""So long does a new worker wait for its first snapshot before it accepts: it could only refuse."""
 GC_THRESHOLDS = (50_000, 20, 50)
 """Requests leave little for the cycle collector; at its default it took a quarter of the time."""
 
@@ -55,7 +62,7 @@ class Worker:
     def __init__(self, settings: Settings, *, name: str, feed_socket: Path) -> None:
         self.settings = settings
         self.name = name
-        self.log = Log("worker")
+        self.log = Log("worker", worker=name)
         keys = FileKeys(settings.keys_path)
         self.journal = JournalWriter(
             settings.journal_path,
@@ -86,6 +93,8 @@ class Worker:
             waits_for_disk=settings.journal_sync == "power",
             cohort=cohort,
         )
+        self._has_snapshot = asyncio.Event()
+        self._is_leaving = False
         self.feed: Feed = UnixFeed(feed_socket, self._hello, fresh_report=self._snapshot_report)
         self._sweeper = Sweeper()
         controller = Client(Address(path=str(settings.control_socket)), self._sweeper)
@@ -100,34 +109,62 @@ class Worker:
             cohort=cohort,
         )
 
-    async def run(self, listening: socket.socket, heartbeat_fd: int) -> None:
-        """Serve until the supervisor is gone or says TERM; then drain."""
+    async def run(self, listening: socket.socket, heartbeat_fd: int, *, ready_fd: int = -1) -> None:
+        """
+        Serve until told to end, and drain.
+
+        TERM, INT, a supervisor that is gone: the server ends. HUP: only this
+        worker does, and another one has taken its place.
+        """
         self.journal.open()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._leave, stop)
         self._sweeper.start()
         self._tasks.keep("feed", self._follow_feed)
         self._tasks.keep("report", self._report)
         self._tasks.start("heartbeat", lambda: self._watch(heartbeat_fd, stop))
+        await self._first_snapshot(stop)
         tls = self.settings.tls_certificate
         await self.server.start(listening, server_tls(tls, self.settings.tls_key) if tls else None)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        self.log.event("worker_started", worker=self.name, pid=os.getpid())
+        self.log.event("worker_started", pid=os.getpid())
+        say(ready_fd, READY)
         await stop.wait()
-        await self.server.drain(self.settings.drain_timeout_s)
+        linger_s = min(LINGER_S, self.settings.drain_timeout_s) if self._is_leaving else 0.0
+        await self.server.drain(self.settings.drain_timeout_s, linger_s=linger_s)
         self.feed.report(self._snapshot_report())
         await self._tasks.aclose(timeout_s=1.0)
         await self.feed.aclose()
         self.keeper.flush()
         self.journal.close()
-        self.log.event("worker_stopped", worker=self.name)
+        self.log.event("worker_stopped")
+
+    def _leave(self, stop: asyncio.Event) -> None:
+        self._is_leaving = True
+        self._tasks.start("leave", self._leave_slots)
+        stop.set()
+
+    async def _leave_slots(self) -> None:
+        """Tell the controller again and again which slots are still in use here."""
+        while True:
+            self.feed.report(self._snapshot_report())
+            await asyncio.sleep(LEAVING_REPORT_S)
+
+    async def _first_snapshot(self, stop: asyncio.Event) -> None:
+        """Connections wait in the socket meanwhile, or are taken by other workers."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._has_snapshot, stop)]
+        await asyncio.wait(waits, timeout=SNAPSHOT_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def _follow_feed(self) -> None:
         async for snapshot in self.feed.snapshots():
             self.state.apply(snapshot)
+            self._has_snapshot.set()
 
     async def _report(self) -> None:
         while True:
@@ -141,6 +178,8 @@ class Worker:
 
     def _snapshot_report(self) -> WorkerReport:
         self.meters.measure(self.state.places)
+        if self._is_leaving:
+            self.state.give_up_slots()
         return WorkerReport(
             worker=self.name,
             pid=os.getpid(),
@@ -153,6 +192,8 @@ class Worker:
             connections=self.server.connections,
             journal_dropped=self.keeper.dropped,
             demand=dict(self.state.demand),
+            is_leaving=self._is_leaving,
+            slots=self.state.held_slots() if self._is_leaving else {},
             metrics=self.meters.dump(),
         )
 
@@ -192,13 +233,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--settings", required=True, help="file with the settings as JSON")
     parser.add_argument("--socket-fd", type=int, required=True, help="inherited listening socket")
     parser.add_argument("--heartbeat-fd", type=int, required=True, help="inherited pipe of the supervisor")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="inherited pipe: told when it serves")
     parser.add_argument("--index", type=int, default=0, help="number of this worker, for its name")
     options = parser.parse_args(argv)
     settings = Settings.from_json(Path(options.settings).read_text())
     name = new_id(f"w{options.index}-")
     worker = Worker(settings, name=name, feed_socket=settings.feed_socket)
     listening = socket.socket(fileno=options.socket_fd)
-    uvloop.run(worker.run(listening, options.heartbeat_fd))
+    uvloop.run(worker.run(listening, options.heartbeat_fd, ready_fd=options.ready_fd))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pilothouse.domain.errors import (
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("pilothouse.cli.up:up", "Start the server of a home, and say when it is ready."),
     "down": ("pilothouse.cli.down:down", "Stop the server of a home, engines included."),
+    "restart": ("pilothouse.cli.restart:restart", "Replace all processes without an interruption."),
     "status": ("pilothouse.cli.status:status", "What runs, how it is, and why."),
     "chat": ("pilothouse.cli.chat:chat", "Talk to an endpoint in the terminal."),
     "apply": ("pilothouse.cli.apply:apply", "Declare what runs, from a file; shows what changes."),

@@ -15,6 +15,9 @@ _SENTENCES: Mapping[str, str] = {
     "state_not_written": "server.json cannot be written: {message}",
     "stopping_at_once": "stopping at once: requests in flight are cut",
     "exposed": "{message}",
+    "restarting": "restarting: new processes take over one by one, and requests under way go on",
+    "restarted": "restarted, version {version}",
+    "restart_failed": "not restarted: {message}",
     "waiting": "{message}",
 }
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from pilothouse.app.handover import HandOver, Programs
 from pilothouse.app.processes import detach
 from pilothouse.app.stores import recall
-from pilothouse.app.supervisor import Programs, Supervisor, Teller
+from pilothouse.app.supervisor import Supervisor, Teller
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.settings import UpOptions, settings_of
 from pilothouse.cli.terminal import Terminal
@@ -91,7 +92,9 @@ def run_here(settings: Settings, terminal: Terminal, *, programs: Programs | Non
     """
     began = time.monotonic()
     tell = _Both(terminal)
-    supervisor = Supervisor(settings, tell=tell, programs=programs or Programs(), sweep=sweep)
+    supervisor = Supervisor(
+        settings, tell=tell, programs=programs or Programs(), is_json=terminal.is_json, sweep=sweep
+    )
     if warning := supervisor.prepare():
         terminal.event("exposed", "warning", message=warning)
     ended = threading.Event()
@@ -151,6 +154,33 @@ def run_detached(settings: Settings, terminal: Terminal, *, programs: Programs |
             f"not ready: {failure}. It goes on trying at {supervisor.url}. "
             f"fix: see pilothouse logs, or stop it: pilothouse down --home {shlex.quote(settings.home)}"
         )
+
+
+def run_resumed(handover: HandOver) -> None:
+    """
+    Be the supervisor again, after an exec: see `app.handover`.
+
+    Raises:
+        OperationFailed: It gave up.
+    """
+    settings = Settings.from_json(handover.settings)
+    is_detached = handover.ignore_hangup
+    tell = _Both(Log("supervisor") if is_detached else Terminal(is_json=handover.is_json))
+    supervisor = Supervisor(
+        settings,
+        tell=tell,
+        programs=handover.programs or Programs(),
+        ignore_hangup=is_detached,
+        is_json=handover.is_json,
+        sweep=sweep,
+    )
+    supervisor.resume(handover)
+    with supervisor_log(settings).open("a") as file:
+        if not is_detached:
+            tell.tellers.append(Log("supervisor", stream=file))
+        status = supervisor.run()
+    if status:
+        raise OperationFailed(f"{supervisor.failure}. fix: see {supervisor.failed_log}")
 
 
 def _follow(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 
 from pilothouse.domain.lease import grant, share
-from pilothouse.domain.snapshot import WorkerHello
+from pilothouse.domain.snapshot import WorkerHello, WorkerReport
 from pilothouse.kit.clock import Clock
 
 PATIENCE_S = 2.0
@@ -31,6 +31,7 @@ class SlotLeases:
         self._settled_at = math.inf
         self._adopted: frozenset[str] = frozenset()
         self._workers: set[str] = set()
+        self._leaving: set[str] = set()
         self._held: dict[str, dict[str, tuple[int, ...]]] = {}
 
     @property
@@ -56,9 +57,24 @@ class SlotLeases:
             total = max(claimed, default=-1) + 1  # the replica may not be known yet
             held[hello.worker] = grant(total, held, worker=hello.worker, claimed=claimed, size=0)
 
+    def hear(self, report: WorkerReport) -> bool:
+        """True when a worker that is leaving gave slots up: others may have them."""
+        if not report.is_leaving or report.worker not in self._workers:
+            return False
+        changed = report.worker not in self._leaving
+        self._leaving.add(report.worker)
+        for replica, held in self._held.items():
+            before = held.get(report.worker, ())
+            kept = tuple(slot for slot in before if slot in report.slots.get(replica, ()))
+            if kept != before:
+                held[report.worker] = kept
+                changed = True
+        return changed
+
     def leave(self, worker: str) -> None:
         """A worker that is gone: its slots are free."""
         self._workers.discard(worker)
+        self._leaving.discard(worker)
         for held in self._held.values():
             held.pop(worker, None)
 
@@ -79,5 +95,7 @@ class SlotLeases:
         return granted
 
     def _share(self, worker: str, total: int) -> int:
-        known = sorted({*self._workers, worker})
+        if worker in self._leaving:
+            return 0
+        known = sorted({*self._workers, worker} - self._leaving)
         return share(total, max(self._expected, len(known)), known.index(worker))

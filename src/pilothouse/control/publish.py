@@ -70,7 +70,7 @@ class Publishing:
     async def serve(self) -> None:
         """Serve the workers until cancelled."""
         self._leases.open()
-        await self._publisher.serve(view=self._view, on_report=self._fleet.hear, on_leave=self._leave)
+        await self._publisher.serve(view=self._view, on_report=self._hear, on_leave=self._leave)
 
     async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:
         return await self._publisher.collect(timeout_s=timeout_s)
@@ -135,6 +135,11 @@ class Publishing:
     def _with_slots(self, entry: ReplicaEntry, worker: str) -> ReplicaEntry:
         total = len(entry.slots)
         return replace(entry, slots=self._leases.slots(worker, entry.name, total)) if total else entry
+
+    def _hear(self, report: WorkerReport) -> None:
+        self._fleet.hear(report)
+        if self._leases.hear(report):
+            self._publisher.publish()
 
     def _leave(self, worker: str) -> None:
         self._fleet.leave(worker)

@@ -3,16 +3,27 @@ Metrics of all workers as one: counters never go backwards when a worker ends.
 
 Each worker reports cumulative numbers, so a lost report loses nothing. When one
 leaves, its counters and histograms are kept as they last were; its gauges (what
-was in flight there) end with it.
+was in flight there) end with it. All of it outlives the controller (`dump`): a
+sum that lost an ended worker would fall, and be taken for a start from zero.
 """
 
 from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct
 
 from pilothouse.domain.snapshot import WorkerReport
 from pilothouse.kit.metrics import Registry
 
 _REMEMBERED = 32
 """Workers that left and may come back after a cut connection; older ones are added up for good."""
+
+
+class _Kept(Struct, frozen=True):
+    """What one controller leaves to the next."""
+
+    ended: bytes
+    reports: list[WorkerReport]
 
 
 class WorkerTotals:
@@ -44,6 +55,23 @@ class WorkerTotals:
         self._left[worker] = report
         if len(self._left) > _REMEMBERED:
             self._end(self._left.pop(next(iter(self._left))))
+
+    def dump(self) -> bytes:
+        """All counts, for the next controller of this server."""
+        return msgspec.msgpack.encode(_Kept(self._ended, [*self._left.values(), *self._live.values()]))
+
+    def restore(self, dump: bytes) -> None:
+        """
+        Go on from what the last controller counted. Its workers come back, or have ended.
+
+        Raises:
+            ValueError: It is not such a dump.
+        """
+        kept = msgspec.msgpack.decode(dump, type=_Kept)
+        self._ended = kept.ended
+        for report in kept.reports:
+            self._live[report.worker] = report
+            self.leave(report.worker)
 
     def merged(self) -> Registry:
         """The sums of all that ever reported."""

@@ -110,6 +110,10 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     """Requests in flight, by replica; those without any may be absent."""
     queues: dict[str, int] = field(default_factory=dict)
     """Requests that wait for a place or are held, by deployment; those without any may be absent."""
+    is_leaving: bool = False
+    """It accepts no more and finishes what it has: its slots go to others as it gives them up."""
+    slots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of one that is leaving: the slot leases that it still holds, by replica."""
     metrics: bytes = b""
     """`kit.metrics.Registry.dump()`: cumulative, so that a lost report loses nothing."""
 

@@ -9,6 +9,8 @@ how no prefix cache crosses tenants. A slot is held by one worker alone (leases)
 import asyncio
 from collections import deque
 
+from msgspec.structs import replace
+
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, Overloaded
 from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry
 from pilothouse.ports.engine import Engine, Placement
@@ -31,7 +33,7 @@ class Place:
 class ReplicaPlaces:
     """The free places of one replica."""
 
-    __slots__ = ("_held", "_owners", "engine", "entry", "free_slots", "inflight")
+    __slots__ = ("_held", "_is_leaving", "_owners", "engine", "entry", "free_slots", "inflight")
 
     def __init__(self, entry: ReplicaEntry, engine: Engine) -> None:
         self.entry = entry
@@ -41,6 +43,7 @@ class ReplicaPlaces:
         self._owners: dict[int, str] = {}
         """Whose prompt a free slot holds, where that is certain."""
         self.inflight = 0
+        self._is_leaving = False
 
     @property
     def free(self) -> int:
@@ -74,11 +77,21 @@ class ReplicaPlaces:
 
     def change(self, entry: ReplicaEntry) -> None:
         """Take over new leases; slots in use come back through `give_back`."""
+        if self._is_leaving:  # what was given up may be another's by now
+            entry = replace(entry, slots=tuple(s for s in entry.slots if s in self.entry.slots))
         self.entry = entry
         # A slot that was leased away may hold anyone's prompt when it returns.
         self._owners = {slot: team for slot, team in self._owners.items() if slot in entry.slots}
         known = [slot for slot in self.free_slots if slot in entry.slots]
         self.free_slots = known + [s for s in entry.slots if s not in known and s not in self._held]
+
+    def give_up_free(self) -> None:
+        """Never use again what is free now: a successor may. From now on leases only become fewer."""
+        self._is_leaving = True
+        if self.engine.info.slots:
+            free = self.free_slots
+            self.entry = replace(self.entry, slots=tuple(s for s in self.entry.slots if s not in free))
+            self.free_slots = []
 
 
 _ANYWHERE = Placement()
@@ -161,6 +174,13 @@ class Places:
             self._waiters.remove((team, waiter))
         except ValueError:
             pass
+
+    def give_up_free(self) -> None:
+        """As `ReplicaPlaces.give_up_free`, once nobody waits here for a place."""
+        self._serve_waiters()
+        if not self._waiters:
+            for replica in self.replicas.values():
+                replica.give_up_free()
 
     def release(self, place: Place) -> None:
         place.replica.give_back(place)

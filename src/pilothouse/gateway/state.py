@@ -112,6 +112,11 @@ class GatewayState:
     def queued(self) -> int:
         return sum(places.queued for places in self.places.values())
 
+    def give_up_slots(self) -> None:
+        """Before an end: let a successor have the slots that nothing here needs."""
+        for places in self.places.values():
+            places.give_up_free()
+
     def held_slots(self) -> dict[str, tuple[int, ...]]:
         """The slot leases this worker holds, by replica: for a controller that starts anew."""
         return {

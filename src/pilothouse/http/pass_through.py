@@ -2,9 +2,11 @@
 The way to the controller: a request is handed on as it came, and its answer streamed back.
 
 Nothing is decided here; the controller authenticates for itself. With it gone,
-the caller is told so at once, and models go on being served.
+the caller is told so soon, and models go on being served. A controller that is
+being replaced is waited for: its successor takes over within that time.
 """
 
+import asyncio
 import time
 
 from pilothouse.domain.errors import StoreUnavailable
@@ -33,22 +35,23 @@ _NOT_SENT = _HOP_HEADERS | {b"host", b"x-forwarded-for"}
 _TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=30.0, idle_s=600.0)
 _TOTAL_S = 3600.0
 _REPEATABLE = frozenset({"GET", "HEAD"})
+REPLACEMENT_S = 3.0
+"""How long a controller that accepts nothing is waited for; a restart's gap is about one second."""
+_RETRY_S = 0.05
 _WHOLE_BYTES = 256 * 1024
 """Answers up to this length go out in one piece; longer ones are never gathered here."""
 
 
 class PassThrough:
-    def __init__(self, controller: Client) -> None:
+    def __init__(self, controller: Client, *, patience_s: float = REPLACEMENT_S) -> None:
         self._controller = controller
+        self._patience_s = patience_s
 
     async def handle(self, request: Request, responder: Responder) -> None:
         data = _written(request)
         took_us = (time.perf_counter_ns() - request.received_ns) // 1000
         try:
-            # A kept connection may have just died, and what was sent over it is sent again.
-            exchange = await self._controller.request(
-                data, _TIMEOUTS, total_s=_TOTAL_S, fresh=request.method not in _REPEATABLE
-            )
+            exchange = await self._reach(data, is_repeatable=request.method in _REPEATABLE)
         except HttpFailure:
             send_error(responder, _out_of_reach())
             return
@@ -61,6 +64,21 @@ class PassThrough:
                 send_error(responder, _out_of_reach())
         finally:
             exchange.release()
+
+    async def _reach(self, data: bytes, *, is_repeatable: bool) -> Exchange:
+        """What surely was not begun, or changes nothing, is sent again as long as there is patience."""
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            try:
+                # A kept connection may have just died, and what was sent over it is sent again.
+                return await self._controller.request(
+                    data, _TIMEOUTS, total_s=_TOTAL_S, fresh=not is_repeatable
+                )
+            except HttpFailure as exc:
+                may_repeat = exc.stage == "connect" or (is_repeatable and exc.stage == "head")
+                if not may_repeat or exc.timed_out or time.monotonic() + _RETRY_S > give_up_at:
+                    raise
+            await asyncio.sleep(_RETRY_S)
 
 
 def _written(request: Request) -> bytes:

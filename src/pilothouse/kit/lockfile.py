@@ -50,6 +50,15 @@ class LockFile:
             return False
         return True
 
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds the lock, -1 when it is not held: who inherits it, holds the lock."""
+        return self._fd
+
+    def adopt(self, fd: int) -> None:
+        """Hold on to a lock that a predecessor in this process handed over."""
+        self._fd = fd
+
     def release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -74,6 +83,21 @@ def file_lock(
         LockTimeout: After `timeout_s`.
     """
     lock = LockFile(path)
+    waited = wait_for_lock(lock, timeout_s=timeout_s, on_wait=on_wait, sleep=sleep)
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+def wait_for_lock(
+    lock: LockFile,
+    *,
+    timeout_s: float,
+    on_wait: Callable[[], None] = lambda: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """As `file_lock`, for a lock that outlives a block."""
     waited_s = 0.0
     while not lock.try_acquire():
         if waited_s >= timeout_s:
@@ -81,7 +105,4 @@ def file_lock(
         on_wait()
         sleep(POLL_S)
         waited_s += POLL_S
-    try:
-        yield waited_s > 0
-    finally:
-        lock.release()
+    return waited_s > 0

@@ -21,8 +21,11 @@ _CREDENTIAL = re.compile(r"(\bph_[0-9A-Za-z]+_)[0-9A-Za-z_-]+|(\b[Bb]earer\s+)[^
 class Log:
     """Writes events of one process. A stream that is gone or full loses the line, never the caller."""
 
-    def __init__(self, process: str, *, stream: TextIO | None = None, least: Level = "info") -> None:
-        self._process = process
+    def __init__(
+        self, process: str, *, stream: TextIO | None = None, least: Level = "info", **always: object
+    ) -> None:
+        """`always`: fields of every line, such as which of several equal processes writes it."""
+        self._always = {"process": process, **always}
         self._stream = stream or sys.stderr
         self._least = _RANK[least]
 
@@ -30,7 +33,7 @@ class Log:
         if _RANK[level] < self._least:
             return
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        line = {"time": f"{stamp}Z", "level": level, "process": self._process, "event": name, **fields}
+        line = {"time": f"{stamp}Z", "level": level, **self._always, "event": name, **fields}
         text = _CREDENTIAL.sub(_without_secret, json.dumps(line, default=str, ensure_ascii=False))
         try:
             self._stream.write(text + "\n")

@@ -28,6 +28,8 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.started: list[subprocess.Popen[str]] = []
+        self.first_path = folder / "first"
+        """Where children look for modules before they look into the real package."""
 
     def up(self, *flags: str, worker: str = "worker") -> subprocess.Popen[str]:
         argv = [
@@ -42,7 +44,9 @@ class Bench:
             "--json",
             *flags,
         ]
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        paths = [str(self.first_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
         self.started.append(process)
         return process
 
@@ -279,6 +283,113 @@ def test_a_taken_port_is_named_with_the_fix(bench: Bench) -> None:
 
     assert process.returncode == 1
     assert "is taken by another program. fix: " in json.loads(errors)["error"]["message"]
+
+
+def test_a_restart_keeps_the_pid_and_the_port_and_replaces_all_others(bench: Bench) -> None:
+    bench.up_until_ready("--workers", "2")
+    before = bench.state
+
+    done = bench.run("restart", "--json")
+
+    after = bench.state
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["event"] == "restarted"
+    assert (after["url"], after["started_at"]) == (before["url"], before["started_at"])
+    assert after["pids"]["supervisor"] == before["pids"]["supervisor"]
+    assert not _children(after) & _children(before)
+    assert len(after["pids"]["workers"]) == 2
+    wait_for(lambda: set(bench.family()) == _children(after), what="end of the former children")
+
+
+def test_a_server_can_be_restarted_again_and_still_ends_as_ever(bench: Bench) -> None:
+    process = bench.up_until_ready()
+
+    for _ in range(2):
+        assert bench.run("restart").returncode == 0
+    down = bench.run("down")
+
+    assert down.returncode == 0, down.stderr
+    assert process.wait(timeout=20) == 0
+    assert not bench.family()
+    assert not (bench.home / "server.json").exists()
+    assert not bench.run_folder.exists()
+
+
+def test_a_detached_server_restarts_at_a_hangup(bench: Bench) -> None:
+    bench.up("--detach").communicate(timeout=20)
+    before = bench.state
+
+    os.kill(before["pids"]["supervisor"], signal.SIGHUP)
+
+    wait_for(lambda: bench.state["restarts"] == 1, what="restart", within_s=10.0)
+    assert not _children(bench.state) & _children(before)
+    assert bench.state["restart_failure"] == ""
+    assert bench.run("down").returncode == 0
+
+
+def test_a_second_up_is_refused_after_a_restart_too(bench: Bench) -> None:
+    bench.up_until_ready()
+    bench.run("restart")
+
+    second = bench.up()
+    second.communicate(timeout=20)
+
+    assert second.returncode == 6
+
+
+def test_a_signal_that_comes_during_the_exec_still_ends_the_server(bench: Bench) -> None:
+    process = bench.up_until_ready()
+
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: bench.state["is_restarting"], what="restart")
+    for _ in range(20):
+        if process.poll() is None:
+            process.terminate()
+            time.sleep(0.02)
+    process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert not bench.family()
+
+
+def test_when_the_new_workers_do_not_become_ready_the_old_ones_go_on(bench: Bench) -> None:
+    process = bench.up("--port", "0", worker="worker-once")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "ready":
+            break
+    before = bench.state["pids"]["workers"]
+
+    done = bench.run("restart")
+
+    assert done.returncode == 1
+    assert "the new worker-0 ended (exit status 7); the old one goes on" in done.stderr
+    assert bench.state["pids"]["workers"] == before
+    assert psutil.pid_exists(before[0])
+
+
+def test_a_restart_is_refused_while_the_installed_version_cannot_take_over(bench: Bench) -> None:
+    process = bench.up_until_ready()
+    before = bench.state["pids"]
+    broken = bench.first_path / "pilothouse"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('half an installation')")
+
+    done = bench.run("restart")
+
+    assert done.returncode == 1
+    assert "cannot take over: " in done.stderr
+    assert "half an installation" in done.stderr
+    assert bench.state["pids"] == before
+    assert process.poll() is None
+
+
+def test_restart_exits_3_when_nothing_runs(bench: Bench) -> None:
+    assert bench.run("restart").returncode == 3
+
+
+def _children(state: dict) -> set[int]:
+    return {state["pids"]["controller"], *state["pids"]["workers"]}
 
 
 def _text(path: Path) -> str:

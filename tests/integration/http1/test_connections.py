@@ -336,6 +336,54 @@ async def test_drain_cuts_what_takes_too_long_and_waits_until_it_has_ended():
         assert await raw.read_until_closed(timeout_s=0.5) == b""
 
 
+async def test_a_server_that_lingers_answers_an_idle_client_once_more_and_sends_it_away():
+    """Nobody is closed while it may just be asking: a successor accepts, and this one waits a little."""
+    async with serving() as door, connected(door.port) as kept:
+        await kept.send(NEXT)
+        await kept.answer()
+        draining = asyncio.create_task(door.server.drain(5.0, linger_s=2.0))
+        await asyncio.sleep(0.02)
+
+        await kept.send(NEXT)
+        answer = await kept.answer()
+        await asyncio.wait_for(draining, 1.0)
+
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+async def test_a_server_that_lingers_keeps_a_client_that_was_not_told_to_leave():
+    """Its stream began before the drain: it was told that the connection stays, and may ask again."""
+    went_on = asyncio.Event()
+
+    async def stream(request: Request, responder: Responder) -> None:
+        responder.start(200, TEXT)
+        responder.write(b"one")
+        await went_on.wait()
+        responder.end(b"two")
+
+    async with serving(stream) as door, connected(door.port) as raw:
+        await raw.send(NEXT)
+        await asyncio.sleep(0.02)
+        draining = asyncio.create_task(door.server.drain(5.0, linger_s=2.0))
+        await asyncio.sleep(0.02)
+        went_on.set()
+        first = await raw.answer()
+        await raw.send(NEXT)
+        second = await raw.answer()
+        await asyncio.wait_for(draining, 1.0)
+
+    assert "connection" not in first.headers
+    assert second.headers["connection"] == "close"
+
+
+async def test_a_server_that_lingers_closes_who_stays_silent():
+    async with serving() as door, connected(door.port) as silent:
+        draining = asyncio.create_task(door.server.drain(5.0, linger_s=0.1))
+
+        assert await silent.read_until_closed(timeout_s=1.0) == b""
+        await asyncio.wait_for(draining, 1.0)
+
+
 # in front of us
 
 

@@ -1,6 +1,7 @@
 """A controller or a worker of a few lines: enough for the supervisor, and quick to start."""
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -24,21 +25,32 @@ def main() -> int:
     parser.add_argument("--heartbeat-fd", type=int)
     parser.add_argument("--socket-fd", type=int, default=-1)
     parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args()
     if options.role == "broken":
         print("ValueError: the spec is wrong", flush=True)
         return 7
+    if options.role == "worker-once":
+        marker = Path(options.settings).with_name("once")
+        if marker.exists():
+            marker.unlink()
+            return 7
+        marker.touch()
     stopping: list[int] = []
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: stopping.append(number))
     print("started", options.role, os.getpid(), flush=True)
     if options.role == "controller":
         keys = Path(json.loads(Path(options.settings).read_text())["keys"])
         (keys / "admin.key").write_text("ph_a_b_c")
     if options.role == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.role != "never-ready":
+        with contextlib.suppress(OSError):  # the supervisor of the test was killed meanwhile
+            os.write(options.ready_fd, b"wr")
     listening = socket.socket(fileno=options.socket_fd) if options.socket_fd >= 0 else None
     while not stopping:
         watched = [reading, options.heartbeat_fd] + ([listening] if listening else [])

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pilothouse.app.supervisor import Programs
+from pilothouse.app.handover import Programs
 from pilothouse.cli import up
 from pilothouse.cli.main import main
 

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from control_fakes import TickingClock
 from pilothouse.control.lease import PATIENCE_S, SlotLeases
-from pilothouse.domain.snapshot import WorkerHello
+from pilothouse.domain.snapshot import WorkerHello, WorkerReport
 
 
 def hello(worker: str, **slots: tuple[int, ...]) -> WorkerHello:
@@ -128,3 +128,31 @@ def test_no_slot_is_ever_in_two_hands(workers, total, steps):
 
         held = [slot for slots in believes.values() for slot in slots]
         assert len(held) == len(set(held))
+
+
+def report(worker: str, **slots: tuple[int, ...]) -> WorkerReport:
+    return WorkerReport(worker=worker, pid=1, time=0.0, revision=1, is_leaving=True, slots=slots)
+
+
+def test_what_a_leaving_worker_gives_up_goes_to_its_successor_and_the_rest_stays_its_own():
+    leases = SlotLeases(1, TickingClock())
+    leases.enter(hello("old"))
+    leases.slots("old", "r", 4)
+    leases.enter(hello("new"))
+    assert leases.slots("new", "r", 4) == ()
+
+    assert leases.hear(report("old", r=(2,)))
+
+    assert leases.slots("new", "r", 4) == (0, 1, 3)
+    assert leases.slots("old", "r", 4) == (2,)
+
+
+def test_a_report_that_gives_nothing_up_changes_nothing():
+    leases = SlotLeases(1, TickingClock())
+    leases.enter(hello("old"))
+    leases.slots("old", "r", 2)
+    leases.hear(report("old", r=(0, 1)))
+
+    assert not leases.hear(report("old", r=(0, 1)))
+    assert not leases.hear(report("stranger"))
+    assert leases.slots("old", "r", 2) == (0, 1)

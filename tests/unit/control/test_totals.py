@@ -121,3 +121,16 @@ def test_counters_never_go_backwards_and_count_everything_once(life: list[tuple[
         assert now >= before
         assert now == done + sum(counts.values())
         before = now
+
+
+def test_counts_outlive_the_controller_and_are_not_doubled_by_workers_that_come_back():
+    first, second = WorkerTotals(), WorkerTotals()
+    first.follow(report("ended", 10))
+    first.leave("ended")
+    first.follow(report("stays", 5))
+
+    second.restore(first.dump())
+    assert requests(second) == 15
+    second.follow(report("stays", 7))
+
+    assert requests(second) == 17

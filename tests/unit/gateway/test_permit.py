@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, Overloaded
 from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry
@@ -221,6 +222,36 @@ async def test_a_place_given_to_one_who_left_in_that_moment_goes_to_the_next(how
 
 TEAMS = st.sampled_from(["a", "b", "c"])
 LEASES = st.sets(st.integers(0, 3), max_size=4).map(lambda slots: tuple(sorted(slots)))
+
+
+def test_a_worker_that_leaves_gives_up_free_slots_and_never_takes_them_back():
+    one = replica(slots=(0, 1, 2))
+    made = places(one)
+    held = made.try_take("a")
+    assert held is not None
+
+    made.give_up_free()
+    one.change(replace(one.entry, slots=(0, 1, 2)))  # a snapshot that was on its way
+
+    assert one.entry.slots == (held.placement.slot,)
+    assert made.try_take("b") is None
+    made.release(held)
+    made.give_up_free()
+    assert one.entry.slots == ()
+
+
+async def test_a_worker_that_leaves_serves_those_who_wait_in_it_first():
+    one = replica(slots=(0,))
+    made = places(one)
+    held = made.try_take("a")
+    assert held is not None
+    waiter = await waiting(made)
+
+    made.give_up_free()
+    assert one.entry.slots == (0,)
+    made.release(held)
+
+    assert (await waiter).placement.slot == 0
 
 
 class Crowd(RuleBasedStateMachine):

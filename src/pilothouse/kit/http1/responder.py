@@ -124,11 +124,16 @@ class Responder:
             self.write(self.keepalive)
 
     def _connection_line(self) -> bytes:
-        return _CLOSE if self.closes else b""
+        if self.keep_alive and not self._connection.server.is_draining:
+            return b""
+        self.keep_alive = False
+        return _CLOSE
 
     @property
     def closes(self) -> bool:
-        return not self.keep_alive or self._connection.server.is_draining
+        """Whether the connection ends here. A client that was not told so may be asking again already."""
+        server = self._connection.server
+        return not self.keep_alive or (server.is_draining and not server.lingers)
 
 
 class HeadResponder(Responder):

@@ -49,7 +49,8 @@ class Connection(RequestReader, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         server = self.server
-        if len(server.sweeper.members) >= self._limits.max_connections or server.is_draining:
+        is_late = server.is_draining and not server.lingers
+        if len(server.sweeper.members) >= self._limits.max_connections or is_late:
             self.abort()
             return
         server.sweeper.members.add(self)
@@ -171,7 +172,7 @@ class Connection(RequestReader, asyncio.Protocol):
         elif self._request is not None or self._in_head:
             self._read_by = time.monotonic() + self._limits.body_timeout_s
         else:
-            self._read_by = time.monotonic() + self._limits.keepalive_timeout_s
+            self._read_by = time.monotonic() + self.server.idle_s
 
     def _next(self) -> None:
         """Go on with the request that waits, once the client took the last answer."""
@@ -205,6 +206,10 @@ class Connection(RequestReader, asyncio.Protocol):
 
     def _finish(self, _: bytes) -> None:
         self._transport.close()
+
+    def idle_until(self, when: float) -> None:
+        """Close at that time, unless something is asked before."""
+        self._read_by = when
 
     def sweep(self, now: float) -> None:
         if self._write_by is not None and now > self._write_by:
@@ -261,6 +266,9 @@ class Server:
         self.sweeper = Sweeper()
         self.arriving = Arriving()
         self.is_draining = False
+        self.lingers = False
+        """While draining: others accept for us, so clients are told to leave and never thrown out."""
+        self.idle_s = limits.keepalive_timeout_s
         self.loop = cast(asyncio.AbstractEventLoop, None)
         self._server: asyncio.Server | None = None
         self._gone = asyncio.Event()
@@ -281,15 +289,26 @@ class Server:
             ssl_handshake_timeout=self.limits.header_timeout_s if tls else None,
         )
 
-    async def drain(self, timeout_s: float) -> None:
-        """Accept no more, let what runs end for at most `timeout_s`, then cut the rest."""
+    async def drain(self, timeout_s: float, *, linger_s: float = 0.0) -> None:
+        """
+        Accept no more, let what runs end for at most `timeout_s`, then cut the rest.
+
+        Args:
+            linger_s: How long an idle connection stays, and is told to close with its next answer.
+                Closing it at once races with a request on its way. 0 where nobody else accepts.
+        """
         self.is_draining = True
+        self.lingers, self.idle_s = linger_s > 0, linger_s
         if self._server is not None:
             self._server.close()
+        now = time.monotonic()
         for member in list(self.sweeper.members):
             if isinstance(member, Connection) and member.is_idle:
-                member.close()
-        deadline = time.monotonic() + timeout_s
+                if self.lingers:
+                    member.idle_until(now + linger_s)
+                else:
+                    member.close()
+        deadline = now + timeout_s
         while self._busy() and (left_s := deadline - time.monotonic()) > 0:
             self._gone.clear()
             await _bounded(self._gone.wait(), left_s)
