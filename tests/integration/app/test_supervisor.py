@@ -135,7 +135,7 @@ def test_a_worker_is_back_within_half_a_second(bench: Bench) -> None:
 
 def test_children_end_by_themselves_when_the_supervisor_is_killed(bench: Bench) -> None:
     process = bench.up_until_ready("--workers", "2")
-    assert len(bench.family()) == 3
+    wait_for(lambda: len(bench.family()) == 3, what="family of three")
 
     process.kill()
     process.communicate(timeout=10)
