@@ -52,7 +52,9 @@ class Responder:
         """Answer whole. `headers` are complete lines, each with its CRLF."""
         self.is_started = self.is_ended = True
         connection = self._connection
-        line = b"" if self.keep_alive and not connection.server.is_draining else _CLOSE
+        line = b""
+        if not self.keep_alive or connection.server.is_draining:
+            line, self.keep_alive = _CLOSE, False
         connection.write(
             b"%s%s%s%scontent-length: %d\r\n\r\n%s"
             % (STATUS_LINES[status], DATE.line, headers, line, len(body), body)
@@ -128,12 +130,6 @@ class Responder:
             return b""
         self.keep_alive = False
         return _CLOSE
-
-    @property
-    def closes(self) -> bool:
-        """Whether the connection ends here. A client that was not told so may be asking again already."""
-        server = self._connection.server
-        return not self.keep_alive or (server.is_draining and not server.lingers)
 
 
 class HeadResponder(Responder):

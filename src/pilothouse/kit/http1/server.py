@@ -165,8 +165,8 @@ class Connection(RequestReader, asyncio.Protocol):
         self._responder = None
         if self.is_closed:
             return
-        if not responder.keep_alive or self.server.is_draining:
-            self.close()
+        if not responder.keep_alive or (self.server.is_draining and not self.server.lingers):
+            self.close()  # a client that was not told so may be asking again already
         elif self._pending:
             self._next()
         elif self._request is not None or self._in_head:
