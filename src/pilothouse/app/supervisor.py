@@ -346,19 +346,16 @@ class Supervisor:
             child.signal(signal.SIGTERM)
         kill_at = time.monotonic() + patience_s
         hurried = False
-        while not self._have_ended(children):
+        while alive := [child for child in children if not child.has_ended()]:
             now = time.monotonic()
             if self._signals.count > 1 and not hurried:
                 hurried, kill_at = True, min(kill_at, now + hurry_s)
                 self._tell.event("stopping_at_once", "warning")
             if now >= kill_at:
-                for child in children:
+                for child in alive:
                     child.signal(signal.SIGKILL)
             self._beat(now)
             self._signals.wait(0.05 if now >= kill_at else min(self._next_beat, kill_at) - now)
-
-    def _have_ended(self, children: Sequence[Child]) -> bool:
-        return all(child.has_ended() for child in children)
 
     def _write_state(self, *, is_stopping: bool = False, is_restarting: bool = False) -> None:
         state = ServerState(

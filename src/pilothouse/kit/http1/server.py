@@ -207,10 +207,6 @@ class Connection(RequestReader, asyncio.Protocol):
     def _finish(self, _: bytes) -> None:
         self._transport.close()
 
-    def idle_until(self, when: float) -> None:
-        """Close at that time, unless something is asked before."""
-        self._read_by = when
-
     def sweep(self, now: float) -> None:
         if self._write_by is not None and now > self._write_by:
             self.abort()
@@ -305,7 +301,7 @@ class Server:
         for member in list(self.sweeper.members):
             if isinstance(member, Connection) and member.is_idle:
                 if self.lingers:
-                    member.idle_until(now + linger_s)
+                    member._read_by = now + linger_s  # noqa: SLF001 - of this module
                 else:
                     member.close()
         deadline = now + timeout_s
