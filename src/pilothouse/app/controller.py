@@ -22,6 +22,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
+
 from pilothouse.adapters.stores.glimpse import glimpse
 from pilothouse.app.control_parts import Parts, build_parts
 from pilothouse.app.duties import Duties
@@ -198,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[log.handler()])
     settings_file = Path(options.settings)
     # Not asyncio.run: it would wait for threads, and a download that hangs in one has no end.
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     try:
         settings = Settings.from_json(settings_file.read_text())
         loop.run_until_complete(
