@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.prices import Prices
 from pilothouse.domain.spec import Spec
 from pilothouse.kit import documents
 from pilothouse.kit.documents import Document, Malformed, Place, read_json, read_yaml, show_path
@@ -284,6 +285,27 @@ def read_spec_file(text: bytes, *, name: str) -> SpecFile:
     return SpecFile(
         name=name, spec=_spec_of(document, name), document=document, revision=int(found[1]) if found else None
     )
+
+
+def read_prices(path: Path) -> Prices:
+    """
+    Read a prices file.
+
+    Raises:
+        InvalidRequest: It cannot be read, or names the field and its fault.
+    """
+    try:
+        prices = msgspec.yaml.decode(path.read_bytes(), type=Prices)
+    except OSError as exc:
+        raise InvalidRequest(
+            f"{path} cannot be read: {exc.strerror}; give the path of a prices file"
+        ) from exc
+    except msgspec.DecodeError as exc:  # a ValidationError is one too
+        what = " ".join(str(exc).split())
+        raise InvalidRequest(f"{path}: {what}; it has as_of (a date) and usd_per_hour (a map)") from exc
+    if prices.fault:
+        raise InvalidRequest(f"{path}: {prices.fault}")
+    return prices
 
 
 def read_spec_json(text: bytes) -> Spec:

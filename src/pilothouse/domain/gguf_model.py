@@ -91,6 +91,7 @@ def read_model(gguf: Gguf) -> ModelHeader:
         chat_template=facts.text("tokenizer.chat_template", limit=MAX_TEMPLATE_CHARS),
         pooling=_pooling(facts, architecture),
         licence=facts.text("general.license"),
+        experts=facts.number(f"{architecture}.expert_count"),
         tokens=facts.length("tokenizer.ggml.tokens") or facts.number(f"{architecture}.vocab_size"),
     )
 

@@ -25,6 +25,8 @@ class ModelHeader(Struct, frozen=True, kw_only=True):
     """Size of the vocabulary."""
     licence: str = ""
     """What the file itself says, if it says."""
+    experts: int = 0
+    """Of a mixture of experts: a token passes only a few of them. 0 is a dense model."""
 
 
 class Lineage(Struct, frozen=True, kw_only=True, omit_defaults=True):

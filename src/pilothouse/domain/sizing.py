@@ -23,8 +23,8 @@ llama.cpp's 2048 costs 12 % more processor time per prompt token; 32 cost 50 %.
 """
 
 _MB = 1_000_000
-_PROCESS_BYTES = 76 * _MB
-"""Interpreter, libraries and the engine's fixed buffers; 71 to 74 MB were measured."""
+_PROCESS_BYTES = 75 * _MB
+"""Interpreter, libraries and the engine's fixed buffers; 59 to 74 MB were measured: what is shared varies."""
 _BYTES_PER_SLOT_AND_WORD = 8
 """Scores of the whole vocabulary for one slot's next token, before and after sampling."""
 _BYTES_PER_BATCH_VALUE = 48
@@ -42,6 +42,21 @@ class Wish(Struct, frozen=True, kw_only=True):
     context_tokens: int = 0
     workers: int = 1
     """Gateway workers, each of which needs a slot of its own."""
+
+
+class MemoryNeed(Struct, frozen=True, kw_only=True):
+    """The parts of an expected peak, in bytes."""
+
+    weights_bytes: int
+    """Pages of the file, and of the copy in another order where one is made."""
+    cache_bytes: int
+    """Keys and values of all slots, full."""
+    engine_bytes: int
+    """The process itself, its buffers for a batch and for the next tokens."""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.cache_bytes + self.engine_bytes
 
 
 class Sizing(Struct, frozen=True, kw_only=True):
@@ -108,15 +123,44 @@ def memory_bytes(
     Expected peak. Measured on four files in 15 combinations: it was 1 to 4 % above
     the true peak, and for an encoder of 46 MB 1 to 26 %.
     """
+    return memory_need(
+        header, file_bytes, slots=slots, context_tokens=context_tokens, batch_tokens=batch_tokens
+    ).total_bytes
+
+
+def memory_need(
+    header: ModelHeader, file_bytes: int, *, slots: int, context_tokens: int, batch_tokens: int
+) -> MemoryNeed:
+    """The parts of `memory_bytes`."""
+    return MemoryNeed(
+        weights_bytes=weight_bytes(header, file_bytes),
+        cache_bytes=slots * context_tokens * cache_bytes_per_token(header),
+        engine_bytes=_PROCESS_BYTES
+        + buffer_bytes(header, slots=slots, context_tokens=context_tokens, batch_tokens=batch_tokens),
+    )
+
+
+def buffer_bytes(header: ModelHeader, *, slots: int, context_tokens: int, batch_tokens: int) -> int:
+    """Intermediate results of one batch, and the scores of each slot's next token."""
     per_batch_token = _BYTES_PER_BATCH_VALUE * header.embedding_length
     if header.pooling:  # without a causal mask all scores of a batch exist at once
         per_batch_token += 5 * header.heads * context_tokens
+    return slots * header.tokens * _BYTES_PER_SLOT_AND_WORD + batch_tokens * per_batch_token
+
+
+def arithmetic(header: ModelHeader, file_bytes: int, sizing: Sizing) -> str:
+    """The sum, for people: `weights .. + cache .. (..) + engine .. = ..`."""
+    need = memory_need(
+        header,
+        file_bytes,
+        slots=sizing.slots,
+        context_tokens=sizing.context_tokens,
+        batch_tokens=sizing.batch_tokens,
+    )
     return (
-        weight_bytes(header, file_bytes)
-        + slots * context_tokens * cache_bytes_per_token(header)
-        + _PROCESS_BYTES
-        + slots * header.tokens * _BYTES_PER_SLOT_AND_WORD
-        + batch_tokens * per_batch_token
+        f"weights {_mb(need.weights_bytes)} + cache {_mb(need.cache_bytes)} "
+        f"({sizing.slots} slots x {sizing.context_tokens} tokens x {cache_bytes_per_token(header)} bytes) "
+        f"+ engine {_mb(need.engine_bytes)} = {_mb(need.total_bytes)}"
     )
 
 
@@ -161,14 +205,9 @@ def _context_choices(header: ModelHeader, wish: Wish) -> list[int]:
 
 
 def _refusal(header: ModelHeader, file_bytes: int, sizing: Sizing, free_bytes: int) -> str:
-    slots, context, per_token = sizing.slots, sizing.context_tokens, cache_bytes_per_token(header)
-    weights = weight_bytes(header, file_bytes)
-    cache = slots * context * per_token
-    rest = sizing.memory_bytes - weights - cache
     return (
-        f"the model does not fit: weights {_mb(weights)} + cache {_mb(cache)} "
-        f"({slots} slots x {context} tokens x {per_token} bytes) + engine {_mb(rest)} "
-        f"= {_mb(sizing.memory_bytes)}, but {_mb(free_bytes)} of memory are free; "
+        f"the model does not fit: {arithmetic(header, file_bytes, sizing)}, "
+        f"but {_mb(free_bytes)} of memory are free; "
         "lower context_tokens or slots, free memory, or take a smaller model"
     )
 

@@ -1,0 +1,70 @@
+"""
+The process that reads a folder of safetensors: `python -m pilothouse.app.inspect_folder PATH`.
+
+As `inspect_model`, for planning: it prints what `config.json` and the tensors'
+headers say, and the files' size. Nothing that it reads is ever loaded here.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from pilothouse.domain.errors import ModelFileRefused
+from pilothouse.domain.hf_model import Weights, read_config
+from pilothouse.domain.model import ModelHeader
+from pilothouse.kit import safetensors
+from pilothouse.kit.bounded import MAX_OUTPUT_BYTES, REFUSED_STATUS, limit_self
+
+MEMORY_BYTES = 512 * 1024 * 1024
+CPU_S = 20
+MAX_CONFIG_BYTES = 1024 * 1024
+MAX_FILES = 256
+
+
+class Inspected(Struct, frozen=True):
+    header: ModelHeader
+    bytes: int
+
+
+def main(arguments: list[str]) -> int:
+    limit_self(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S, file_bytes=MAX_OUTPUT_BYTES)
+    try:
+        found = inspect(Path(arguments[0]))
+    except (ModelFileRefused, safetensors.SafetensorsError, OSError, msgspec.DecodeError) as exc:
+        sys.stderr.write(f"{exc}\n")
+        return REFUSED_STATUS
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+    return 0
+
+
+def inspect(folder: Path) -> Inspected:
+    """
+    Raises:
+        ModelFileRefused: No safetensors, too many, or no configuration.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not 0 < len(files) <= MAX_FILES:
+        raise ModelFileRefused(
+            f"{folder} holds {len(files)} .safetensors files; a model has 1 to {MAX_FILES}"
+        )
+    elements, types = 0, Counter[str]()
+    for file in files:
+        for span in safetensors.read(file).values():
+            elements += span.bytes // safetensors.ELEMENT_BYTES[span.dtype]
+            types[span.dtype] += span.bytes
+    if not elements:
+        raise ModelFileRefused(f"the files in {folder} hold no weights")
+    with (folder / "config.json").open("rb") as file_:
+        text = file_.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ModelFileRefused(f"config.json is over {MAX_CONFIG_BYTES} bytes")
+    config = msgspec.json.decode(text, type=dict[str, object])
+    header = read_config(config, Weights(elements=elements, bytes_by_type=dict(types)))
+    return Inspected(header, sum(file.stat().st_size for file in files))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

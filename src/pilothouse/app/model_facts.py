@@ -1,0 +1,98 @@
+"""
+Finds the model that somebody wants to plan for: a file, a folder, this home's registry, or the catalogue.
+
+Files are read by bounded processes, as at a pull. No server is needed.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from pilothouse.adapters.stores.glimpse import glimpse
+from pilothouse.app.inspect_folder import Inspected
+from pilothouse.app.model_tools import INSPECT_TIMEOUT_S, inspect_file
+from pilothouse.config import Settings
+from pilothouse.domain.capacity import Facts
+from pilothouse.domain.catalogue import CATALOGUE
+from pilothouse.domain.catalogue_shapes import shape_of
+from pilothouse.domain.errors import ModelFileRefused, NotFound
+from pilothouse.kit.bounded import ChildFailed, run_module
+
+
+def find_facts(model: str, settings: Settings) -> Facts:
+    """
+    Args:
+        model: A path (with `file:`, a slash or as something that exists here), else a
+            name in the home's registry, else one of the catalogue.
+
+    Raises:
+        NotFound: It is none of them.
+        ModelFileRefused: The file is no model whose facts can be read.
+    """
+    path = Path(model.removeprefix("file:")).expanduser()
+    if model.startswith("file:") or "/" in model or path.exists():
+        return _of_path(path)
+    facts = _of_registry(model, settings) or _of_catalogue(model)
+    if facts is None:
+        raise NotFound(
+            f"{model!r} is no file, no model in the registry of {settings.home}, and not in the catalogue. "
+            "fix: pilothouse model list, pilothouse model suggest --all, or give a path"
+        )
+    return facts
+
+
+def _of_path(path: Path) -> Facts:
+    if not path.exists():
+        raise NotFound(f"there is no file or folder {path}. fix: check the path")
+    if path.is_dir() or path.suffix == ".safetensors":
+        found = _inspect_folder(path if path.is_dir() else path.parent)
+        return Facts(
+            name=path.name, origin="file", format="safetensors", file_bytes=found.bytes, header=found.header
+        )
+    header = inspect_file(path.absolute())
+    return Facts(name=path.name, origin="file", format="gguf", file_bytes=path.stat().st_size, header=header)
+
+
+def _inspect_folder(folder: Path) -> Inspected:
+    try:
+        printed = run_module(
+            "pilothouse.app.inspect_folder", str(folder.absolute()), timeout_s=INSPECT_TIMEOUT_S
+        )
+    except ChildFailed as exc:
+        raise ModelFileRefused(f"the model in {folder} is refused: {exc}") from exc
+    return msgspec.json.decode(printed, type=Inspected)
+
+
+def _of_registry(name: str, settings: Settings) -> Facts | None:
+    """The newest version of that name."""
+    seen = glimpse(settings.database_file)
+    version = next((one for one in seen.models if one.name == name), None) if seen else None
+    if version is None:
+        return None
+    return Facts(
+        name=name,
+        origin="registry",
+        format=version.format,
+        file_bytes=version.bytes,
+        header=version.header,
+    )
+
+
+def _of_catalogue(name: str) -> Facts | None:
+    model = next((one for one in CATALOGUE if one.name == name), None)
+    if model is None:
+        return None
+    header = shape_of(model)
+    if header is None:
+        raise NotFound(
+            f"the shape of {name!r} is not in the catalogue. fix: pilothouse model pull {model.source} "
+            f"--name {name}, then plan again"
+        )
+    return Facts(
+        name=name,
+        origin="catalogue",
+        format="gguf",
+        file_bytes=model.bytes,
+        header=header,
+        is_approximate=True,
+    )
