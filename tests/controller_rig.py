@@ -35,10 +35,10 @@ def spec_of(gguf: Path, *, slots: int = 2) -> Spec:
 class House:
     """The home, and what happens in it."""
 
-    def __init__(self, folder: Path, spec: Spec) -> None:
+    def __init__(self, folder: Path, spec: Spec, **settings: str) -> None:
         config = folder / "pilothouse.yaml"
         config.write_bytes(write_spec(spec))
-        self.settings: Settings = make_settings(home=str(folder / "home"), config=str(config))
+        self.settings: Settings = make_settings(home=str(folder / "home"), config=str(config), **settings)
         prepare_folders(self.settings)
         self.settings_file = self.settings.run_path / "settings.json"
         write_private(self.settings_file, self.settings.to_json().encode())
