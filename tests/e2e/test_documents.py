@@ -9,14 +9,18 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fixtures_postgres import PostgresServer
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+POSTGRESQL = ROOT / "docs" / "howto" / "postgresql.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-endpoint.md"
 READY_S = 120.0
 """The first start fetches a model of 93 MB."""
@@ -113,3 +117,35 @@ def test_the_tutorial_works_from_top_to_bottom(env: dict[str, str], port: int, t
     assert "data: [DONE]" in said
     assert '"code":"invalid_api_key"' in said
     assert 'pilothouse_requests_total{endpoint="smollm2"' in said
+
+
+def test_the_move_to_postgresql_works_from_top_to_bottom(
+    env: dict[str, str], port: int, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    statements = blocks(POSTGRESQL, "sql")[0].replace("C.UTF-8", "C").strip().splitlines()
+    postgres.execute(*statements)
+    (tmp_path / "db-password").write_text("choose one\n")
+    address = postgres.url("pilothouse").replace("//pilot@", "//pilothouse@")
+    script = "\n".join(blocks(POSTGRESQL)).replace(
+        "postgresql://pilothouse@db.example/pilothouse", f"'{address}'"
+    )
+    script = script.replace("up --detach", f"up --detach --port {port}")
+    start = f"""
+        trap 'pilothouse down >/dev/null 2>&1 || true' EXIT
+        cd {tmp_path}
+        pilothouse up --detach --port {port}
+        pilothouse chat smollm2 "before the move" --max-tokens 4
+    """
+    checks = """
+        pilothouse chat smollm2 "after the move" --max-tokens 4
+        sleep 3
+        pilothouse get records
+    """
+    path = f"{Path(sys.executable).parent}:{env['PATH']}"
+
+    said = run(start + script + checks, {**env, "PATH": path})
+
+    assert "all compare equal" in said
+    assert f"store {address.partition('?')[0]}" in said
+    assert postgres.execute("SELECT count(*) FROM records WHERE code = 'ok'", database="pilothouse") == [(2,)]
+    assert (tmp_path / "with-records.tar").exists()

@@ -48,8 +48,8 @@ def settings_of(options: UpOptions) -> Settings:
     more = parse_more(options.more)
     if options.store:
         check_store(options.store)
-    if more.get("store_password"):
-        read_secret(str(more["store_password"]))
+    if reference := str(more.get("store_password", "")):
+        more["store_password"] = check_reference(reference)
     return make_settings(
         home=options.home,
         keys=options.keys,
@@ -62,6 +62,18 @@ def settings_of(options: UpOptions) -> Settings:
         tls_key=_absolute(options.tls_key),
         **more,
     )
+
+
+def check_reference(text: str) -> str:
+    """
+    A reference to a secret that is there, with an absolute path: the home remembers it.
+
+    Raises:
+        InvalidRequest: See `read_secret`.
+    """
+    read_secret(text)
+    kind, _, place = text.partition(":")
+    return f"file:{_absolute(place)}" if kind == "file" else text
 
 
 def check_store(url: str) -> None:

@@ -9,8 +9,8 @@ from pilothouse.app.copy_store import copy_store
 from pilothouse.app.stores import place_of, recall
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
-from pilothouse.cli.settings import check_store
-from pilothouse.config import Settings, make_settings, read_secret
+from pilothouse.cli.settings import check_reference, check_store
+from pilothouse.config import Settings, make_settings
 
 PAUSE_S = 2.0
 """Between two lines about one table."""
@@ -72,6 +72,5 @@ def copy(url: str, password: str | None, source: str | None, from_password: str 
 
 def _with_store(home: Settings, url: str, password: str | None) -> Settings:
     check_store(url)
-    if password:
-        read_secret(password)
-    return replace(home, store=url, store_password=password or "")
+    reference = check_reference(password) if password else ""
+    return replace(home, store=url, store_password=reference)

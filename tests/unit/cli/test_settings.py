@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.cli.settings import UpOptions, parse_more, settings_of
+from pilothouse.cli.settings import UpOptions, check_reference, check_store, parse_more, settings_of
+from pilothouse.config import read_secret
 from pilothouse.domain.errors import InvalidRequest
 
 NOTHING = dict.fromkeys(UpOptions.__struct_fields__) | {"more": (), "detach": False, "is_json": False}
@@ -75,3 +76,54 @@ def test_a_spec_with_an_unknown_field_is_refused_with_the_nearest(tmp_path: Path
 
     with pytest.raises(InvalidRequest, match="did you mean `deployments`"):
         settings_of(options(config=str(path)))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:Planted@h/db",
+        "postgresql://u@h/db?password=Planted",
+        "postgresql://u@h/db?sslpassword=Planted",
+        "mysql://u:Planted@h/db",
+        "Planted",
+        "postgresql://Planted@h",
+    ],
+)
+def test_an_address_that_cannot_be_a_store_is_refused_without_repeating_it(url):
+    with pytest.raises(InvalidRequest, match="--store") as caught:
+        check_store(url)
+
+    assert "Planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite",
+        "postgresql://u@h/db",
+        "postgres://u@h1,h2:5433/db?sslmode=require",
+        "postgresql:///db?host=/run",
+    ],
+)
+def test_an_address_of_a_store_is_taken(url):
+    check_store(url)
+
+
+@pytest.mark.parametrize("reference", ["Planted", "env:", "file:", "env:PLANTED_IS_UNSET", "file:/nowhere/x"])
+def test_a_reference_without_a_secret_is_refused_and_a_secret_itself_is_not_repeated(reference):
+    with pytest.raises(InvalidRequest) as caught:
+        check_reference(reference)
+
+    assert reference.startswith(("env:", "file:")) or reference not in str(caught.value)
+
+
+def test_a_secret_comes_from_a_file_or_the_environment_and_cannot_be_printed(tmp_path, monkeypatch):
+    (tmp_path / "word").write_text("Planted\n")
+    monkeypatch.setenv("WORD", "Planted")
+    monkeypatch.chdir(tmp_path)
+
+    assert check_reference("file:word") == f"file:{tmp_path}/word"
+    for reference in ("file:word", "env:WORD"):
+        secret = read_secret(reference)
+        assert secret.reveal() == "Planted"
+        assert "Planted" not in f"{secret} {secret!r}"
