@@ -6,6 +6,7 @@ from copy import copy
 
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.status import Health, Load
+from pilothouse.kit.http1.client import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 
 Say = Callable[[GenerateRequest], AsyncIterator[Chunk]]
@@ -67,7 +68,12 @@ class WatchedEngine:
         self._busy: set[int] = set()
 
     async def stream(
-        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         self.asked.append((request, placement))
         slot = placement.slot
@@ -84,7 +90,14 @@ class WatchedEngine:
             if slot is not None:
                 self._busy.discard(slot)
 
-    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+    async def complete(
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
+    ) -> Chunk:
         texts = [""] * request.choices
         finish: list[str | None] = [None] * request.choices
         usage = Usage()
@@ -95,7 +108,9 @@ class WatchedEngine:
                 finish[delta.index] = delta.finish_reason or finish[delta.index]
         return Chunk(tuple(Delta(text, i, finish[i]) for i, text in enumerate(texts)), usage)
 
-    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings:
+    async def embed(
+        self, request: EmbedRequest, *, deadline_s: float, timeouts: Timeouts | None = None
+    ) -> Embeddings:
         self.embedded.append(request)
         vectors = [[float(len(text)), 0.5, -2.0] for text in request.inputs]
         return Embeddings(vectors, Usage(sum(map(len, request.inputs))))

@@ -52,6 +52,8 @@ LINGER_S = 5.0
 """How long a replaced worker keeps idle connections, whose clients it tells to come back elsewhere."""
 SNAPSHOT_PATIENCE_S = 2.0
 """So long does a new worker wait for its first snapshot before it accepts: it could only refuse."""
+LEAST_REPORT_S = 0.02
+"""Between two reports, however much there is to tell."""
 GC_THRESHOLDS = (50_000, 20, 50)
 """Requests leave little for the cycle collector; at its default it took a quarter of the time."""
 
@@ -82,6 +84,10 @@ class Worker:
             lambda replica, exc: self.log.failure("replica_refused", exc, replica=replica),
         )
         self._tasks = Tasks(lambda task, exc: self.log.failure("task_failed", exc, task=task))
+        self._hurry = asyncio.Event()
+        """Something is to be told now: a request waits for somebody to wake its deployment."""
+        self.state.on_held = self._hurry.set
+        self.state.on_ejected = self._note_ejected
         self.meters = Meters(lambda endpoint: endpoint in self.state.snapshot.endpoints)
         self.keeper = Keeper(
             self.journal,
@@ -168,13 +174,23 @@ class Worker:
 
     async def _report(self) -> None:
         while True:
+            self._hurry.clear()
             self.feed.report(self._snapshot_report())
-            await asyncio.sleep(REPORT_S)
+            await asyncio.sleep(LEAST_REPORT_S)
+            try:
+                async with asyncio.timeout(REPORT_S - LEAST_REPORT_S):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
 
     async def _watch(self, heartbeat_fd: int, stop: asyncio.Event) -> None:
         loss = await wait_for_loss(heartbeat_fd)
         self.log.event("supervisor_gone", "warning", loss=loss)
         stop.set()
+
+    def _note_ejected(self, deployment: str, replica: str) -> None:
+        self.meters.ejections.labels(deployment).inc()
+        self.log.event("replica_ejected", "warning", replica=replica)
 
     def _snapshot_report(self) -> WorkerReport:
         self.meters.measure(self.state.places)

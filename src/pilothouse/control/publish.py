@@ -24,13 +24,14 @@ from pilothouse.domain.snapshot import (
     WorkerHello,
     WorkerReport,
 )
-from pilothouse.domain.spec import EndpointSpec, Spec
+from pilothouse.domain.spec import EndpointSpec, Spec, TimeoutsSpec
 from pilothouse.domain.status import DeploymentStatus, Phase, Replica, SystemStatus
 from pilothouse.ports.feed import Publisher
 
 RETRY_AFTER_S: Mapping[Phase, float] = {"starting": 2.0, "pulling": 15.0, "pending": 5.0, "failed": 30.0}
 """What a caller is told to wait: about as long as each phase takes."""
 LONGEST_TIMEOUT_S = 24 * 3600.0
+USUAL_TIMEOUTS = TimeoutsSpec()
 
 
 class Publishing:
@@ -202,9 +203,8 @@ def _endpoint(
 ) -> EndpointEntry:
     declared = spec.endpoints[name]
     routes = tuple(Route(route.deployment, route.weight) for route in declared.routes)
-    served = [
-        models.get(spec.deployments[r.deployment].model) for r in routes if r.deployment in spec.deployments
-    ]
+    names = [*(route.deployment for route in routes), *declared.fallback]
+    served = [models.get(spec.deployments[name].model) for name in names if name in spec.deployments]
     known = [model for model in served if model is not None]
     return EndpointEntry(
         name=name,
@@ -214,8 +214,26 @@ def _endpoint(
         max_tokens=declared.limits.max_tokens,
         timeout_s=_timeout_s(declared),
         records=declared.records.content,
+        aliases=declared.aliases,
+        fallback=declared.fallback,
+        sticky=declared.sticky,
+        balance=declared.balance,
+        retries=declared.retries.max,
+        retry_share=declared.retries.budget_percent / 100,
+        hedge_after_s=parse_duration_s(declared.hedge_after, param="hedge_after") or 0.0,
+        connect_timeout_s=_wait_s(declared.timeouts.connect, USUAL_TIMEOUTS.connect),
+        first_byte_timeout_s=_wait_s(declared.timeouts.first_byte, USUAL_TIMEOUTS.first_byte),
+        idle_timeout_s=_wait_s(declared.timeouts.idle, USUAL_TIMEOUTS.idle),
+        queue_size=declared.queue.size,
+        queue_per_team=declared.queue.per_team,
+        queue_weights=declared.queue.weights,
         created_at=int(min((model.created_at for model in known), default=declared_at)),
     )
+
+
+def _wait_s(text: str, usual: str) -> float | None:
+    """None where it is what an engine does by itself."""
+    return None if text == usual else parse_duration_s(text, param="timeouts") or LONGEST_TIMEOUT_S
 
 
 def _timeout_s(declared: EndpointSpec) -> float:

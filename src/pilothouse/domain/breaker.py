@@ -15,6 +15,16 @@ from typing import Final
 
 from msgspec import Struct
 
+from pilothouse.domain.errors import (
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    NotSupported,
+    Overloaded,
+    PilothouseError,
+    UpstreamError,
+)
+
 FAILURES = 5.0
 """Failures in a row that eject. Among successes it takes more, and below a half of all it never happens."""
 FORGIVEN = 0.8
@@ -86,6 +96,33 @@ def probed(health: Health, now: float) -> Health:
     if not health.ejections:
         return health
     return Health(health.failures, health.team, health.ejections, now + PROBE_S)
+
+
+def is_fault(error: PilothouseError, *, left_s: float) -> bool:
+    """
+    Whether an error speaks against the replica.
+
+    Args:
+        left_s: Of the request's whole time. A wait that ended earlier was for a
+            sign of life; one that took all may be a long answer, its caller's wish.
+    """
+    if isinstance(error, DeadlineExceeded):
+        return left_s > 0
+    return isinstance(error, EngineUnavailable | UpstreamError)
+
+
+def is_answer(error: PilothouseError) -> bool:
+    """Whether it is the engine's word on the request itself: it is well, and another says the same."""
+    return isinstance(error, InvalidRequest | NotSupported)
+
+
+def may_retry(error: PilothouseError, *, left_s: float) -> bool:
+    """Whether the request may be sent elsewhere: nothing of an answer came, and there is time."""
+    return (
+        not error.has_begun
+        and left_s > 0
+        and (is_fault(error, left_s=left_s) or isinstance(error, Overloaded))
+    )
 
 
 class RetryBudget:

@@ -40,6 +40,8 @@ class PilothouseError(Exception):
     retryable: ClassVar[bool] = False
     level: ClassVar[str] = "error"
     kind: ClassVar[str] = "server_error"  # the OpenAI `type`
+    has_begun = False
+    """An engine had begun to answer: asking again would have the work done, and paid, twice."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)

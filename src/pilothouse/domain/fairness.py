@@ -13,6 +13,7 @@ served, Sheng et al., "Fairness in Serving Large Language Models" (2024).
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
 Priority = Literal["high", "normal", "low"]
@@ -46,10 +47,15 @@ class FairQueue(Generic[_Item]):
         """Virtual time: how far the tenant that was served last had come."""
         self._left_at: dict[str, float] = {}
         """How far those had come who have nothing waiting now: coming back at once gains nothing."""
-        self._size = 0
+        self.size = 0
+        """How many wait, of all."""
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
+
+    def tenants(self) -> list[str]:
+        """Who has any waiting."""
+        return list(dict.fromkeys([*self._live, *self._low]))
 
     def waiting(self, tenant: str) -> int:
         """How many a tenant has waiting, of any priority."""
@@ -67,14 +73,22 @@ class FairQueue(Generic[_Item]):
             line = lines[tenant] = _Line(max(self._now, self._left_at.pop(tenant, 0.0)))
         line.weight = weight
         (line.high if priority == "high" else line.normal).append(item)
-        self._size += 1
+        self.size += 1
 
-    def pop(self) -> _Item | None:
-        """Take the next one out; None when nobody waits."""
-        lines = self._live or self._low
-        if not lines:
-            return None
-        tenant = min(lines, key=lambda name: lines[name].at)
+    def pop(self, may_be: Callable[[str], bool] | None = None) -> _Item | None:
+        """
+        Take the next one out; None when nobody waits.
+
+        Args:
+            may_be: Which tenants may be next; None is all.
+        """
+        for lines in (self._live, self._low):
+            tenants = lines if may_be is None else [name for name in lines if may_be(name)]
+            if tenants:
+                return self._first(lines, min(tenants, key=lambda name: lines[name].at))
+        return None
+
+    def _first(self, lines: dict[str, _Line[_Item]], tenant: str) -> _Item:
         line = lines[tenant]
         item = line.high.popleft() if line.high else line.normal.popleft()
         self._now = max(self._now, line.at)
@@ -123,17 +137,18 @@ class FairQueue(Generic[_Item]):
         theirs = len(lines[greedy]) / lines[greedy].weight
         return self._newest(lines, greedy) if theirs > (mine + 1) / weight else None
 
-    def drain(self) -> list[_Item]:
-        """Take all out."""
-        items = [
-            item
-            for lines in (self._live, self._low)
-            for line in lines.values()
-            for queue in (line.high, line.normal)
-            for item in queue
-        ]
-        self._live, self._low, self._left_at = {}, {}, {}
-        self._now, self._size = 0.0, 0
+    def drain(self, tenant: str | None = None) -> list[_Item]:
+        """Take out all of one tenant, or all there are."""
+        items: list[_Item] = []
+        for lines in (self._live, self._low):
+            for name in [tenant] if tenant is not None else list(lines):
+                if name in lines:
+                    line = lines[name]
+                    found = [*line.high, *line.normal]
+                    line.high.clear()
+                    line.normal.clear()
+                    items += found
+                    self._taken(lines, name, len(found))
         return items
 
     def _newest(self, lines: dict[str, _Line[_Item]], tenant: str) -> _Item:
@@ -142,11 +157,11 @@ class FairQueue(Generic[_Item]):
         self._taken(lines, tenant)
         return item
 
-    def _taken(self, lines: dict[str, _Line[_Item]], tenant: str) -> None:
-        self._size -= 1
+    def _taken(self, lines: dict[str, _Line[_Item]], tenant: str, count: int = 1) -> None:
+        self.size -= count
         if not lines[tenant]:
             self._left_at[tenant] = lines.pop(tenant).at
-        if not self._size:
+        if not self.size:
             self._left_at.clear()
             self._now = 0.0
 

@@ -16,6 +16,7 @@ from pilothouse.domain.principal import Principal
 Role = Literal["admin", "operator", "developer", "auditor"]
 Action = Literal[
     "invoke",
+    "invoke.high",
     "spec.read",
     "spec.write",
     "models.read",
@@ -42,7 +43,8 @@ Action = Literal[
     "usage.read",
     "admin.other",
 ]
-"""`admin.other` is what no built resource covers: it tells a caller that a feature is not there yet."""
+"""`invoke.high` is going before one's own team's other requests, where places are short.
+`admin.other` is what no built resource covers: it tells a caller that a feature is not there yet."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ACTIONS: frozenset[Action] = frozenset(get_args(Action))
@@ -65,6 +67,7 @@ _WATCHES: frozenset[Action] = _READS | {
 _OPERATES: frozenset[Action] = frozenset(
     {
         "invoke",
+        "invoke.high",
         "spec.write",
         "models.pull",
         "models.delete",
@@ -88,7 +91,7 @@ GRANTS: dict[str, frozenset[Action]] = {
     "auditor": _WATCHES,
 }
 
-_SCOPED: frozenset[Action] = frozenset({"invoke", "endpoints.read", "feedback.write"})
+_SCOPED: frozenset[Action] = frozenset({"invoke", "invoke.high", "endpoints.read", "feedback.write"})
 """What a key that is limited to some endpoints may still do: such a key is for calling them."""
 
 

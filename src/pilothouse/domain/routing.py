@@ -54,14 +54,17 @@ class Split:
         weights: Of each route; one of weight 0 is never tried.
     """
 
-    __slots__ = ("_bounds", "_orders", "_total")
+    __slots__ = ("_bounds", "_total", "orders")
 
     def __init__(self, weights: Sequence[int]) -> None:
         places = [place for place, weight in enumerate(weights) if weight > 0]
         heaviest = sorted(places, key=lambda place: -weights[place])
         self._bounds = list(accumulate(weights[place] for place in places))
         self._total = self._bounds[-1] if places else 0
-        self._orders = tuple((first, *(place for place in heaviest if place != first)) for first in places)
+        self.orders: tuple[tuple[int, ...], ...] = tuple(
+            (first, *(place for place in heaviest if place != first)) for first in places
+        )
+        """All that `order` may give."""
 
     def order(self, draw: float) -> tuple[int, ...]:
         """
@@ -70,10 +73,10 @@ class Split:
         Equal draws give equal orders, so a draw made from a subject keeps that
         subject where it is as long as the weights stay.
         """
-        if not self._orders:
+        if not self.orders:
             return ()
         at = bisect_right(self._bounds, draw * self._total)
-        return self._orders[min(at, len(self._orders) - 1)]
+        return self.orders[min(at, len(self.orders) - 1)]
 
 
 def sticky_draw(endpoint: str, subject: str) -> float:

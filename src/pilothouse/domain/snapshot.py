@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from pilothouse.domain.routing import Balance, Sticky
+
 Task = Literal["chat", "completion", "embedding"]
 
 
@@ -42,8 +44,6 @@ class ReplicaEntry(Struct, frozen=True, kw_only=True):
     """Engine slots leased to this worker alone; empty where the engine has none."""
     max_inflight: int = 0
     """Requests this worker may have in flight there, when it has no slots."""
-    max_queue: int = 64
-    """Requests that may wait in this worker for a place there."""
     token_file: str = ""
     """File that holds the engine's bearer token; empty for a private socket."""
     allow_private: bool = False
@@ -66,6 +66,28 @@ class EndpointEntry(Struct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
     records: Literal["sealed", "none"] = "sealed"
     created_at: int = 0
+    aliases: tuple[str, ...] = ()
+    """Other names for it."""
+    fallback: tuple[str, ...] = ()
+    """Deployments that are asked, in this order, when none of the routes can answer."""
+    sticky: Sticky = "none"
+    balance: Balance = "least_load"
+    retries: int = 2
+    """Further attempts of one request."""
+    retry_share: float = 0.2
+    """Retries that each request pays for."""
+    hedge_after_s: float = 0.0
+    """Ask a second replica after so long without a first token; 0 is never."""
+    connect_timeout_s: float | None = None
+    first_byte_timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    """None of these three: the engine's own."""
+    queue_size: int = 64
+    """Requests that may wait in this worker for a place."""
+    queue_per_team: int = 0
+    """Of them, of one team; 0 is all."""
+    queue_weights: dict[str, float] = field(default_factory=dict)
+    """Shares of teams when places are short; 1 where absent."""
 
 
 class DeploymentEntry(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from pilothouse.domain.routing import Balance, Sticky
+
 
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`models.<name>`: a file to load, and where it comes from; or which of its versions has which stage."""
@@ -96,7 +98,38 @@ class RouteSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deployment: str
     """A name under `deployments`."""
     weight: int = 100
-    """The heaviest route answers; splitting by weight comes with a later version."""
+    """Its share of the requests, relative to the other routes; 0 gets none."""
+
+
+class RetriesSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.retries`: of attempts that failed before anything of an answer came."""
+
+    max: int = 2
+    """Further attempts of one request, on whichever replica or deployment; 0 is off."""
+    budget_percent: int = 20
+    """Retries in each worker, as a share of a team's requests, so that failures are not multiplied."""
+
+
+class TimeoutsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.timeouts`: signs of life from an engine; `limits.timeout` bounds the whole."""
+
+    connect: str = "5s"
+    """Until the engine accepts the connection."""
+    first_byte: str = "10m"
+    """Until the first byte of its answer; a long prompt takes its time."""
+    idle: str = "60s"
+    """Between two pieces of its answer."""
+
+
+class QueueSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.queue`: requests that wait for a place, in each worker."""
+
+    size: int = 64
+    """The most that wait; beyond it callers get 503 and are told when to come back."""
+    per_team: int = 0
+    """The most of one team; 0 is as many as there is room for."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Shares of teams when places are short, such as `{research: 3}`; 1 for who is not named."""
 
 
 class LimitsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,6 +197,19 @@ class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     routes: list[RouteSpec]
     limits: LimitsSpec = LimitsSpec()
     records: RecordsSpec = RecordsSpec()
+    aliases: tuple[str, ...] = ()
+    """Other names that callers may put into `model`."""
+    fallback: tuple[str, ...] = ()
+    """Deployments that are asked, in this order, when no route can answer."""
+    sticky: Sticky = "none"
+    """`subject` keeps each subject on one route, as long as weights stay."""
+    balance: Balance = "least_load"
+    """The less loaded replica of two, `round_robin`, or `prefix_affinity`: equal beginnings go together."""
+    retries: RetriesSpec = RetriesSpec()
+    timeouts: TimeoutsSpec = TimeoutsSpec()
+    queue: QueueSpec = QueueSpec()
+    hedge_after: str = "never"
+    """Without a first token for so long, such as `2s`, a second replica is asked too; it costs its work."""
     slo: SloSpec = SloSpec()
     judges: dict[str, JudgeSpec] = field(default_factory=dict)
     """Rules that score this endpoint's answers; a rollout asks all of them."""

@@ -22,6 +22,9 @@ from pilothouse.domain.schedule import parse_hours
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ReplicaRange, RolloutSpec, Spec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}")
+"""Longer and freer than a name: it may be the one that another provider gave a model."""
+MIN_SHARE, MAX_SHARE = 0.01, 100.0
 _SHOWN = 10
 MOST_REPLICAS = 64
 """Of one deployment on one machine."""
@@ -69,7 +72,7 @@ def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> I
         for fault in _deployment(deployment, spec, engines, targets):
             yield f"deployments.{name}.{fault}"
     for name, endpoint in spec.endpoints.items():
-        for fault in _endpoint(endpoint, spec):
+        for fault in (*_endpoint(endpoint, spec), *_routing(endpoint, spec), *_aliases(name, spec)):
             yield f"endpoints.{name}.{fault}"
 
 
@@ -179,6 +182,10 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         ("records.retain", endpoint.records.retain),
         ("slo.ttft_p95", endpoint.slo.ttft_p95),
         ("rollout.max_duration", endpoint.rollout.max_duration),
+        ("hedge_after", endpoint.hedge_after),
+        ("timeouts.connect", endpoint.timeouts.connect),
+        ("timeouts.first_byte", endpoint.timeouts.first_byte),
+        ("timeouts.idle", endpoint.timeouts.idle),
     ):
         yield from _refusals(partial(parse_duration_s, text, param=field))
     yield from _rollout(endpoint.rollout)
@@ -186,6 +193,44 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         if not _NAME.fullmatch(name):
             yield f"judges.{name[:64]!r}: a name is 1 to 63 letters, digits, dots, dashes or underscores"
         yield from (f"judges.{name[:64]}.{fault}" for fault in judge_faults(judge))
+
+
+def _routing(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
+    routed = {route.deployment for route in endpoint.routes if route.weight > 0}
+    for place, name in enumerate(endpoint.fallback):
+        if name not in spec.deployments:
+            yield f"fallback[{place}]: {_not_one_of(name, spec.deployments)}"
+        elif name in routed:
+            yield f"fallback[{place}]: {name!r} is a route already; routes stand in for each other"
+        elif name in endpoint.fallback[:place]:
+            yield f"fallback[{place}]: {name!r} is named twice"
+    retries, queue = endpoint.retries, endpoint.queue
+    for field, value, most in (
+        ("retries.max", retries.max, 10),
+        ("retries.budget_percent", retries.budget_percent, 100),
+        ("queue.size", queue.size, 10_000),
+        ("queue.per_team", queue.per_team, 10_000),
+    ):
+        if not 0 <= value <= most:
+            yield f"{field}: {value} is not within 0..{most}"
+    for team, weight in queue.weights.items():
+        if not MIN_SHARE <= weight <= MAX_SHARE:
+            yield f"queue.weights.{team[:64]}: {weight:g} is not within {MIN_SHARE:g}..{MAX_SHARE:g}"
+
+
+def _aliases(name: str, spec: Spec) -> Iterator[str]:
+    others = [other for other in spec.endpoints if other != name]
+    taken = {alias: other for other in others for alias in spec.endpoints[other].aliases}
+    own = spec.endpoints[name].aliases
+    for place, alias in enumerate(own):
+        if not _ALIAS.fullmatch(alias):
+            yield f"aliases[{place}]: a name is 1 to 100 letters, digits and any of . _ - : / @"
+        elif alias in spec.endpoints:
+            yield f"aliases[{place}]: {alias!r} is the name of an endpoint"
+        elif alias in taken:
+            yield f"aliases[{place}]: {alias!r} is an alias of {taken[alias]!r} already"
+        elif alias in own[:place]:
+            yield f"aliases[{place}]: {alias!r} is named twice"
 
 
 def _not_one_of(value: str, known: Collection[str]) -> str:

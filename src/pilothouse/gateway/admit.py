@@ -4,17 +4,29 @@ May this caller have this now: endpoint, scope, task, size, and room for its rec
 Limits and budgets come with the ledger (issue 3) and belong here as well.
 """
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import msgspec
 
 from pilothouse.domain.chat import GenerateRequest
-from pilothouse.domain.errors import ModelNotFound, NotSupported, PermissionDenied
+from pilothouse.domain.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
+from pilothouse.domain.fairness import PRIORITIES, Priority
+from pilothouse.domain.policy import GRANTS
 from pilothouse.domain.principal import Principal
-from pilothouse.domain.snapshot import EndpointEntry, Snapshot
+from pilothouse.domain.snapshot import EndpointEntry
 
 INVOKING_ROLES = frozenset({"admin", "operator", "developer"})
 
 
-def endpoint_for(snapshot: Snapshot, principal: Principal, name: str, task: str) -> EndpointEntry:
+class Known(Protocol):
+    """A snapshot, or what a worker made of one."""
+
+    @property
+    def endpoints(self) -> Mapping[str, EndpointEntry]: ...
+
+
+def endpoint_for(known: Known, principal: Principal, name: str, task: str) -> EndpointEntry:
     """
     The endpoint that the caller asked for.
 
@@ -26,8 +38,8 @@ def endpoint_for(snapshot: Snapshot, principal: Principal, name: str, task: str)
     """
     if principal.role not in INVOKING_ROLES:
         raise PermissionDenied(f"keys of role {principal.role} may not call models")
-    endpoint = snapshot.endpoints.get(name)
-    if endpoint is None or (principal.endpoints is not None and not may_see(principal, name)):
+    endpoint = known.endpoints.get(name)
+    if endpoint is None or (principal.endpoints is not None and not may_see(principal, endpoint.name)):
         shown = name if len(name) <= 100 else name[:100] + "..."
         raise ModelNotFound(
             f"the model {shown!r} does not exist or this key may not use it; GET /v1/models lists yours",
@@ -42,6 +54,27 @@ def endpoint_for(snapshot: Snapshot, principal: Principal, name: str, task: str)
 
 def may_see(principal: Principal, name: str) -> bool:
     return principal.endpoints is None or name in principal.endpoints
+
+
+def priority_of(asked: bytes, principal: Principal) -> Priority:
+    """
+    What `x-pilothouse-priority` asks for.
+
+    Raises:
+        InvalidRequest: Another word.
+        PermissionDenied: The role may not go before its colleagues.
+    """
+    priority = _PRIORITIES.get(asked.strip().lower())
+    if priority is None:
+        raise InvalidRequest("x-pilothouse-priority is high, normal or low", param="x-pilothouse-priority")
+    if priority == "high" and "invoke.high" not in GRANTS.get(principal.role, ()):
+        raise PermissionDenied(
+            f"keys of role {principal.role} may not use x-pilothouse-priority: high; leave it out"
+        )
+    return priority
+
+
+_PRIORITIES: dict[bytes, Priority] = {priority.encode(): priority for priority in PRIORITIES}
 
 
 def bounded(ask: GenerateRequest, endpoint: EndpointEntry) -> GenerateRequest:

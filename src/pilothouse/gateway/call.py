@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry
+from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
@@ -16,6 +17,7 @@ class Call:
 
     principal: Principal | None = None
     endpoint: EndpointEntry | None = None
+    routes: EndpointRoutes | None = None
     ask: GenerateRequest | EmbedRequest | None = None
     subject_hash = ""
     deployment = ""
@@ -30,6 +32,9 @@ class Call:
     is_kept = False
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
+    asked_twice = False
+    """A second replica read the prompt as well: that costs as much as the first did."""
+    second_won = False
 
     def __init__(self, request: Request, responder: Responder, kind: str) -> None:
         self.request = request

@@ -6,14 +6,16 @@ sets the pace: nothing is asked of the engine that the client does not take.
 """
 
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal
-from pilothouse.gateway import generate
+from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
-from pilothouse.gateway.permit import Place, Places
+from pilothouse.gateway.permit import Places
+from pilothouse.gateway.place import Place
 from pilothouse.kit import sse
 from pilothouse.wire.openai import answers
 
@@ -26,8 +28,11 @@ async def whole(
 ) -> None:
     asked_ns = time.perf_counter_ns()
     try:
-        if place.engine.info.whole:
-            answer = await place.engine.complete(ask, place.placement, deadline_s=deadline_s)
+        routes = call.routes
+        if place.engine.info.whole and not (routes and routes.hedge_after_s):
+            answer = await place.engine.complete(
+                ask, place.placement, deadline_s=deadline_s, timeouts=routes.timeouts if routes else None
+            )
             place.is_used = True
         else:
             answer = await _gathered(call, ask, place, places, deadline_s=deadline_s)
@@ -49,7 +54,7 @@ async def _gathered(
     """The whole answer of an engine that only streams; what was said is on record even when it is cut."""
     parts = generate.Gathered(ask.choices)
     call.answers = parts.texts
-    chunks = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)
+    chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -71,7 +76,7 @@ async def stream(
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
     asked_ns = time.perf_counter_ns()
-    chunks = generate.chunks(ask, place, places, _team(call), deadline_s=deadline_s)
+    chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -102,7 +107,8 @@ async def stream(
 async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:
     asked_ns = time.perf_counter_ns()
     try:
-        embeddings = await place.engine.embed(ask, deadline_s=deadline_s)
+        timeouts = call.routes.timeouts if call.routes else None
+        embeddings = await place.engine.embed(ask, deadline_s=deadline_s, timeouts=timeouts)
     finally:
         call.engine_ns += time.perf_counter_ns() - asked_ns
     call.usage = embeddings.usage
@@ -111,10 +117,15 @@ async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, 
     await keeper.answer(call, call.answer_headers(JSON), body)
 
 
-def _team(call: Call) -> str:
-    if call.principal is None:
-        raise Internal("a request reached its answer without a principal")
-    return call.principal.team
+def _chunks(
+    call: Call, ask: GenerateRequest, place: Place, places: Places, *, deadline_s: float
+) -> AsyncGenerator[Chunk, None]:
+    routes = call.routes
+    if routes is None:
+        raise Internal("a request reached its answer without a route")
+    if routes.hedge_after_s:
+        return hedge.chunks(call, ask, place, places, routes, deadline_s=deadline_s)
+    return generate.chunks(ask, place, places, place.team, deadline_s=deadline_s, timeouts=routes.timeouts)
 
 
 def _answer_id(call: Call) -> str:

@@ -15,7 +15,9 @@ import msgspec
 
 from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
-from pilothouse.gateway.permit import Place, Places
+from pilothouse.gateway.permit import Places
+from pilothouse.gateway.place import Place
+from pilothouse.kit.http1.client import Timeouts
 
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 """Of all choices, with their log probabilities: it is held in memory, for the record."""
@@ -24,12 +26,18 @@ _QUEUE = 32
 
 
 def chunks(
-    ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
+    ask: GenerateRequest,
+    place: Place,
+    places: Places,
+    team: str,
+    *,
+    deadline_s: float,
+    timeouts: Timeouts | None = None,
 ) -> AsyncGenerator[Chunk, None]:
     """The answer as it comes. Close the iterator to cancel; `place` stays the caller's."""
     if ask.choices == 1 or not place.engine.info.slots:
-        return place.engine.stream(ask, place.placement, deadline_s=deadline_s)
-    return _several(ask, place, places, team, deadline_s=deadline_s)
+        return place.engine.stream(ask, place.placement, deadline_s=deadline_s, timeouts=timeouts)
+    return _several(ask, place, places, team, deadline_s=deadline_s, timeouts=timeouts)
 
 
 class Gathered:
@@ -111,7 +119,13 @@ def _joined(parts: list[msgspec.Raw]) -> msgspec.Raw | None:
 
 
 async def _several(
-    ask: GenerateRequest, place: Place, places: Places, team: str, *, deadline_s: float
+    ask: GenerateRequest,
+    place: Place,
+    places: Places,
+    team: str,
+    *,
+    deadline_s: float,
+    timeouts: Timeouts | None,
 ) -> AsyncGenerator[Chunk, None]:
     extra: list[Place] = []
     while len(extra) < ask.choices - 1 and (another := places.try_take(team)) is not None:
@@ -120,7 +134,9 @@ async def _several(
     queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue(_QUEUE)
     ends = time.monotonic() + deadline_s
     tasks = [
-        asyncio.create_task(_lane(ask, lane, list(range(i, ask.choices, len(lanes))), ends, queue))
+        asyncio.create_task(
+            _lane(ask, lane, list(range(i, ask.choices, len(lanes))), ends, queue, timeouts=timeouts)
+        )
         for i, lane in enumerate(lanes)
     ]
     total = Usage()
@@ -159,11 +175,15 @@ async def _lane(
     indices: list[int],
     ends: float,
     queue: "asyncio.Queue[Chunk | BaseException | None]",
+    *,
+    timeouts: Timeouts | None,
 ) -> None:
     """Answer these choices one after the other in one place."""
     try:
         for index in indices:
-            stream = place.engine.stream(_one_choice(ask, index), place.placement, deadline_s=_left_s(ends))
+            stream = place.engine.stream(
+                _one_choice(ask, index), place.placement, deadline_s=_left_s(ends), timeouts=timeouts
+            )
             async with aclosing(stream):
                 async for chunk in stream:
                     place.is_used = place.is_used or any(delta.text for delta in chunk.deltas)

@@ -71,6 +71,22 @@ class Meters:
         self.cut = registry.counter(
             "pilothouse_streams_cut_total", "Streams that ended in an error event.", _LABELS
         )
+        self.retried = registry.counter(
+            "pilothouse_retries_total", "Attempts that failed and were followed by another.", _LABELS
+        )
+        self.ejections = registry.counter(
+            "pilothouse_ejections_total",
+            "Replicas that failed too often and were left alone.",
+            ("deployment",),
+        )
+        self.hedges = registry.counter(
+            "pilothouse_hedges_total",
+            "Second replicas that were asked because the first was late.",
+            (*_LABELS, "outcome"),
+        )
+        self.ejected = registry.gauge(
+            "pilothouse_ejected_replicas", "Replicas that are left alone now.", ("deployment",)
+        )
         self.inflight = registry.gauge(
             "pilothouse_inflight_requests", "Requests that hold a place in an engine.", ("deployment",)
         )
@@ -92,6 +108,7 @@ class Meters:
         for name, places in deployments.items():
             self.inflight.labels(name).set(places.inflight)
             self.queued.labels(name).set(places.queued)
+            self.ejected.labels(name).set(len(places.sick))
 
     def dump(self) -> bytes:
         """Everything that was counted so far, for the controller."""

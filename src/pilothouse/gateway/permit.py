@@ -1,110 +1,59 @@
 """
 A place in an engine for each request, or a bounded wait for one.
 
-Engines with slots are told which to use. A slot's prefix cache may hold the
-prompt of whoever used it last, so it is reused only for the same team: that is
-how no prefix cache crosses tenants. A slot is held by one worker alone (leases).
+Who waits is served by turns of the tenants (`domain.fairness`). Where a request
+goes is decided by `domain.routing`, and which replicas are left alone by
+`domain.breaker`; here is what they decide about.
 """
 
 import asyncio
-from collections import deque
+import time
+from collections.abc import Callable, Collection
+from random import Random
 
-from msgspec.structs import replace
+from pilothouse.domain.breaker import after_failure, after_success, probed
+from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable
+from pilothouse.domain.fairness import Priority
+from pilothouse.domain.routing import least_load, prefix_affinity, round_robin
+from pilothouse.domain.snapshot import DeploymentEntry
+from pilothouse.gateway.place import Place, ReplicaPlaces
+from pilothouse.gateway.waiting import Terms, Waiter, Waiting
 
-from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, Overloaded
-from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry
-from pilothouse.ports.engine import Engine, Placement
-
-
-class Place:
-    """A place that is held. Give it back with `Places.release`."""
-
-    __slots__ = ("engine", "is_used", "placement", "replica", "team")
-
-    def __init__(self, replica: "ReplicaPlaces", engine: Engine, placement: Placement, team: str) -> None:
-        self.replica = replica
-        self.engine = engine
-        self.placement = placement
-        self.team = team
-        self.is_used = False
-        """The engine answered here: before that, the slot may still hold the prompt of another team."""
-
-
-class ReplicaPlaces:
-    """The free places of one replica."""
-
-    __slots__ = ("_held", "_is_leaving", "_owners", "engine", "entry", "free_slots", "inflight")
-
-    def __init__(self, entry: ReplicaEntry, engine: Engine) -> None:
-        self.entry = entry
-        self.engine = engine
-        self.free_slots = list(entry.slots)
-        self._held: set[int] = set()
-        self._owners: dict[int, str] = {}
-        """Whose prompt a free slot holds, where that is certain."""
-        self.inflight = 0
-        self._is_leaving = False
-
-    @property
-    def free(self) -> int:
-        return len(self.free_slots) if self.engine.info.slots else self.entry.max_inflight - self.inflight
-
-    def take(self, team: str) -> Place:
-        """Take a place; there must be a free one. The least recently used slot of another team goes first."""
-        self.inflight += 1
-        if not self.engine.info.slots:
-            return Place(self, self.engine, _ANYWHERE, team)
-        owners = self._owners
-        at = 0
-        for i, slot in enumerate(self.free_slots):
-            if owners.get(slot) == team:
-                at = i
-                break
-        slot = self.free_slots.pop(at)
-        reuse = owners.pop(slot, None) == team
-        self._held.add(slot)
-        return Place(self, self.engine, Placement(slot, reuse), team)
-
-    def give_back(self, place: Place) -> None:
-        self.inflight -= 1
-        slot = place.placement.slot
-        if slot is not None:
-            self._held.discard(slot)
-            if slot in self.entry.slots:
-                self.free_slots.append(slot)
-                if place.is_used:
-                    self._owners[slot] = place.team
-
-    def change(self, entry: ReplicaEntry) -> None:
-        """Take over new leases; slots in use come back through `give_back`."""
-        if self._is_leaving:  # what was given up may be another's by now
-            entry = replace(entry, slots=tuple(s for s in entry.slots if s in self.entry.slots))
-        self.entry = entry
-        # A slot that was leased away may hold anyone's prompt when it returns.
-        self._owners = {slot: team for slot, team in self._owners.items() if slot in entry.slots}
-        known = [slot for slot in self.free_slots if slot in entry.slots]
-        self.free_slots = known + [s for s in entry.slots if s not in known and s not in self._held]
-
-    def give_up_free(self) -> None:
-        """Never use again what is free now: a successor may. From now on leases only become fewer."""
-        self._is_leaving = True
-        if self.engine.info.slots:
-            free = self.free_slots
-            self.entry = replace(self.entry, slots=tuple(s for s in self.entry.slots if s not in free))
-            self.free_slots = []
-
-
-_ANYWHERE = Placement()
+_USUAL_TERMS = Terms()
+_CHANCE = Random().random  # noqa: S311 - a choice, no secret
+_NOBODY: frozenset[ReplicaPlaces] = frozenset()
 
 
 class Places:
-    """The places of one deployment, over all its replicas, and the queue for them."""
+    """
+    The places of one deployment, over all its replicas, and the queue for them.
 
-    def __init__(self, deployment: str) -> None:
+    Args:
+        on_held: Told when a request begins to wait for a deployment that sleeps: somebody must wake it.
+        on_ejected: Told the name of a replica that is left alone from now on.
+        draw: Gives a number, 0..1 (1 excluded), even.
+    """
+
+    def __init__(
+        self,
+        deployment: str,
+        *,
+        on_held: Callable[[], None] = lambda: None,
+        on_ejected: Callable[[str], None] = lambda _: None,
+        draw: Callable[[], float] = _CHANCE,
+    ) -> None:
         self.deployment = deployment
         self.entry = DeploymentEntry(name=deployment, phase="pending")
         self.replicas: dict[str, ReplicaPlaces] = {}
-        self._waiters: deque[tuple[str, asyncio.Future[Place]]] = deque()
+        self._on_held = on_held
+        self._on_ejected = on_ejected
+        self._well: tuple[ReplicaPlaces, ...] = ()
+        self.sick: tuple[ReplicaPlaces, ...] = ()
+        """Replicas that are ejected, for one team at least."""
+        self._waiting = Waiting(deployment)
+        self._queue = self._waiting.queue
+        self._draw = draw
+        self._turn = 0
 
     @property
     def inflight(self) -> int:
@@ -112,105 +61,199 @@ class Places:
 
     @property
     def queued(self) -> int:
-        return len(self._waiters)
+        return self._queue.size
 
-    def try_take(self, team: str) -> Place | None:
-        """A place on the least loaded replica, unless others wait already."""
-        if self._waiters:
+    def is_open_to(self, team: str) -> bool:
+        """Whether a replica may be asked by that team now, be it busy."""
+        if self._well:
+            return True
+        now = time.monotonic()
+        return any(replica.health.admits(team, now) for replica in self.sick)
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether requests may wait although nobody is there to answer: it sleeps, or is waking."""
+        return self.entry.may_hold and not self.replicas
+
+    def refusal(self) -> EngineUnavailable:
+        """Why nobody can be asked."""
+        if self.replicas:
+            due = min((replica.health.until for replica in self.sick), default=0.0)
+            return EngineUnavailable(
+                f"every replica of deployment {self.deployment} failed lately and is left alone for a while",
+                retry_after_s=max(1.0, due - time.monotonic()),
+            )
+        reason = self.entry.reason or f"it is {self.entry.phase}"
+        return EngineUnavailable(
+            f"deployment {self.deployment} has no ready replica: {reason}",
+            retry_after_s=self.entry.retry_after_s,
+        )
+
+    # Taking a place
+
+    def try_take(
+        self,
+        team: str,
+        terms: Terms = _USUAL_TERMS,
+        prefix: int = 0,
+        avoid: Collection[ReplicaPlaces] = _NOBODY,
+    ) -> Place | None:
+        """A place on a replica that is not to be avoided, unless others wait already."""
+        if self._queue.size:
             return None
-        return self._take(team)
+        return self._take(team, terms, prefix, avoid)
 
-    def _take(self, team: str) -> Place | None:
-        best: ReplicaPlaces | None = None
-        for replica in self.replicas.values():
-            if replica.free > 0 and (best is None or replica.inflight < best.inflight):
-                best = replica
-        return None if best is None else best.take(team)
+    def _take(
+        self, team: str, terms: Terms, prefix: int, avoid: Collection[ReplicaPlaces] = _NOBODY
+    ) -> Place | None:
+        replicas = self._well
+        if self.sick:
+            replicas = self._admitted(team, avoid)
+        if avoid:
+            replicas = tuple(replica for replica in replicas if replica not in avoid)
+        if terms.balance == "least_load":
+            chosen = least_load(replicas, self._draw())
+        elif terms.balance == "prefix_affinity" and prefix:
+            chosen = prefix_affinity(replicas, prefix)
+        else:
+            self._turn += 1
+            chosen = round_robin(replicas, self._turn)
+        return None if chosen is None else chosen.take(team, prefix)
 
-    async def take(self, team: str, *, timeout_s: float) -> Place:
+    def _admitted(self, team: str, avoid: Collection[ReplicaPlaces]) -> tuple[ReplicaPlaces, ...]:
+        """The well ones and those ejected for others only; or the one that is due to be tried."""
+        now = time.monotonic()
+        others = []
+        for replica in self.sick:
+            if replica.free <= 0 or replica in avoid or not replica.health.admits(team, now):
+                continue
+            if replica.health.keeps_out(team):
+                replica.health = probed(replica.health, now)
+                return (replica,)
+            others.append(replica)
+        return (*self._well, *others)
+
+    async def take(
+        self,
+        team: str,
+        terms: Terms = _USUAL_TERMS,
+        *,
+        timeout_s: float,
+        prefix: int = 0,
+        priority: Priority = "normal",
+    ) -> Place:
         """
-        Wait for a place, in the order of asking.
+        Wait for a place, by turns with the other teams.
 
         Raises:
-            EngineUnavailable: No replica is ready.
+            EngineUnavailable: No replica is ready, and none may be waited for.
             Overloaded: The queue is full.
             DeadlineExceeded: No place came in time.
         """
-        place = self.try_take(team)
+        place = self.try_take(team, terms, prefix)
         if place is not None:
             return place
+        if not (self.is_open_to(team) or self.may_hold):
+            raise self.refusal()
+        waiter = Waiter(team, terms, prefix)
+        self._waiting.enter(waiter, priority)
         if not self.replicas:
-            reason = self.entry.reason or f"it is {self.entry.phase}"
-            raise EngineUnavailable(
-                f"deployment {self.deployment} has no ready replica: {reason}",
-                retry_after_s=self.entry.retry_after_s,
-            )
-        limit = max(replica.entry.max_queue for replica in self.replicas.values())
-        if len(self._waiters) >= limit:
-            raise Overloaded(
-                f"all places of deployment {self.deployment} are taken and {limit} requests wait; try again",
-                retry_after_s=1.0,
-            )
-        waiter: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiters.append((team, waiter))
+            self._on_held()
         try:
             async with asyncio.timeout(timeout_s):
-                return await waiter
+                return await waiter.given
         except TimeoutError as exc:
-            self._leave(team, waiter)
+            self._leave(waiter)
+            if not self.replicas:
+                raise self.refusal() from exc
             raise DeadlineExceeded(
                 f"no place in deployment {self.deployment} came free in {timeout_s:.0f} s"
             ) from exc
         except asyncio.CancelledError:
-            self._leave(team, waiter)
+            self._leave(waiter)
             raise
 
-    def _leave(self, team: str, waiter: asyncio.Future[Place]) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         """Stop waiting; a place that was given in the same moment goes to the next."""
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self.release(waiter.result())
+        given = waiter.given
+        if given.done() and not given.cancelled() and given.exception() is None:
+            self.release(given.result())
             return
-        try:
-            self._waiters.remove((team, waiter))
-        except ValueError:
-            pass
+        self._queue.remove(waiter.team, waiter)
+
+    # Giving it back
 
     def give_up_free(self) -> None:
         """As `ReplicaPlaces.give_up_free`, once nobody waits here for a place."""
         self._serve_waiters()
-        if not self._waiters:
+        if not self._queue.size:
             for replica in self.replicas.values():
                 replica.give_up_free()
 
     def release(self, place: Place) -> None:
         place.replica.give_back(place)
-        self._serve_waiters()
+        if self._queue.size:
+            self._waiting.charge(place)
+            self._serve_waiters()
 
     def _serve_waiters(self) -> None:
-        while self._waiters:
-            team, waiter = self._waiters[0]
-            if waiter.done():
-                self._waiters.popleft()
-                continue
-            place = self._take(team)
-            if place is None:
+        while self._queue.size:
+            waiter = self._next()
+            if waiter is None:
                 return
-            self._waiters.popleft()
-            waiter.set_result(place)
+            if waiter.given.done():
+                continue
+            place = self._take(waiter.team, waiter.terms, waiter.prefix)
+            if place is None:
+                raise RuntimeError("a place was there a moment ago")
+            self._waiting.serve(waiter, place)
+
+    def _next(self) -> Waiter | None:
+        """The next one that there is a place for."""
+        for replica in self._well:
+            if replica.free > 0:
+                return self._queue.pop()
+        if not self.sick:
+            return None
+        now = time.monotonic()
+        free = [replica for replica in self.sick if replica.free > 0]
+        return self._queue.pop(lambda team: any(replica.health.admits(team, now) for replica in free))
+
+    # What becomes of replicas
+
+    def succeeded(self, place: Place) -> None:
+        """A request was answered there. Call it where `health` is not HEALTHY."""
+        replica = place.replica
+        replica.health = after_success(replica.health, place.team)
+        if replica in self.sick and not replica.health.is_ejected:
+            self._sort()
+            self._serve_waiters()
+
+    def failed(self, place: Place) -> None:
+        """A request failed there, and not by its caller's fault."""
+        replica, was = place.replica, place.replica.health
+        replica.health = after_failure(was, place.team, time.monotonic())
+        if not replica.health.is_ejected or self.replicas.get(replica.entry.name) is not replica:
+            return
+        if not was.is_ejected:
+            self._on_ejected(replica.entry.name)
+        self._sort()
+        if not self._well:
+            for team in self._queue.tenants():
+                if not self.is_open_to(team):
+                    self._waiting.refuse(self.refusal, team)
+
+    def _sort(self) -> None:
+        replicas = self.replicas.values()
+        self._well = tuple(replica for replica in replicas if not replica.health.is_ejected)
+        self.sick = tuple(replica for replica in replicas if replica.health.is_ejected)
 
     def change(self, entry: DeploymentEntry, replicas: dict[str, ReplicaPlaces]) -> None:
-        """Take over what a new snapshot says. With no replica left, those who wait are told so."""
+        """Take over what a new snapshot says. With nothing left to wait for, those who wait are told so."""
         self.entry = entry
         self.replicas = replicas
+        self._sort()
         if replicas:
             self._serve_waiters()
-            return
-        waiters, self._waiters = self._waiters, deque()
-        for _, waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(
-                    EngineUnavailable(
-                        f"deployment {self.deployment} has no ready replica any more: {entry.reason}",
-                        retry_after_s=entry.retry_after_s,
-                    )
-                )
+        elif not entry.may_hold:
+            self._waiting.refuse(self.refusal)

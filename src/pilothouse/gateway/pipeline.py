@@ -1,7 +1,9 @@
 """
 The request path, from bytes to bytes, in the order it happens.
 
-    authenticate -> parse -> admit -> choose -> permit -> generate -> deliver -> keep
+    authenticate -> parse -> admit -> (choose -> permit -> generate -> deliver) -> keep
+
+What is in parentheses may be tried more than once: see `attempt`.
 
 A failure anywhere becomes one typed error in the caller's protocol. A caller
 who hangs up cancels what runs, and the record is kept all the same.
@@ -10,16 +12,16 @@ who hangs up cancels what runs, and the record is kept all the same.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.gateway import admit, deliver
+from pilothouse.gateway.attempt import Attempts
 from pilothouse.gateway.call import Call
-from pilothouse.gateway.choose import choose
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
-from pilothouse.gateway.permit import Place, Places
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit import sse
 from pilothouse.kit.http1.message import Request
@@ -35,6 +37,7 @@ class Pipeline:
         self._state = state
         self._keeper = keeper
         self._meters = meters
+        self._attempts = Attempts(keeper, meters, Random().random)  # noqa: S311 - a choice, no secret
         self._log = log
 
     def chat(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
@@ -64,35 +67,22 @@ class Pipeline:
         call.principal = principal = state.authenticator.authenticate(request.headers)
         self._keeper.sign_id(call, principal.team)
         call.ask = ask = _READERS[call.kind](request.body)
-        call.endpoint = endpoint = admit.endpoint_for(state.snapshot, principal, ask.endpoint, call.kind)
+        call.endpoint = endpoint = admit.endpoint_for(state, principal, ask.endpoint, call.kind)
+        asked = request.headers.get(b"x-pilothouse-priority")
+        priority = admit.priority_of(asked, principal) if asked else "normal"
+        if not isinstance(ask, EmbedRequest):
+            ask = admit.bounded(ask, endpoint)
         state.demand[endpoint.name] += 1
         subject = request.headers.get(b"x-pilothouse-subject") or ask.subject
         if subject:
             self._keeper.hash_subject(call, subject)
         self._keeper.check_room(len(request.body))
         deadline = time.monotonic() + endpoint.timeout_s
-        places = choose(state, endpoint, call)
-        place = places.try_take(principal.team)
-        if place is None:
-            place = await self._wait_for_place(call, places, principal.team, endpoint.timeout_s)
-        call.replica = place.replica.entry.name
-        try:
-            left_s = max(0.001, deadline - time.monotonic())
-            if isinstance(ask, EmbedRequest):
-                await deliver.embed(call, ask, place, self._keeper, deadline_s=left_s)
-                return
-            ask = admit.bounded(ask, endpoint)
-            hand_over = deliver.stream if ask.stream else deliver.whole
-            await hand_over(call, ask, place, places, self._keeper, deadline_s=left_s)
-        finally:
-            places.release(place)
-
-    async def _wait_for_place(self, call: Call, places: Places, team: str, timeout_s: float) -> Place:
-        asked_ns = time.perf_counter_ns()
-        try:
-            return await places.take(team, timeout_s=timeout_s)
-        finally:
-            call.engine_ns += time.perf_counter_ns() - asked_ns
+        routes = state.routes[endpoint.name]
+        routes.note_request(principal.team)
+        await self._attempts.answer(
+            call, ask, routes, team=principal.team, priority=priority, deadline=deadline
+        )
 
     async def _fail(self, call: Call, error: PilothouseError) -> None:
         """Tell the caller: as an answer, or inside the stream that has begun, which then has no `[DONE]`."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry, Snapshot
+from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, ReplicaEntry, Snapshot
 from pilothouse.gateway.authenticate import Authenticator
-from pilothouse.gateway.permit import Places, ReplicaPlaces
+from pilothouse.gateway.permit import Places
+from pilothouse.gateway.place import ReplicaPlaces
+from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.ports.engine import Engine
 
 Connect = Callable[[ReplicaEntry], Engine]
@@ -39,8 +41,13 @@ class GatewayState:
         self.has_snapshot = False
         self.applied_at = 0.0
         self.places: dict[str, Places] = {}
-        self.routes: dict[str, list[tuple[str, Places]]] = {}
-        """An endpoint's deployments that are known here, the heaviest first."""
+        self.endpoints: dict[str, EndpointEntry] = {}
+        """By name and by every alias."""
+        self.routes: dict[str, EndpointRoutes] = {}
+        self.on_held: Callable[[], None] = lambda: None
+        """Told when a request begins to wait for a deployment that sleeps: the controller must hear of it."""
+        self.on_ejected: Callable[[str, str], None] = lambda _deployment, _replica: None
+        """Told of a replica that failed too often and is left alone from now on."""
         self.demand: dict[str, int] = {}
         self._connect = connect
         self._retire = retire
@@ -56,7 +63,7 @@ class GatewayState:
         for name in names:
             places = self.places.get(name)
             if places is None:
-                places = self.places[name] = Places(name)
+                places = self.places[name] = self._made(name)
             entry = snapshot.deployments.get(name) or DeploymentEntry(name=name, phase="pending")
             places.change(entry, self._replicas(places, snapshot.replicas.get(name, ())))
         for name in self.places.keys() - names:
@@ -64,14 +71,25 @@ class GatewayState:
             entry = DeploymentEntry(name=name, phase="failed", reason="it was removed")
             gone.change(entry, self._replicas(gone, ()))
         self.routes = {
-            endpoint.name: [
-                (route.deployment, self.places[route.deployment])
-                for route in sorted(endpoint.routes, key=lambda route: -route.weight)
-                if route.deployment in self.places
-            ]
+            endpoint.name: EndpointRoutes(endpoint, self.places, self.routes.get(endpoint.name))
             for endpoint in snapshot.endpoints.values()
         }
+        aliases = {alias: e for e in snapshot.endpoints.values() for alias in e.aliases}
+        self.endpoints = aliases | snapshot.endpoints
         self.demand = {name: self.demand.get(name, 0) for name in snapshot.endpoints}
+
+    def hear_loads(self, loads: Mapping[str, int]) -> None:
+        """What the other workers have in flight, by replica; those without any may be absent."""
+        for places in self.places.values():
+            for name, replica in places.replicas.items():
+                replica.hear(loads.get(name, 0))
+
+    def _made(self, deployment: str) -> Places:
+        return Places(
+            deployment,
+            on_held=lambda: self.on_held(),  # noqa: PLW0108 - it is set later
+            on_ejected=lambda replica: self.on_ejected(deployment, replica),
+        )
 
     def _replicas(self, places: Places, entries: tuple[ReplicaEntry, ...]) -> dict[str, ReplicaPlaces]:
         known: Mapping[str, ReplicaPlaces] = places.replicas

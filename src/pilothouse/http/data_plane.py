@@ -75,21 +75,21 @@ class DataPlane:
         except PilothouseError as exc:
             send_error(responder, exc)
             return
-        endpoints = self._state.snapshot.endpoints.values()
-        visible = sorted((e.name, e.created_at) for e in endpoints if may_see(principal, e.name))
+        known = self._state.endpoints.items()
+        visible = sorted((name, e.created_at) for name, e in known if may_see(principal, e.name))
         send_json(responder, 200, answers.write_models(visible))
 
     async def _model(self, request: Request, responder: Responder) -> None:
         name = request.path.removeprefix("/v1/models/")
         try:
             principal = self._state.authenticator.authenticate(request.headers)
-            endpoint = self._state.snapshot.endpoints.get(name)
-            if endpoint is None or not may_see(principal, name):
+            endpoint = self._state.endpoints.get(name)
+            if endpoint is None or not may_see(principal, endpoint.name):
                 raise ModelNotFound(f"the model {name[:100]!r} does not exist or this key may not use it")
         except PilothouseError as exc:
             send_error(responder, exc)
             return
-        send_json(responder, 200, answers.write_model(endpoint.name, endpoint.created_at))
+        send_json(responder, 200, answers.write_model(name, endpoint.created_at))
 
     async def _not_built(self, request: Request, responder: Responder) -> None:
         try:
@@ -119,7 +119,7 @@ class DataPlane:
         reasons.extend(state.snapshot.warnings)
         serving = 0
         for endpoint in state.snapshot.endpoints.values():
-            names = [route.deployment for route in endpoint.routes]
+            names = [*(route.deployment for route in endpoint.routes), *endpoint.fallback]
             known = [state.places[name] for name in names if name in state.places]
             if any(places.replicas or places.entry.may_hold for places in known):
                 serving += 1

@@ -14,6 +14,7 @@ from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequ
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Health, Load
+from pilothouse.kit.http1.client import Timeouts
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -76,7 +77,12 @@ class Engine(Protocol):
     info: EngineInfo
 
     def stream(
-        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """
         Yield chunks until the answer ends; the last carries the usage.
@@ -86,14 +92,24 @@ class Engine(Protocol):
 
         Args:
             deadline_s: Seconds from now until the whole answer must be there.
+            timeouts: How long to wait for each sign of life, where the engine's own will not do.
         """
         ...
 
-    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+    async def complete(
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
+    ) -> Chunk:
         """Answer whole: one delta a choice, with usage. Only where `info.whole`."""
         ...
 
-    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings: ...
+    async def embed(
+        self, request: EmbedRequest, *, deadline_s: float, timeouts: Timeouts | None = None
+    ) -> Embeddings: ...
 
     async def load(self) -> Load: ...
 

@@ -21,6 +21,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
 )
 from pilothouse.domain.status import Health, Load
+from pilothouse.kit.http1.client import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 
 _WORDS = ("the", "sea", "was", "grey", "and", "a", "lamp", "turned", "slowly", "over", "black", "rocks")
@@ -89,19 +90,27 @@ class ScriptedEngine:
         self._waiting = 0
 
     async def stream(
-        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         self._check_up()
         self.asked.append(Asked(request, placement))
         prompt_tokens = self._counted(request)
-        ends = asyncio.get_running_loop().time() + deadline_s
+        began = asyncio.get_running_loop().time()
+        ends = began + deadline_s
+        first_by = min(ends, began + timeouts.first_byte_s) if timeouts is not None else ends
         try:
-            await self._enter(ends)
+            await self._enter(first_by)
             try:
                 for step in self._steps(request, prompt_tokens):
-                    async with asyncio.timeout_at(ends):
+                    async with asyncio.timeout_at(first_by):
                         await self.pause(step.pause_s)
                     yield step.chunk
+                    first_by = ends
                     if step.error is not None:
                         raise step.error
             except (asyncio.CancelledError, GeneratorExit):
@@ -112,18 +121,31 @@ class ScriptedEngine:
         except TimeoutError as exc:
             raise DeadlineExceeded("the scripted engine did not answer in time") from exc
 
-    async def complete(self, request: GenerateRequest, placement: Placement, *, deadline_s: float) -> Chunk:
+    async def complete(
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
+    ) -> Chunk:
         texts: dict[int, str] = {}
         ends: dict[int, str | None] = {}
         usage = Usage()
-        async for chunk in self.stream(request, placement, deadline_s=deadline_s):
+        async for chunk in self.stream(request, placement, deadline_s=deadline_s, timeouts=timeouts):
             usage = chunk.usage or usage
             for delta in chunk.deltas:
                 texts[delta.index] = texts.get(delta.index, "") + delta.text
                 ends[delta.index] = delta.finish_reason
         return Chunk(tuple(Delta(texts[i], i, ends[i]) for i in sorted(texts)), usage)
 
-    async def embed(self, request: EmbedRequest, *, deadline_s: float) -> Embeddings:  # noqa: ARG002 - at once
+    async def embed(
+        self,
+        request: EmbedRequest,
+        *,
+        deadline_s: float,  # noqa: ARG002 - it answers at once
+        timeouts: Timeouts | None = None,  # noqa: ARG002
+    ) -> Embeddings:
         self._check_up()
         if not self.embeds:
             raise NotSupported("this scripted engine gives no vectors")

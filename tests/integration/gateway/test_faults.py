@@ -47,7 +47,9 @@ async def facing(
         served = snapshot(
             replica_entry(slots=(0,) if slots else ()),
             endpoints=(
-                endpoint_entry("chat", timeout_s=timeout_s, tasks=("chat", "completion", "embedding")),
+                endpoint_entry(
+                    "chat", timeout_s=timeout_s, tasks=("chat", "completion", "embedding"), retries=0
+                ),
             ),
         )
         async with house(engine, served) as h:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from gateway_rig import DEVELOPER, OTHER_TEAM, house, replica_entry, snapshot
+from gateway_rig import DEVELOPER, OTHER_TEAM, endpoint_entry, house, replica_entry, snapshot
 from pilothouse.domain.errors import EngineUnavailable
 from pilothouse.domain.snapshot import DeploymentEntry, Snapshot
 from watched_engine import WatchedEngine, endless, fails, words
@@ -13,7 +13,7 @@ STREAM = b',"stream":true'
 
 async def test_a_full_queue_is_told_at_once_and_when_to_come_back():
     engine = WatchedEngine(endless())
-    served = snapshot(replica_entry(max_inflight=1, max_queue=2))
+    served = snapshot(replica_entry(max_inflight=1), endpoints=(endpoint_entry(queue_size=2),))
 
     async with house(engine, served) as h:
         async with h.asking(more=STREAM), h.asking(), h.asking():
@@ -98,7 +98,9 @@ async def test_a_slot_that_never_answered_the_team_is_not_its_own():
     """Team b's request failed at the engine: the slot still holds team a's prompt."""
     engine = WatchedEngine(slots=True)
 
-    async with house(engine, snapshot(replica_entry(slots=(0,)))) as h:
+    served = snapshot(replica_entry(slots=(0,)), endpoints=(endpoint_entry(retries=0),))
+
+    async with house(engine, served) as h:
         await h.ask(as_key=DEVELOPER)
         engine.say = fails(EngineUnavailable("hung up"))
         await h.ask(as_key=OTHER_TEAM)

@@ -316,7 +316,7 @@ async def test_a_defect_is_a_500_that_tells_nothing_and_is_logged():
 async def test_an_answer_without_a_choice_is_the_engines_fault():
     engine = WatchedEngine(whole=True)
 
-    async def nothing(request, placement, *, deadline_s):
+    async def nothing(request, placement, *, deadline_s, timeouts):
         raise UpstreamError("the engine's answer holds no choice")
 
     engine.complete = nothing

@@ -15,7 +15,8 @@ from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway import generate
-from pilothouse.gateway.permit import Places, ReplicaPlaces
+from pilothouse.gateway.permit import Places
+from pilothouse.gateway.place import ReplicaPlaces
 from pilothouse.wire.openai.inbound import read_chat
 from watched_engine import WatchedEngine, endless, fails, words
 

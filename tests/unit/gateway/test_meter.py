@@ -6,7 +6,8 @@ from gateway_rig import replica_entry
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway.meter import Meters
-from pilothouse.gateway.permit import Places, ReplicaPlaces
+from pilothouse.gateway.permit import Places
+from pilothouse.gateway.place import ReplicaPlaces
 from pilothouse.kit.metrics import Registry
 from watched_engine import WatchedEngine
 

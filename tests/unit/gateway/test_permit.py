@@ -1,6 +1,7 @@
 """Places: who holds one, who waits, and in which order."""
 
 import asyncio
+from random import Random
 
 import pytest
 from hypothesis import settings
@@ -10,17 +11,17 @@ from msgspec.structs import replace
 
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, Overloaded
 from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry
-from pilothouse.gateway.permit import Place, Places, ReplicaPlaces
+from pilothouse.gateway.permit import Places
+from pilothouse.gateway.place import Place, ReplicaPlaces
+from pilothouse.gateway.waiting import Terms
 from watched_engine import WatchedEngine
 
 READY = DeploymentEntry(name="d", phase="ready")
 
 
-def replica(
-    name: str = "r", *, slots: tuple[int, ...] = (), inflight: int = 0, queue: int = 64
-) -> ReplicaPlaces:
+def replica(name: str = "r", *, slots: tuple[int, ...] = (), inflight: int = 0) -> ReplicaPlaces:
     entry = ReplicaEntry(
-        name=name, deployment="d", engine="x", address="", slots=slots, max_inflight=inflight, max_queue=queue
+        name=name, deployment="d", engine="x", address="", slots=slots, max_inflight=inflight
     )
     return ReplicaPlaces(entry, WatchedEngine(slots=bool(slots)))
 
@@ -142,12 +143,12 @@ async def test_nobody_overtakes_those_who_wait():
 
 
 async def test_a_full_queue_says_so_and_when_to_come_back():
-    made = places(replica(inflight=1, queue=2))
+    made = places(replica(inflight=1))
     made.try_take("a")
     tasks = [await waiting(made) for _ in range(2)]
 
     with pytest.raises(Overloaded) as caught:
-        await made.take("a", timeout_s=1.0)
+        await made.take("a", Terms(queue_size=2), timeout_s=1.0)
 
     assert caught.value.retry_after_s is not None
     for task in tasks:
@@ -260,7 +261,7 @@ class Crowd(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.places = Places("d")
+        self.places = Places("d", draw=Random(1).random)
         self.held: list[Place] = []
         self.waiting: list[asyncio.Task[Place]] = []
         self.made = 0
@@ -282,15 +283,17 @@ class Crowd(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(turn())
-        seen_waiting = False
+        seen_waiting = set()
         for task in list(self.waiting):
             if not task.done():
-                seen_waiting = True
+                seen_waiting.add(task.get_name())
                 continue
             self.waiting.remove(task)
             if task.cancelled() or task.exception() is not None:
                 continue
-            assert not seen_waiting, "one was served before another who had asked earlier"
+            assert task.get_name() not in seen_waiting, (
+                "one was served before a colleague who had asked earlier"
+            )
             self._note(task.result(), task.get_name())
 
     def _note(self, place: Place, team: str) -> None:

@@ -86,12 +86,17 @@ class OpenAIEngine:
         }
 
     async def stream(
-        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         exchange: Exchange | None = None
         try:
             body = self._body(request, placement, stream=True)
-            exchange = await self._post(request.kind, body, deadline_s)
+            exchange = await self._post(request.kind, body, deadline_s, timeouts)
             if exchange.status != 200:
                 raise await self._refusal(exchange)
             parser = EventParser()
@@ -124,15 +129,26 @@ class OpenAIEngine:
                 exchange.release()
 
     def complete(
-        self, request: GenerateRequest, placement: Placement, *, deadline_s: float
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
     ) -> Coroutine[None, None, Chunk]:
         body = self._body(request, placement, stream=False)
-        return self._whole(request.kind, body, deadline_s, outbound.read_whole)
+        return self._whole(request.kind, body, deadline_s, outbound.read_whole, timeouts=timeouts)
 
-    def embed(self, request: EmbedRequest, *, deadline_s: float) -> Coroutine[None, None, Embeddings]:
+    def embed(
+        self, request: EmbedRequest, *, deadline_s: float, timeouts: Timeouts | None = None
+    ) -> Coroutine[None, None, Embeddings]:
         body = outbound.write_embed(request, model=self._model)
         return self._whole(
-            "embed", body, deadline_s, lambda data: outbound.read_vectors(data, count=len(request.inputs))
+            "embed",
+            body,
+            deadline_s,
+            lambda data: outbound.read_vectors(data, count=len(request.inputs)),
+            timeouts=timeouts,
         )
 
     async def load(self) -> Load:
@@ -188,13 +204,21 @@ class OpenAIEngine:
             )
         return outbound.write_request(request, model=self._model, stream=stream)
 
-    async def _whole(self, kind: str, body: bytes, deadline_s: float, read: Callable[[bytes], _T]) -> _T:
+    async def _whole(
+        self,
+        kind: str,
+        body: bytes,
+        deadline_s: float,
+        read: Callable[[bytes], _T],
+        *,
+        timeouts: Timeouts | None,
+    ) -> _T:
         """What a 200 answer says."""
         exchange: Exchange | None = None
         try:
             exchange = await self._client.request(
                 b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body),
-                _TIMEOUTS,
+                timeouts or _TIMEOUTS,
                 total_s=deadline_s,
                 whole=True,
             )
@@ -202,14 +226,20 @@ class OpenAIEngine:
                 raise await self._refusal(exchange)
             return read(exchange.whole_body())
         except HttpFailure as exc:
-            raise _translated(exc, self.info.name) from exc
+            has_begun = exchange is not None and exchange.status == 200
+            raise _translated(exc, self.info.name, has_begun=has_begun) from exc
+        except UpstreamError as exc:
+            exc.has_begun = exchange is not None and exchange.status == 200
+            raise
         finally:
             if exchange is not None:
                 exchange.release()
 
-    def _post(self, kind: str, body: bytes, deadline_s: float) -> Awaitable[Exchange]:
+    def _post(
+        self, kind: str, body: bytes, deadline_s: float, timeouts: Timeouts | None
+    ) -> Awaitable[Exchange]:
         data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
-        return self._client.request(data, _TIMEOUTS, total_s=deadline_s)
+        return self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
 
     async def _get(self, target: str, *, deadline_s: float) -> bytes:
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)
@@ -256,14 +286,17 @@ class _Slot(msgspec.Struct):
     """Of the prompt and of the answer so far."""
 
 
-def _translated(failure: HttpFailure, engine: str) -> PilothouseError:
+def _translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) -> PilothouseError:
     if failure.stage == "connect":
         return EngineUnavailable(f"the {engine} engine cannot be reached: {failure}", retry_after_s=1.0)
     if failure.timed_out:
-        return DeadlineExceeded(f"the {engine} engine did not answer in time")
-    if failure.stage == "head":
+        error: PilothouseError = DeadlineExceeded(f"the {engine} engine did not answer in time")
+    elif failure.stage == "head":
         return EngineUnavailable(f"the {engine} engine hung up before it answered", retry_after_s=1.0)
-    return UpstreamError(f"the {engine} engine's answer was cut or malformed")
+    else:
+        error = UpstreamError(f"the {engine} engine's answer was cut or malformed")
+    error.has_begun = has_begun
+    return error
 
 
 def _parsed(address: str) -> tuple[str, str, Address]:
