@@ -207,7 +207,7 @@ class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The less loaded replica of two, `round_robin`, or `prefix_affinity`: equal beginnings go together."""
     retries: RetriesSpec = RetriesSpec()
     timeouts: TimeoutsSpec = TimeoutsSpec()
-    queue: QueueSpec = QueueSpec()
+    queue: QueueSpec = field(default_factory=QueueSpec)
     hedge_after: str = "never"
     """Without a first token for so long, such as `2s`, a second replica is asked too; it costs its work."""
     slo: SloSpec = SloSpec()
