@@ -19,7 +19,7 @@ from pilothouse.control.evidence import Evidence
 from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.registry import Verified
-from pilothouse.control.rollouts import Rollouts
+from pilothouse.control.rollouts import Rollouts, Surroundings
 from pilothouse.control.seals import Seals
 from pilothouse.control.status import StatusReport, Vitals, status_report
 from pilothouse.control.tenants import Tenants
@@ -169,10 +169,13 @@ class AdminHouse:
         self.rollouts = Rollouts(
             self.store,
             evidence,
-            spec=lambda: self.spec,
-            edit=lambda change, author: self.specs.edit(change, expected_revision=None, author=author),
-            system=lambda: self.system,
-            changed=self._publish,
+            Surroundings(
+                spec=lambda: self.spec,
+                edit=lambda change, author: self.specs.edit(change, expected_revision=None, author=author),
+                system=lambda: self.system,
+                changed=self._publish,
+                retried=dict,
+            ),
             clock=self.clock,
             log=log,
         )

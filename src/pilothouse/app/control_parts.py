@@ -143,7 +143,14 @@ def build_parts(settings: Settings) -> Parts:
     seals = Seals(keys)
     declarations = build_declarations(store, loop, clock)
     releases = build_releases(
-        store, loop.reconciler, loop.publishing, declarations, seals, subject_key=keys.subject_key(), log=log
+        store,
+        loop.reconciler,
+        loop.publishing,
+        declarations,
+        seals,
+        loop.totals,
+        subject_key=keys.subject_key(),
+        log=log,
     )
     return Parts(
         settings=settings,

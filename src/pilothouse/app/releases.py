@@ -9,13 +9,16 @@ from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.gauges import ReleaseFigures
 from pilothouse.control.publish import Publishing
 from pilothouse.control.reconcile import Reconciler
-from pilothouse.control.rollouts import Change, Rollouts
+from pilothouse.control.rollouts import Change, Rollouts, Surroundings
 from pilothouse.control.seals import Seals
 from pilothouse.control.store_thread import StoreThread
+from pilothouse.control.totals import WorkerTotals
 from pilothouse.domain.spec import Spec
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
 from pilothouse.ports.store import StoredSpec
+
+RETRIES = "pilothouse_retries_total"
 
 
 @dataclass(kw_only=True)
@@ -45,12 +48,21 @@ class Releases:
         )
 
 
+def retries_of(totals: WorkerTotals) -> dict[tuple[str, str], int]:
+    """Attempts that failed before another answered, by endpoint and deployment."""
+    family = totals.merged().families.get(RETRIES)
+    if family is None:
+        return {}
+    return {(labels[0], labels[1]): int(series.value) for labels, series in family.series.items()}
+
+
 def build_releases(
     store: StoreThread,
     reconciler: Reconciler,
     publishing: Publishing,
     declarations: Declarations,
     seals: Seals,
+    totals: WorkerTotals,
     *,
     subject_key: bytes,
     log: Log,
@@ -65,10 +77,13 @@ def build_releases(
     rollouts = Rollouts(
         store,
         evidence,
-        spec=lambda: reconciler.declared.spec,
-        edit=edit,
-        system=lambda: reconciler.status,
-        changed=reconciler.wake,
+        Surroundings(
+            spec=lambda: reconciler.declared.spec,
+            edit=edit,
+            system=lambda: reconciler.status,
+            changed=reconciler.wake,
+            retried=lambda: retries_of(totals),
+        ),
         clock=clock,
         log=log,
     )

@@ -23,6 +23,8 @@ from pilothouse.ports.store import UnitOfWork
 FEEDBACK_BATCH = 500
 LOST_AFTER_S = 3600.0
 """A record that did not come within so long will not: its endpoint keeps none, or its disk was full."""
+MOST_FAILURES = 1000
+"""Of one deployment, taken in at once."""
 _FAULTS = frozenset(
     {
         "upstream_error",
@@ -79,13 +81,20 @@ class Evidence:
                 unit.rollouts.put(rollout)
 
     def advance(
-        self, unit: UnitOfWork, states: Mapping[str, tuple[bool, str]], *, has_feedback: bool
+        self,
+        unit: UnitOfWork,
+        states: Mapping[str, tuple[bool, str]],
+        *,
+        has_feedback: bool,
+        retried: Mapping[tuple[str, str], int],
     ) -> tuple[list[Rollout], bool]:
         """
-        Take in new feedback, then decide about each rollout.
+        Take in new feedback and failed attempts, then decide about each rollout.
 
         Args:
             states: By deployment: whether a replica is ready, and why none is.
+            retried: Attempts since the last call that failed and that somebody else answered,
+                by endpoint and deployment: their records do not show who failed.
 
         Returns:
             The rollouts that were active, as they are now; and whether feedback is left.
@@ -94,6 +103,9 @@ class Evidence:
         rollouts = {one.endpoint: one for one in unit.rollouts.active()}
         before = dict(rollouts)
         left = self._take_feedback(unit, rollouts, now) if has_feedback else False
+        for (endpoint, deployment), count in retried.items():
+            if endpoint in rollouts:
+                rollouts[endpoint] = _failed(rollouts[endpoint], deployment, count, now)
         for endpoint, rollout in rollouts.items():
             is_ready, failure = states.get(rollout.candidate, (False, "it is not declared any more"))
             rollouts[endpoint] = advance(rollout, now, is_ready=is_ready, failure=failure)
@@ -161,10 +173,19 @@ class Evidence:
 
 
 def _arm(rollout: Rollout, record: InferenceRecord) -> Arm | None:
-    if record.time < rollout.started_at:
-        return None
+    return None if record.time < rollout.started_at else _arm_of(rollout, record.deployment)
+
+
+def _arm_of(rollout: Rollout, deployment: str) -> Arm | None:
     arms: dict[str, Arm] = {rollout.stable: "stable", rollout.candidate: "candidate"}
-    return arms.get(record.deployment)
+    return arms.get(deployment)
+
+
+def _failed(rollout: Rollout, deployment: str, count: int, now: float) -> Rollout:
+    arm = _arm_of(rollout, deployment)
+    for _ in range(min(count, MOST_FAILURES) if arm else 0):
+        rollout = observe(rollout, Observation(arm=arm or "stable", scores={ANSWERS: 0.0}), now)
+    return rollout
 
 
 def _is_first(unit: UnitOfWork, feedback: Feedback) -> bool:

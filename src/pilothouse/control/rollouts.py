@@ -7,6 +7,7 @@ like any other change of what runs; done twice it is done once.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -29,23 +30,27 @@ Edit = Callable[[Change, str], Awaitable[StoredSpec]]
 """Change the spec, in the name of an author."""
 
 
-class Rollouts:
-    """
-    Args:
-        edit: Changes the declaration.
-        system: What the control loop last saw.
-        changed: Called when what is served must be published anew.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a rollout looks at and acts on, beside the store."""
 
+    spec: Callable[[], Spec]
+    edit: Edit
+    system: Callable[[], SystemStatus]
+    """What the control loop last saw."""
+    changed: Callable[[], None]
+    """Called when what is served must be published anew."""
+    retried: Callable[[], Mapping[tuple[str, str], int]]
+    """How many attempts failed and were answered by another, by endpoint and deployment, so far."""
+
+
+class Rollouts:
     def __init__(
         self,
         transact: Transact,
         evidence: Evidence,
+        around: Surroundings,
         *,
-        spec: Callable[[], Spec],
-        edit: Edit,
-        system: Callable[[], SystemStatus],
-        changed: Callable[[], None],
         clock: Clock,
         log: Log,
     ) -> None:
@@ -55,10 +60,8 @@ class Rollouts:
         """There may be feedback that was not taken into account: also when this controller starts."""
         self._transact = transact
         self._evidence = evidence
-        self._spec = spec
-        self._edit = edit
-        self._system = system
-        self._changed = changed
+        self._around = around
+        self._known_retries: Mapping[tuple[str, str], int] | None = None
         self._clock = clock
         self._log = log
 
@@ -88,7 +91,7 @@ class Rollouts:
             NotFound: No such endpoint or deployment.
             Conflict: One is under way, or it is what serves already.
         """
-        spec = self._spec()
+        spec = self._around.spec()
         declared = _endpoint(spec, endpoint)
         if candidate not in spec.deployments:
             raise NotFound(f"no deployment {candidate[:64]!r} is declared; add it under `deployments` first")
@@ -154,12 +157,13 @@ class Rollouts:
     async def tick(self) -> None:
         """Take in what is new, decide, and finish what was decided. Call it again and again."""
         if not self.active and not self._has_feedback:
+            self._known_retries = None
             return
         has_feedback, self._has_feedback = self._has_feedback, False
-        states = self._states()
+        states, retried = self._states(), self._new_retries()
         try:
             rollouts, left = await self._transact(
-                lambda unit: self._evidence.advance(unit, states, has_feedback=has_feedback)
+                lambda unit: self._evidence.advance(unit, states, has_feedback=has_feedback, retried=retried)
             )
         except PilothouseError:
             self._has_feedback |= has_feedback
@@ -171,10 +175,10 @@ class Rollouts:
 
     async def _finish(self, rollout: Rollout) -> None:
         """Whoever changed the routes meanwhile wants something else: then it ends."""
-        declared = self._spec().endpoints.get(rollout.endpoint)
+        declared = self._around.spec().endpoints.get(rollout.endpoint)
         if rollout.phase == "promoting":
             try:
-                await self._edit(lambda spec: promoted(spec, rollout), f"rollout:{rollout.id}")
+                await self._around.edit(lambda spec: promoted(spec, rollout), f"rollout:{rollout.id}")
             except NotFound as exc:
                 await self._end(rollout.endpoint, "aborted", str(exc))
             else:
@@ -207,7 +211,7 @@ class Rollouts:
         self.active = {one.endpoint: one for one in rollouts if one.is_active}
         self._evidence.watched = frozenset(self.active)
         if before != {name: (one.phase, one.weight) for name, one in self.active.items()}:
-            self._changed()
+            self._around.changed()
 
     def _tell(self, rollout: Rollout) -> None:
         self._log.event(
@@ -224,10 +228,18 @@ class Rollouts:
             raise NotFound(f"no rollout of {endpoint[:64]!r} is under way")
         return self.active[endpoint]
 
+    def _new_retries(self) -> dict[tuple[str, str], int]:
+        """Since the last look; the first one only begins to count."""
+        total, known = self._around.retried(), self._known_retries
+        self._known_retries = total
+        if known is None:
+            return {}
+        return {key: new for key, count in total.items() if (new := count - known.get(key, 0)) > 0}
+
     def _states(self) -> dict[str, tuple[bool, str]]:
         return {
             name: (one.ready > 0, one.message or one.reason if one.phase == "failed" else "")
-            for name, one in self._system().deployments.items()
+            for name, one in self._around.system().deployments.items()
         }
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from control_fakes import Silent, TickingClock
 from house_store import HouseStore
 from pilothouse.control.evidence import LOST_AFTER_S, Evidence
-from pilothouse.control.rollouts import Rollouts, promoted
+from pilothouse.control.rollouts import Rollouts, Surroundings, promoted
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.domain.rollout import ANSWERS, Rollout
@@ -57,6 +57,7 @@ class House:
         self.changes = 0
         self.ready = {"old": 1, "new": 1}
         self.failed = ""
+        self.retried: dict[tuple[str, str], int] = {("e", "new"): 99}
         self.number = 0
         self.make_judge: Callable[[str, JudgeSpec], Any] = lambda name, _: ScriptedJudge(name, {"good": 1.0})
 
@@ -67,10 +68,13 @@ class House:
         self.rollouts = Rollouts(
             self.store,
             self.evidence,
-            spec=lambda: self.spec,
-            edit=self.edit,
-            system=self.system,
-            changed=self.change,
+            Surroundings(
+                spec=lambda: self.spec,
+                edit=self.edit,
+                system=self.system,
+                changed=self.change,
+                retried=lambda: dict(self.retried),
+            ),
             clock=self.clock,
             log=self.log,
         )
@@ -167,6 +171,19 @@ async def test_a_candidate_that_fails_is_rolled_back_and_the_spec_is_as_it_was(h
     assert ANSWERS in rollout.reason
     assert house.spec == DECLARED
     assert house.rollouts.shares("e", {"old": 100}) == {"old": 100}
+
+
+async def test_failures_that_another_made_good_count_against_who_failed(house):
+    await house.rollouts.start("e", "new", author="k")
+    await house.rollouts.tick()
+    for _ in range(20):
+        await house.answer("old")
+        house.retried["e", "new"] += 1
+        await house.rollouts.tick()
+
+    rollout = await house.rollouts.newest("e")
+    assert (rollout.phase, rollout.evidence[ANSWERS].mean_difference) == ("rolled_back", -1.0)
+    assert rollout.pairs < 20
 
 
 async def test_worse_answers_are_caught_by_a_judge_though_none_fails():
