@@ -90,7 +90,7 @@ def test_a_worse_version_is_rolled_back_by_itself_and_a_good_one_promoted(
     assert worse["scores"]["answers"]["mean_difference"] == 0
     assert worse["scores"]["feedback:thumbs"]["mean_difference"] < 0
     assert good["phase"] == "promoted", good["reason"]
-    assert user.json("spec")["endpoints"]["assistant"]["routes"][0]["deployment"] == "v3"
+    assert user.json("spec")["spec"]["endpoints"]["assistant"]["routes"][0]["deployment"] == "v3"
     failed = {what: count for what, count in outcomes.items() if what not in (200, ("rated", 202))}
     assert not failed
     record_property(

@@ -116,7 +116,7 @@ class Attempts:
     def _may_go_on(
         self, error: PilothouseError, call: Call, place: Place, tried: "_Tried", deadline: float
     ) -> bool:
-        if call.responder.is_started or place.is_used or tried.count >= tried.routes.entry.retries:
+        if call.responder.is_started or tried.count >= tried.routes.entry.retries:
             return False
         left_s = deadline - time.monotonic() - (LEAST_S if tried.has_choice else LEAST_AGAIN_S)
         return may_retry(error, left_s=left_s) and tried.routes.take_retry(tried.team)
