@@ -175,6 +175,7 @@ class AdminHouse:
                 system=lambda: self.system,
                 changed=self._publish,
                 retried=dict,
+                happened=lambda _: None,
             ),
             clock=self.clock,
             log=log,

@@ -77,13 +77,19 @@ class FakeDriver:
         self.name = name
         self.engines: dict[str, FakeEngine] = {}
         self.refusal = ""
+        self.memory_bytes = 1
         self.default = Health(ok=True)
 
     def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:
         if self.refusal:
             raise OperationFailed(self.refusal)
         return Launch(
-            argv=("engine",), env={}, address=f"unix:/{name}", slots=4, context_tokens=512, memory_bytes=1
+            argv=("engine",),
+            env={},
+            address=f"unix:/{name}",
+            slots=4,
+            context_tokens=512,
+            memory_bytes=self.memory_bytes,
         )
 
     def connect(

@@ -145,13 +145,14 @@ def build_parts(settings: Settings) -> Parts:
     releases = build_releases(
         store,
         loop.reconciler,
-        loop.publishing,
         declarations,
         seals,
         loop.totals,
         subject_key=keys.subject_key(),
+        happened=loop.happenings.note,
         log=log,
     )
+    loop.publishing.share_by(releases.rollouts.shares)
     return Parts(
         settings=settings,
         clock=clock,

@@ -1,5 +1,6 @@
 """Rollouts, judges and feedback put together: what else the controller's parts need to know of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pilothouse.adapters.judges.rules import RuleJudge
@@ -7,12 +8,12 @@ from pilothouse.control.declarations import Declarations
 from pilothouse.control.evidence import Evidence
 from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.gauges import ReleaseFigures
-from pilothouse.control.publish import Publishing
 from pilothouse.control.reconcile import Reconciler
 from pilothouse.control.rollouts import Change, Rollouts, Surroundings
 from pilothouse.control.seals import Seals
 from pilothouse.control.store_thread import StoreThread
 from pilothouse.control.totals import WorkerTotals
+from pilothouse.domain.events import Occurrence
 from pilothouse.domain.spec import Spec
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
@@ -59,15 +60,15 @@ def retries_of(totals: WorkerTotals) -> dict[tuple[str, str], int]:
 def build_releases(
     store: StoreThread,
     reconciler: Reconciler,
-    publishing: Publishing,
     declarations: Declarations,
     seals: Seals,
     totals: WorkerTotals,
     *,
     subject_key: bytes,
+    happened: Callable[[Occurrence], None],
     log: Log,
 ) -> Releases:
-    """With the weights of rollouts in what is published, and their deployments kept awake."""
+    """With the deployments of rollouts kept awake."""
     clock = SystemClock()
     evidence = Evidence(RuleJudge, clock=clock, log=log)
 
@@ -83,6 +84,7 @@ def build_releases(
             system=lambda: reconciler.status,
             changed=reconciler.wake,
             retried=lambda: retries_of(totals),
+            happened=happened,
         ),
         clock=clock,
         log=log,
@@ -90,6 +92,5 @@ def build_releases(
     inbox = FeedbackInbox(
         store, seals, subject_key=subject_key, clock=clock, arrived=rollouts.expect_feedback
     )
-    publishing.share_by(rollouts.shares)
     reconciler.autoscaler.kept_awake = lambda: rollouts.kept_awake
     return Releases(evidence=evidence, rollouts=rollouts, inbox=inbox, reconciler=reconciler)

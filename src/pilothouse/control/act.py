@@ -5,12 +5,12 @@ Every action is idempotent, so that one which was cut half-way is simply planned
 again. A failure is noted with its reason and the time of the next attempt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pilothouse.control.retries import Retries
 from pilothouse.control.stock import Stock
 from pilothouse.control.world import World
-from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound
+from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound, OperationFailed
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.plan import PullModel, StartReplica, StopReplica, subject
 from pilothouse.domain.spec import DeploymentSpec, ModelSpec
@@ -43,6 +43,8 @@ class Actor:
         self._tasks = Tasks(self._failed, on_end=lambda _: ended())
         self.progress: dict[str, Progress] = {}
         """Of pulls in flight, by subject."""
+        self._promised: dict[str, int] = {}
+        """Memory of replicas that are loading: several started at once must fit together."""
 
     @property
     def busy(self) -> frozenset[str]:
@@ -78,6 +80,25 @@ class Actor:
 
         self._tasks.start(key, work, timeout_s=PULL_TIMEOUT_S)
 
+    def settle(self, loading: Iterable[str]) -> None:
+        """Only these are still loading: what the others take is in use, and measured as such."""
+        kept = {*loading, *self.busy}
+        self._promised = {name: size for name, size in self._promised.items() if name in kept}
+
+    def _promise(self, name: str, size_bytes: int, available_bytes: int) -> None:
+        """
+        Raises:
+            OperationFailed: Beside what is loading just now, it would not fit.
+        """
+        others = sum(size for other, size in self._promised.items() if other != name)
+        if others and others + size_bytes > available_bytes:
+            raise OperationFailed(
+                f"{name} does not fit beside what is loading: it needs {size_bytes / 1e6:.0f} MB, "
+                f"the others {others / 1e6:.0f} MB, but {available_bytes / 1e6:.0f} MB of memory are free; "
+                "lower replicas.max, context_tokens or slots"
+            )
+        self._promised[name] = size_bytes
+
     async def aclose(self, *, timeout_s: float) -> None:
         """Cut what is in flight: the next controller plans it again."""
         await self._tasks.aclose(timeout_s=timeout_s)
@@ -89,7 +110,9 @@ class Actor:
             self._stock.drop([model])
             raise
         driver = self._world.drivers[deployment.engine]
-        launch = driver.launch(action.name, deployment, artifact, self._world.machine())
+        machine = self._world.machine()
+        launch = driver.launch(action.name, deployment, artifact, machine)
+        self._promise(action.name, launch.memory_bytes, machine.memory_available_bytes)
         replica = await self._world.targets[deployment.target].start(
             action.name,
             launch,

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from pilothouse.control.fleet import Fleet
 from pilothouse.control.latency import FirstTokens
 from pilothouse.domain.duration import parse_duration_s
+from pilothouse.domain.events import Occurrence
 from pilothouse.domain.plan import Observed, generations
 from pilothouse.domain.scaling import ScalingState, Signals, can_sleep, first_state, rule_at, scale
 from pilothouse.domain.spec import Spec
@@ -21,7 +22,14 @@ from pilothouse.kit.log import Log
 
 
 class Autoscaler:
-    def __init__(self, fleet: Fleet, *, clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        clock: Clock,
+        log: Log,
+        happened: Callable[[Occurrence], None] = lambda _: None,
+    ) -> None:
         self.asleep: frozenset[str] = frozenset()
         """Deployments that the next request should wake."""
         self.kept_awake: Callable[[], Collection[str]] = tuple
@@ -29,6 +37,7 @@ class Autoscaler:
         self._fleet = fleet
         self._clock = clock
         self._log = log
+        self._happened = happened
         self._first_tokens = FirstTokens(fleet)
         self._states: dict[str, ScalingState] = {}
         self._places: dict[str, int] = {}
@@ -87,6 +96,11 @@ class Autoscaler:
                 inflight=signals.inflight,
                 queued=signals.queued,
             )
+            message = (
+                f"from {before.desired} to {state.desired}: {state.reason} "
+                f"({signals.inflight} in flight, {signals.queued} waiting)"
+            )
+            self._happened(Occurrence(kind="deployment", name=name, reason="scaled", message=message))
 
     def _signals(
         self, name: str, replicas: list[Replica], first: str | None, busy: frozenset[str]

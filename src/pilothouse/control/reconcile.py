@@ -66,7 +66,7 @@ class Reconciler:
         self._observer = Observer(
             world, fleet, retries=retries, tasks=self._probes, changed=self.wake, pace=pace
         )
-        self.autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log)
+        self.autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log, happened=world.happened)
         fleet.heard = self._hear_of_waiting
         self._actor = Actor(world, self.stock, retries=retries, ended=self.wake)
         self._policy = Policy()
@@ -153,6 +153,7 @@ class Reconciler:
     async def _observe(self, spec: Spec) -> Observed:
         observed = await self._observer.observe(spec, models=self.models, busy=self._actor.busy)
         self._leases.adopt(self._observer.adopted)
+        self._actor.settle(replica.name for replica in observed.replicas if replica.state == "starting")
         return replace(observed, desired=self.autoscaler.follow(spec, observed))
 
     def _hear_of_waiting(self) -> None:

@@ -15,6 +15,7 @@ from pilothouse.control.evidence import Evidence
 from pilothouse.control.transact import Transact
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import Conflict, NotFound, PilothouseError
+from pilothouse.domain.events import Occurrence
 from pilothouse.domain.rollout import Rollout, RolloutPhase, RolloutPolicy, end, weights
 from pilothouse.domain.spec import EndpointSpec, RouteSpec, Spec
 from pilothouse.domain.status import SystemStatus
@@ -42,6 +43,7 @@ class Surroundings:
     """Called when what is served must be published anew."""
     retried: Callable[[], Mapping[tuple[str, str], int]]
     """How many attempts failed and were answered by another, by endpoint and deployment, so far."""
+    happened: Callable[[Occurrence], None]
 
 
 class Rollouts:
@@ -221,6 +223,15 @@ class Rollouts:
             phase=rollout.phase,
             reason=rollout.reason,
             pairs=rollout.pairs,
+        )
+        self._around.happened(
+            Occurrence(
+                kind="endpoint",
+                name=rollout.endpoint,
+                reason=f"rollout_{rollout.phase}",
+                message=f"{rollout.candidate}: {rollout.reason}",
+                is_warning=rollout.phase == "rolled_back",
+            )
         )
 
     def _active(self, endpoint: str) -> Rollout:

@@ -88,7 +88,7 @@ class Attempts:
             except PilothouseError as exc:
                 _note(exc, places, place, left_s=deadline - time.monotonic())
                 tried = tried or _Tried(order, routes, team=team, prefix=prefix, priority=priority)
-                if not self._may_go_on(exc, call, place, tried, deadline):
+                if not self._may_go_on(exc, call, tried, deadline):
                     raise
                 tried.note(places, place.replica)
             finally:
@@ -113,9 +113,7 @@ class Attempts:
         outcome = "won" if call.second_won else "lost"
         self._meters.hedges.labels(name, call.deployment, outcome).inc()
 
-    def _may_go_on(
-        self, error: PilothouseError, call: Call, place: Place, tried: "_Tried", deadline: float
-    ) -> bool:
+    def _may_go_on(self, error: PilothouseError, call: Call, tried: "_Tried", deadline: float) -> bool:
         if call.responder.is_started or tried.count >= tried.routes.entry.retries:
             return False
         left_s = deadline - time.monotonic() - (LEAST_S if tried.has_choice else LEAST_AGAIN_S)

@@ -39,6 +39,7 @@ class Swept(Struct, frozen=True, kw_only=True):
     records: int = 0
     minutes: int = 0
     samples: int = 0
+    feedback: int = 0
     is_done: bool = True
 
 
@@ -80,6 +81,7 @@ class Retention:
             "contents": lambda u: u.records.forget_content(cutoffs, otherwise=otherwise, limit=batch),
             "records": lambda u: u.records.forget(now - FACTS_S, limit=batch),
             "minutes": lambda u: u.usage.forget(now - FACTS_S, limit=batch),
+            "feedback": lambda u: u.feedback.forget(now - FACTS_S, limit=batch),
             "samples": lambda u: u.resources.forget(now - RESOURCES_S, limit=batch),
         }
         erased = {name: self._erase(store, step) for name, step in steps.items()}

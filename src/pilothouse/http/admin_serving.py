@@ -50,7 +50,13 @@ async def list_endpoints(request: Asked) -> Items[EndpointView]:
     status, scope = plane.system().endpoints, request.user.endpoints
     return Items(
         [
-            endpoint_view(name, spec, revision=stored.revision, status=status.get(name))
+            endpoint_view(
+                name,
+                spec,
+                revision=stored.revision,
+                status=status.get(name),
+                rollout=plane.rollouts.active.get(name),
+            )
             for name, spec in sorted(stored.spec.endpoints.items())
             if scope is None or name in scope
         ]

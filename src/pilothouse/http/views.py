@@ -15,6 +15,7 @@ from pilothouse.control.status import ProcessFigures
 from pilothouse.domain.model import Lineage, ModelHeader, ModelVersion
 from pilothouse.domain.model_ref import stages_of, users_of_version
 from pilothouse.domain.record import CacheResult, Content, InferenceRecord
+from pilothouse.domain.rollout import Rollout
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec, Spec
 from pilothouse.domain.status import DeploymentStatus, EndpointStatus, Load, Replica, ReplicaState
 from pilothouse.domain.tenancy import ApiKeyRow
@@ -155,13 +156,21 @@ class EndpointState(Struct, frozen=True, kw_only=True):
     observed_revision: int
 
 
+class RolloutBrief(Struct, frozen=True, kw_only=True):
+    id: str
+    phase: str
+    candidate: str
+    weight: int
+
+
 class EndpointView(Struct, frozen=True, kw_only=True):
     name: str
     revision: int
     routes: list[RouteSpec]
     status: EndpointState
     spec: EndpointSpec
-    rollout: None = None
+    rollout: RolloutBrief | None = None
+    """The one under way."""
 
 
 def key_view(row: ApiKeyRow, now: float) -> KeyView:
@@ -260,7 +269,12 @@ def replica_view(replica: Replica, used: ProcessFigures | None = None) -> Replic
 
 
 def endpoint_view(
-    name: str, spec: EndpointSpec, *, revision: int, status: EndpointStatus | None
+    name: str,
+    spec: EndpointSpec,
+    *,
+    revision: int,
+    status: EndpointStatus | None,
+    rollout: Rollout | None = None,
 ) -> EndpointView:
     """Of a spec that the control loop has not seen yet, the status says so."""
     state = EndpointState(phase="pending", reason="not_observed", message="", observed_revision=0)
@@ -271,7 +285,14 @@ def endpoint_view(
             message=status.message,
             observed_revision=status.observed_revision,
         )
-    return EndpointView(name=name, revision=revision, routes=spec.routes, status=state, spec=spec)
+    brief = None
+    if rollout is not None:
+        brief = RolloutBrief(
+            id=rollout.id, phase=rollout.phase, candidate=rollout.candidate, weight=rollout.weight
+        )
+    return EndpointView(
+        name=name, revision=revision, routes=spec.routes, status=state, spec=spec, rollout=brief
+    )
 
 
 def _sorted(endpoints: frozenset[str] | None) -> list[str] | None:

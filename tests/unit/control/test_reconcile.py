@@ -379,6 +379,16 @@ class Fragile(StrictTarget):
 CHANGES: Iterable[str] = ["slots", "count", "none", "back", "crash", "kill", "time"]
 
 
+async def test_replicas_that_are_started_at_once_must_fit_together(fakes, rigs):
+    fakes.driver.memory_bytes = (1 << 33) // 2 + 1
+    fakes.driver.default = Health(ok=False, reason="loading")
+    rig = rigs()
+    rig.declare(spec(count=2))
+
+    await rig.until(lambda: "does not fit beside" in rig.loop.status.deployments["d"].message)
+    assert len(fakes.target.replicas) == 1
+
+
 async def test_a_deployment_sleeps_without_requests_and_wakes_for_those_that_wait(fakes, rigs):
     rig = rigs()
     declared = spec()

@@ -57,6 +57,7 @@ class House:
         self.changes = 0
         self.ready = {"old": 1, "new": 1}
         self.failed = ""
+        self.told: list[str] = []
         self.retried: dict[tuple[str, str], int] = {("e", "new"): 99}
         self.number = 0
         self.make_judge: Callable[[str, JudgeSpec], Any] = lambda name, _: ScriptedJudge(name, {"good": 1.0})
@@ -74,6 +75,7 @@ class House:
                 system=self.system,
                 changed=self.change,
                 retried=lambda: dict(self.retried),
+                happened=lambda occurrence: self.told.append(occurrence.reason),
             ),
             clock=self.clock,
             log=self.log,
@@ -160,6 +162,8 @@ async def test_an_equal_candidate_takes_the_place_in_the_spec(house):
 
     assert rollout.phase == "promoted"
     assert house.spec.endpoints["e"].routes == [RouteSpec(deployment="new")]
+    assert house.told[0] == "rollout_waiting"
+    assert house.told[-1] == "rollout_promoted"
     assert not house.rollouts.active
 
 
