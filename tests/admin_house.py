@@ -1,7 +1,7 @@
 """The admin API with everything around it faked but keys, teams, specs and policy, which are real."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ class FakeModels:
         (found,) = [model for model in self.present if (model.name, model.version) == (name, version)]
         self.present = [replace(found, card=card)]
         return self.present[0]
+
+    async def export(self, name: str, version: str) -> Iterator[bytes]:
+        if (name, version) != ("smollm2", "0.1.2"):
+            raise NotFound(f"no model {name!r}")
+        return iter([b"tar"])
 
     async def verify(self, name: str) -> list[Verified]:
         if name.partition("@")[0] != "smollm2":

@@ -5,7 +5,9 @@ Belongs here: starting those processes and saying in words how they ended. Does
 not: what they do (`inspect_model`, `convert_model`).
 """
 
+import hashlib
 import shutil
+import socket
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ from pilothouse.adapters.sources._download import Downloader
 from pilothouse.adapters.sources.file import FileSource
 from pilothouse.adapters.sources.hf import HfSource
 from pilothouse.adapters.sources.https import HttpsSource
+from pilothouse.adapters.sources.oci import OciSource
 from pilothouse.adapters.sources.pypi import PypiSource
 from pilothouse.adapters.sources.s3 import S3Source
 from pilothouse.config import Settings, https_proxy, read_secret
@@ -53,13 +56,22 @@ def build_models(
             _hub(settings),
             _object_store(settings, clock),
             FileSource(),
+            OciSource(),
         ],
-        blobs=blobs or DiskBlobs(settings.models_path, clock),
+        blobs=blobs or build_blobs(settings, clock),
         folder=home / "pulls",
         inspect=inspect_file,
         convert=convert_folder,
         clock=clock,
     )
+
+
+def build_blobs(settings: Settings, clock: Clock) -> Blobs:
+    """In the home alone, or in a folder that several servers may share."""
+    if not settings.models_folder:
+        return DiskBlobs(settings.models_path, clock)
+    home = f"{socket.gethostname()}:{settings.home}"
+    return DiskBlobs(settings.models_path, clock, owner=hashlib.sha256(home.encode()).hexdigest()[:16])
 
 
 def _hub(settings: Settings) -> HfSource:

@@ -1,6 +1,7 @@
 """`pilothouse model`: bring models here, look at them, check them, stage them, remove them."""
 
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import click
@@ -25,7 +26,13 @@ from pilothouse.cli.reach import Reach, client_command
 from pilothouse.cli.text import clean, size
 from pilothouse.config import make_settings
 from pilothouse.domain.catalogue import COMPILED_ON, suggest
-from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound, UpstreamError
+from pilothouse.domain.errors import (
+    InvalidRequest,
+    ModelFileRefused,
+    NotFound,
+    OperationFailed,
+    UpstreamError,
+)
 from pilothouse.domain.model_name import split_reference
 
 PATH = "/admin/v1/models"
@@ -253,6 +260,62 @@ def suggest_models(home: str | None, keys: str | None, *, everything: bool, is_j
     out.line(
         "then name SOURCE in a spec file: pilothouse spec > pilothouse.yaml, and apply -f pilothouse.yaml"
     )
+
+
+@model.command("export")
+@click.argument("name")
+@click.argument("file")
+@client_command
+def export(reach: Reach, name: str, file: str) -> None:
+    """
+    Write NAME@VERSION to FILE as an OCI artefact: a tar with an image layout, verified by digest.
+
+    \b
+    Example:
+      pilothouse model export assistant@production assistant.tar
+    """
+    chosen, _ = chosen_version(reach, name)
+    path = f"{PATH}/{quoted(chosen['name'])}/versions/{quoted(chosen['version'])}/oci"
+    partial = Path(f"{file}.part")
+    written = 0
+    try:
+        with reach.server().open("GET", path) as response, partial.open("wb") as copy:
+            while chunk := response.read(1024 * 1024):
+                copy.write(chunk)
+                written += len(chunk)
+        if written <= int(chosen["bytes"]):  # the layer alone is as large: the stream was cut
+            raise UpstreamError("the server ended before the file did. fix: the same command again")
+        partial.replace(file)
+    except (OSError, HTTPException) as exc:
+        raise OperationFailed(f"cannot write {file}: {exc}. fix: room and rights there, then again") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+    if reach.out.is_json:
+        reach.out.json({"file": file, "bytes": written, "digest": chosen["digest"]})
+    reach.out.line(f"{chosen['name']}@{chosen['version']} is in {file}, {size(written)}")
+
+
+@model.command("import")
+@click.argument("file")
+@click.option("--name", metavar="NAME", help="What it is called here (default: as the artefact says).")
+@click.option("--version", default="", metavar="V", help="Its version here (default: as the artefact says).")
+@client_command
+def import_model(reach: Reach, file: str, *, name: str | None, version: str) -> None:
+    """
+    Take in a version that was exported: FILE is a tar or a folder on the server's machine.
+
+    Every digest is checked, and the licence policy asked.
+
+    \b
+    Example:
+      pilothouse model import assistant.tar
+    """
+    source = f"oci:{Path(file).absolute()}"
+    lines = reach.server().lines("POST", PATH, body={"source": source, "name": name, "version": version})
+    made = watch_pull(reach.out, lines)
+    if reach.out.is_json:
+        reach.out.json(made)
+    reach.out.line(f"{made.get('name')} {made.get('version')}: {made.get('digest')}")
 
 
 @model.command("verify")

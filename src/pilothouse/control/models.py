@@ -222,6 +222,8 @@ class Models:
             source_digest=fetched.source_digest,
             header=header,
             created_at=self._clock.now(),
+            lineage=fetched.lineage,
+            card=fetched.card,
         )
 
 

@@ -8,13 +8,15 @@ what the admin API calls models.
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pilothouse.control.models import Models
 from pilothouse.control.transact import Transact
+from pilothouse.domain.artefact import ARTIFACT_TYPE, CONFIG_TYPE, LAYER_TYPE, write_config
 from pilothouse.domain.errors import (
     Conflict,
     ModelFileRefused,
@@ -29,9 +31,12 @@ from pilothouse.domain.model_ref import users_of_version
 from pilothouse.domain.spec import ModelSpec, Spec
 from pilothouse.domain.specedit import users_of
 from pilothouse.domain.status import Progress
+from pilothouse.kit.oci import Artefact, layout_chunks
 from pilothouse.ports.store import UnitOfWork
 
 Tell = Callable[[Progress], None]
+MAY_CHANGE = frozenset({"file", "hf", "oci", "s3"})
+"""Sources where another file may come to lie at the same address, as a new version."""
 
 
 class Verified(Struct, frozen=True, kw_only=True):
@@ -98,7 +103,7 @@ class Registry:
             check_name(version)
         if licence:
             self._refuse_licence(licence)
-        known = next((model for model in await self.versions() if model.source == source), None)
+        known = _known(await self.versions(), source, version)
         is_cancelled = threading.Event()
 
         def tell(stage: str, done_bytes: int, total_bytes: int) -> None:
@@ -114,7 +119,7 @@ class Registry:
             is_cancelled.set()  # the thread sees it at its next word
             raise
         self._refuse_licence(model.licence)
-        return await self.record(replace(model, version=version or model.version, card=card))
+        return await self.record(replace(model, version=version or model.version, card=card or model.card))
 
     async def record(self, model: ModelVersion) -> ModelVersion:
         """
@@ -138,6 +143,30 @@ class Registry:
     async def annotate(self, name: str, version: str, *, card: str) -> ModelVersion:
         """NotFound when there is no such version."""
         return await self._transact(lambda unit: unit.models.annotate(name, version, card=card))
+
+    async def export(self, name: str, version: str) -> Iterator[bytes]:
+        """
+        A version as the tar of an OCI image layout, piece by piece; its file was verified just before.
+
+        Raises:
+            NotFound: There is no such version, or its file is gone.
+            ModelFileRefused: Its file was changed.
+        """
+        (model,) = _named(f"{name}@{version}", await self.versions())
+        artifact = await asyncio.to_thread(self._models.load, model)
+        return layout_chunks(
+            Artefact(
+                artifact_type=ARTIFACT_TYPE,
+                config_type=CONFIG_TYPE,
+                config=write_config(model),
+                layer_type=LAYER_TYPE,
+                layer=Path(artifact.path),
+                digest=model.digest,
+                size=model.bytes,
+                title=f"{model.name}.gguf",
+                reference=model.version,
+            )
+        )
 
     async def verify(self, name: str) -> list[Verified]:
         """
@@ -200,6 +229,14 @@ def _worded(path: str) -> str:
     """`deployments.d.model` as people say it."""
     kind, _, rest = path.partition(".")
     return f"deployment {rest.removesuffix('.model')}" if kind == "deployments" else path
+
+
+def _known(versions: list[ModelVersion], source: str, version: str) -> ModelVersion | None:
+    """What a pull must bring again: the first from there, unless this is to be a version of its own."""
+    from_there = [model for model in versions if model.source == source]
+    if version and source.partition(":")[0] in MAY_CHANGE:
+        from_there = [model for model in from_there if model.version == version]
+    return from_there[-1] if from_there else None
 
 
 def _named(name: str, versions: Iterable[ModelVersion]) -> list[ModelVersion]:

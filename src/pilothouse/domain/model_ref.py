@@ -35,7 +35,8 @@ def find_version(reference: str, spec: Spec, versions: Iterable[ModelVersion]) -
     declared = spec.models.get(name)
     if not selector:
         source = declared.source if declared else ""
-        found = [version for version in here if version.source == source and source]
+        # The one that was recorded first: a newer file from the same address is another version.
+        found = [version for version in here if version.source == source and source][-1:]
         missing = f"model {name!r} was not pulled yet"
     elif selector.startswith("sha256:"):
         found = [version for version in here if _is_digest(selector, version.digest)]

@@ -105,6 +105,13 @@ async def show_version(request: Asked, name: Id, version: Id) -> ModelCardView:
     raise NotFound(f"no version {version[:64]} of a model {name[:64]!r}; see: pilothouse model list")
 
 
+@get("/models/{name:str}/versions/{version:str}/oci", opt=needs("models.pull"))
+async def export_version(request: Asked, name: Id, version: Id) -> Stream:
+    """The version as an OCI image layout, a plain tar; its file is verified first."""
+    chunks = await plane_of(request).models.export(name, version)
+    return Stream(chunks, media_type="application/x-tar")
+
+
 @put("/models/{name:str}/versions/{version:str}/card", opt=needs("models.pull"))
 async def write_card(request: Asked, name: Id, version: Id, data: JSONBody[CardBody]) -> ModelView:
     """Replace its model card: the one thing of a version that may change."""
@@ -194,6 +201,7 @@ ROUTES: list[ControllerRouterHandler] = [
     list_models,
     pull_model,
     show_version,
+    export_version,
     write_card,
     verify_model,
     move_stage,

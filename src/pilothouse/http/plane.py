@@ -5,7 +5,7 @@ Routes reach everything through it and build nothing themselves. What another
 package does is named here by its shape alone.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -99,6 +99,10 @@ class Models(Protocol):
         ...
 
     async def annotate(self, name: str, version: str, *, card: str) -> ModelVersion: ...
+
+    async def export(self, name: str, version: str) -> Iterator[bytes]:
+        """As the tar of an OCI image layout; NotFound."""
+        ...
 
     async def verify(self, name: str) -> list[Verified]:
         """Read the files again; NotFound."""

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from pilothouse.domain.model import Lineage
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, bytes done, bytes in all or 0). What it raises ends the work."""
 
@@ -19,6 +21,8 @@ class Fetched(Struct, frozen=True, kw_only=True):
     """`sha256:` of what was delivered, before anything was taken out of it."""
     licence: str = ""
     """What the source itself says, if it says."""
+    card: str = ""
+    lineage: Lineage = Lineage()
 
 
 class Identity(Struct, frozen=True, kw_only=True):

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from control_fakes import model
 from pilothouse.control.registry import Registry
-from pilothouse.domain.errors import Conflict, NotFound, OperationFailed
+from pilothouse.domain.errors import Conflict, NotFound, OperationFailed, PermissionDenied
 from pilothouse.domain.model import ModelVersion
-from pilothouse.domain.spec import DeploymentSpec, ModelSpec, Spec
+from pilothouse.domain.spec import DeploymentSpec, LicenceSpec, ModelSpec, Spec
 from pilothouse.domain.status import Progress
 from pilothouse.ports.source import Progress as Tell
 from pilothouse.ports.store import UnitOfWork
@@ -145,3 +145,42 @@ async def test_a_model_that_is_deployed_or_still_runs_is_not_removed(house):
 async def test_a_model_that_is_not_there_cannot_be_removed(house):
     with pytest.raises(NotFound, match="no model 'm'"):
         await house.registry.remove("m")
+
+
+async def test_a_version_of_its_own_may_be_another_file_from_the_same_address(house):
+    first = await house.pull("file:/m.gguf", "m")
+    await house.registry.pull(
+        "file:/m.gguf", name="m", licence="", progress=lambda progress: None, version="2"
+    )
+
+    assert house.models.known is None
+    assert [model.version for model in await house.registry.versions()] == ["2", first.version]
+
+
+async def test_a_version_never_becomes_another_file(house):
+    await house.pull("file:/m.gguf", "m")
+    house.models.pull = lambda source, **_: model("m", source, digest="sha256:bb")
+
+    with pytest.raises(Conflict, match="sha256"):
+        await house.pull("file:/other.gguf", "m")
+
+
+async def test_a_licence_that_no_policy_allows_is_refused_before_and_after_a_pull(house):
+    house.spec = Spec(licences=LicenceSpec(allowed=("MIT",)))
+
+    with pytest.raises(PermissionDenied, match="GPL"):
+        await house.registry.pull("file:/m.gguf", name="m", licence="GPL-3.0", progress=lambda _: None)
+    assert not house.models.began.is_set()
+    with pytest.raises(PermissionDenied, match="not known"):
+        await house.pull("file:/m.gguf", "m")
+    assert await house.registry.versions() == []
+
+
+async def test_one_version_is_removed_and_one_with_a_stage_is_not(house):
+    await house.pull("file:/m.gguf", "m")
+    await house.registry.pull("file:/m.gguf", name="m", licence="", progress=lambda _: None, version="2")
+    house.spec = Spec(models={"m": ModelSpec(stages={"production": "2"})})
+
+    with pytest.raises(Conflict, match=r"models\.m\.stages\.production"):
+        await house.registry.remove("m@2")
+    assert [gone.version for gone in await house.registry.remove("m@1")] == ["1"]

@@ -62,6 +62,13 @@ def test_what_is_not_here_is_told_with_what_is(reference: str, reason: str) -> N
         find_version(reference, SPEC, VERSIONS)
 
 
+def test_a_newer_file_from_the_same_address_does_not_take_the_place_of_the_first() -> None:
+    newer = replace(ONE, version="3", digest="sha256:" + "c" * 64, created_at=3.0)
+
+    assert find_version("assistant", SPEC, [newer, *VERSIONS]) == ONE
+    assert find_version("assistant@3", SPEC, [newer, *VERSIONS]) == newer
+
+
 def test_a_version_knows_its_stages_and_its_users() -> None:
     assert stages_of(TWO, SPEC) == ["production"]
     assert users_of_version(TWO, SPEC, VERSIONS) == [

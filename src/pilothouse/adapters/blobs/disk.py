@@ -4,12 +4,18 @@ Blobs as files in one folder: `<root>/sha256/<64 hex digits>`, mode 0400.
 The one idea: a file gets its name only when all of it is on the disk and hashed,
 by one rename. So whatever a crash leaves behind is either whole or in `staging`,
 which the next `collect` empties.
+
+Several servers may share the folder, on a network disk too: each writes down in
+`claims` what it needs, and nothing that another claims is collected. Only renames
+within the folder are relied on, no locks.
 """
 
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from pilothouse.domain.errors import ModelFileRefused, NotFound, OperationFailed
 from pilothouse.kit.clock import Clock
@@ -20,10 +26,17 @@ from pilothouse.ports.blobs import YOUNG_S, Blob
 
 
 class DiskBlobs:
-    def __init__(self, root: Path, clock: Clock) -> None:
+    """
+    Args:
+        owner: Name of this server among those that share the folder; empty where it is its own.
+    """
+
+    def __init__(self, root: Path, clock: Clock, *, owner: str = "") -> None:
+        self._owner = owner
         self._root = make_private(root)
         self._files = make_private(root / "sha256")
         self._staging = make_private(root / "staging")
+        self._claims = make_private(root / "claims") if owner else root / "claims"
         self._clock = clock
 
     def adopt(self, path: Path) -> Blob:
@@ -67,6 +80,9 @@ class DiskBlobs:
 
     def collect(self, keep: Iterable[str]) -> list[Blob]:
         kept = set(keep)
+        if self._owner:
+            self._write_claim(kept)
+        kept |= self._claimed()
         deleted = []
         for blob in self.all():
             path = self._files / blob.digest.removeprefix("sha256:")
@@ -90,18 +106,61 @@ class DiskBlobs:
                 os.utime(file.fileno(), (now, now))
                 os.fsync(file.fileno())
                 size = os.fstat(file.fileno()).st_size
-            staged.replace(self._files / digest.removeprefix("sha256:"))
+            if self._owner:
+                self._write_claim({digest, *self._own_claim()})
+            self._give_name(staged, digest)
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
         _sync_folder(self._files)
         return Blob(digest, size)
 
+    def _give_name(self, staged: Path, digest: str) -> None:
+        """In a shared folder a sound file stays: under another server's engine it must not be exchanged."""
+        named = self._files / digest.removeprefix("sha256:")
+        if self._owner and named.is_file():
+            try:
+                self.verify(digest)
+            except (NotFound, ModelFileRefused):
+                pass  # damaged: the new one takes its place
+            else:
+                now = self._clock.now()
+                os.utime(named, (now, now))
+                staged.unlink()
+                return
+        staged.replace(named)
+
+    def _claimed(self) -> set[str]:
+        """What any server needs that ever shared the folder; one that is gone for good is deleted by hand."""
+        if not self._claims.is_dir():
+            return set()
+        return {digest for claim in self._claims.glob("*.json") for digest in _read_claim(claim)}
+
+    def _own_claim(self) -> set[str]:
+        return _read_claim(self._claims / f"{self._owner}.json")
+
+    def _write_claim(self, digests: set[str]) -> None:
+        staged = self._staging / new_id()
+        staged.write_bytes(msgspec.json.encode(sorted(digests)))
+        staged.replace(self._claims / f"{self._owner}.json")
+
     def _is_old(self, path: Path) -> bool:
         try:
             return self._clock.now() - path.lstat().st_mtime >= YOUNG_S
         except FileNotFoundError:
             return False
+
+
+def _read_claim(path: Path) -> set[str]:
+    try:
+        return set(msgspec.json.decode(path.read_bytes(), type=list[str]))
+    except FileNotFoundError:
+        return set()
+    except msgspec.DecodeError as exc:
+        raise OperationFailed(
+            f"{path} says what a server needs, and cannot be read: {exc}. Until it is corrected or deleted, "
+            "nothing is removed from that folder"
+        ) from exc
 
 
 def _move(path: Path, target: Path) -> None:

@@ -27,7 +27,9 @@ class Glimpse(Struct, frozen=True, kw_only=True):
     def is_complete(self) -> bool:
         """Whether every declared model is here, so that nothing has to be pulled."""
         here = {(model.name, model.source) for model in self.models}
-        return here.issuperset((name, model.source) for name, model in self.spec.spec.models.items())
+        return here.issuperset(
+            (name, model.source) for name, model in self.spec.spec.models.items() if model.source
+        )
 
 
 def glimpse(path: Path) -> Glimpse | None:
