@@ -49,5 +49,5 @@ def read_config(content: bytes) -> ModelConfig:
     """
     try:
         return msgspec.json.decode(content, type=ModelConfig)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ModelFileRefused(f"its config is not that of a model: {exc}") from exc

@@ -230,7 +230,7 @@ class _Tar:
 def _decode(content: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=shape)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise LayoutBroken(f"a document of it cannot be read: {exc}") from exc
 
 

@@ -156,7 +156,7 @@ def _read_claim(path: Path) -> set[str]:
         return set(msgspec.json.decode(path.read_bytes(), type=list[str]))
     except FileNotFoundError:
         return set()
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise OperationFailed(
             f"{path} says what a server needs, and cannot be read: {exc}. Until it is corrected or deleted, "
             "nothing is removed from that folder"

@@ -117,7 +117,7 @@ class HfSource:
             raise self._refusal(place, answer)
         try:
             revision = msgspec.json.decode(answer.body, type=_Revision)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise OperationFailed(f"hf:{place}: {self._endpoint} does not answer as the hub does") from exc
         if not _COMMIT.fullmatch(revision.sha):
             raise OperationFailed(f"hf:{place}: {self._endpoint} names no commit for that revision")
