@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("gateway", "engine_overhead", "start", "hangup", "crash", "memory", "plan", "canary", "planner")
+BENCHES = ("gateway", "engine_overhead", "start", "hangup", "crash", "memory", "plan", "canary", "planner", "simulate")
 BENCH = Path(__file__).parent
 
 

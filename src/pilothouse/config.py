@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -294,18 +294,32 @@ def read_prices(path: Path) -> Prices:
     Raises:
         InvalidRequest: It cannot be read, or names the field and its fault.
     """
-    try:
-        prices = msgspec.yaml.decode(path.read_bytes(), type=Prices)
-    except OSError as exc:
-        raise InvalidRequest(
-            f"{path} cannot be read: {exc.strerror}; give the path of a prices file"
-        ) from exc
-    except msgspec.DecodeError as exc:  # a ValidationError is one too
-        what = " ".join(str(exc).split())
-        raise InvalidRequest(f"{path}: {what}; it has as_of (a date) and usd_per_hour (a map)") from exc
+    prices = read_values(path, Prices, hint="it has as_of (a date) and usd_per_hour (a map)")
     if prices.fault:
         raise InvalidRequest(f"{path}: {prices.fault}")
     return prices
+
+
+_Values = TypeVar("_Values", bound=Struct)
+
+
+def read_values(path: Path, shape: type[_Values], *, hint: str) -> _Values:
+    """
+    Read a small YAML file of a known shape that a person wrote.
+
+    Args:
+        hint: What the file has; ends the message.
+
+    Raises:
+        InvalidRequest: It cannot be read, or names the field and its fault.
+    """
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=shape)
+    except OSError as exc:
+        raise InvalidRequest(f"{path} cannot be read: {exc.strerror}; check the path") from exc
+    except msgspec.DecodeError as exc:  # a ValidationError is one too
+        what = " ".join(str(exc).split())
+        raise InvalidRequest(f"{path}: {what}; {hint}") from exc
 
 
 def read_spec_json(text: bytes) -> Spec:

@@ -1,0 +1,47 @@
+"""The documents on planning and simulating do what they say; they need no server."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+PROGRAM = "from pilothouse.cli.main import main; main()"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (HOWTO / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run(line: str, folder: Path) -> str:
+    program, *arguments = shlex.split(line)
+    assert program == "pilothouse"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        env={**os.environ, "PILOTHOUSE_HOME": str(folder / "home"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["plan-capacity.md", "simulate.md"])
+def test_every_command_of_the_page_works_with_the_files_that_it_shows(page: str, tmp_path: Path) -> None:
+    for text in blocks(page, "yaml"):
+        name = "prices.yaml" if "usd_per_hour" in text else "scenario.yaml"
+        (tmp_path / name).write_text(text)
+    commands = [line for block in blocks(page, "sh") for line in block.splitlines()]
+
+    said = [run(command, tmp_path) for command in commands]
+
+    assert len(said) == len(commands) >= 2
+    assert any("$" in text for text in said)
+    assert "$" not in said[0]
