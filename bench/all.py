@@ -9,7 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("gateway", "engine_overhead", "start", "hangup", "crash", "memory", "plan", "canary", "planner", "simulate")
+BENCHES = (
+    "gateway",
+    "engine_overhead",
+    "start",
+    "hangup",
+    "crash",
+    "memory",
+    "plan",
+    "canary",
+    "planner",
+    "simulate",
+)
 BENCH = Path(__file__).parent
 
 

@@ -16,6 +16,7 @@ from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.app.model_tools import build_models
+from pilothouse.config import make_settings
 from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec, EngineOptions
@@ -30,7 +31,7 @@ def artifact() -> Artifact:
     """The demonstration model, kept between runs."""
     folder = BUILD / "models"
     folder.mkdir(parents=True, exist_ok=True)
-    models = build_models(folder, SystemClock())
+    models = build_models(make_settings(home=str(folder)), SystemClock())
     return models.load(models.pull(SMOLLM2, name=None, licence="", progress=lambda *_: None, known=None))
 
 

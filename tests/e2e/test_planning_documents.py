@@ -35,9 +35,13 @@ def run(line: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("page", ["plan-capacity.md", "simulate.md"])
 def test_every_command_of_the_page_works_with_the_files_that_it_shows(page: str, tmp_path: Path) -> None:
-    for text in blocks(page, "yaml"):
-        name = "prices.yaml" if "usd_per_hour" in text else "scenario.yaml"
-        (tmp_path / name).write_text(text)
+    scenarios = [text for text in blocks(page, "yaml") if "deployments:" in text]
+    (prices,) = (text for text in blocks(page, "yaml") if "usd_per_hour" in text)
+    (tmp_path / "prices.yaml").write_text(prices)
+    for number, text in enumerate(reversed(scenarios)):
+        (tmp_path / "scenario.yaml").write_text(text)
+        if number < len(scenarios) - 1:
+            assert "rolled_back" in run("pilothouse simulate -f scenario.yaml", tmp_path)
     commands = [line for block in blocks(page, "sh") for line in block.splitlines()]
 
     said = [run(command, tmp_path) for command in commands]

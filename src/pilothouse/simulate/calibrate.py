@@ -20,6 +20,8 @@ _TIMES = ("step_ms", "prefill_ms", "decode_ms", "request_ms")
 _FIRST_STRIDE, _LAST_STRIDE = 1.0, 0.01
 """Of the logarithm of a time: from a factor of e to one of a hundredth."""
 _MOST_ROUNDS = 60
+_MOST_REQUEST_MS = 50.0
+"""What is outside of steps is small, whatever a coincidence of percentiles says."""
 
 
 class Measured(Struct, frozen=True, kw_only=True):
@@ -34,8 +36,8 @@ def fit(scenario: Scenario, deployment: str, measured: Measured) -> EngineModel:
     """
     The engine model under which the scenario comes out as it was measured.
 
-    A pattern search: one time after the other is tried larger and smaller, and the
-    stride is halved when none of that is better. Deterministic.
+    A pattern search: each time is tried larger and smaller, the best of all is taken,
+    and the stride is halved when none is better. Deterministic.
 
     Source: Hooke and Jeeves, "Direct Search" (1961).
     """
@@ -43,15 +45,14 @@ def fit(scenario: Scenario, deployment: str, measured: Measured) -> EngineModel:
     best = distance(scenario, deployment, model, measured)
     stride = _FIRST_STRIDE
     for _ in range(_MOST_ROUNDS):
-        for tried in _around(model, stride):
-            off = distance(scenario, deployment, tried, measured)
-            if off < best:
-                model, best = tried, off
-                break
-        else:
-            stride /= 2
-            if stride < _LAST_STRIDE:
-                break
+        tried = [(distance(scenario, deployment, one, measured), one) for one in _around(model, stride)]
+        off, nearest = min(tried, key=lambda pair: pair[0])
+        if off < best:
+            model, best = nearest, off
+            continue
+        stride /= 2
+        if stride < _LAST_STRIDE:
+            break
     return model
 
 
@@ -74,6 +75,9 @@ def distance(scenario: Scenario, deployment: str, model: EngineModel, measured: 
 
 
 def _around(model: EngineModel, stride: float) -> Iterator[EngineModel]:
-    for name in _TIMES:
+    """Neighbours: each time alone, and those of a step together, for a machine that is slower in all."""
+    for names in (*((name,) for name in _TIMES), _TIMES[:3]):
         for factor in (math.exp(stride), math.exp(-stride)):
-            yield replace(model, **{name: max(getattr(model, name), 1e-3) * factor})
+            times = {name: max(getattr(model, name), 1e-3) * factor for name in names}
+            if times.get("request_ms", 0.0) <= _MOST_REQUEST_MS:
+                yield replace(model, **times)

@@ -14,12 +14,13 @@ from typing import Literal
 from pilothouse.domain import routing
 from pilothouse.domain.prices import Prices
 from pilothouse.simulate.fleet import Fleet
+from pilothouse.simulate.release import Release
 from pilothouse.simulate.replica import VirtualReplica
 from pilothouse.simulate.scenario import Failure, Scenario, check, seconds
 from pilothouse.simulate.tally import Outcome, Tally
 from pilothouse.simulate.traffic import Request, requests_of
 
-_REPLICA, _READY, _TICK, _LATE, _FAIL, _HEAL = range(6)
+_REPLICA, _READY, _TICK, _LATE, _FAIL, _HEAL, _RELEASE = range(7)
 _TICK_S = 1.0
 _ERROR_S = 0.05
 """How long an engine that fails takes to say so."""
@@ -59,7 +60,22 @@ class _Run:
             )
             for number, (name, model) in enumerate(scenario.deployments.items())
         ]  # fmt: skip
-        self._split = routing.Split([fleet.model.weight for fleet in self.fleets])
+        self._names = list(scenario.deployments)
+        self._release: Release | None = None
+        if scenario.rollout is not None:
+            self._release = Release(
+                scenario.rollout,
+                {name: one.weight for name, one in scenario.deployments.items()},
+                draw=Random(f"{scenario.seed}/quality").random,
+                decided=lambda kind, what: self.tally.decided(self._now, kind, what),
+            )
+        self._split = self._routes()
+
+    def _routes(self) -> routing.Split:
+        if self._release is None:
+            return routing.Split([fleet.model.weight for fleet in self.fleets])
+        weights = self._release.weights()
+        return routing.Split([weights[name] for name in self._names])
 
     def all(self, prices: Prices | None) -> Outcome:
         self._begin()
@@ -89,8 +105,10 @@ class _Run:
             rule = fleet.first_rule()
             for _ in range(rule.least):
                 fleet.ready(fleet.start(0.0, is_ready=True), 0.0)
-        if any(_scales(fleet) for fleet in self.fleets):
+        if self._release is not None or any(_scales(fleet) for fleet in self.fleets):
             self._plan(_TICK_S, _TICK, None)
+        if self.scenario.rollout is not None:
+            self._plan(seconds(self.scenario.rollout.starts, "starts"), _RELEASE, None)
         for failure in self.scenario.failures:
             self._plan(seconds(failure.at, "at"), _FAIL, failure)
 
@@ -138,7 +156,6 @@ class _Run:
 
     def _place(self, request: Request, replica: VirtualReplica, fleet: Fleet) -> None:
         if replica.error_ratio and self._random.random() < replica.error_ratio:
-            self._now += 0.0
             fleet.failed(replica, request.team, self._now)
             self._fail_or_retry(request, fleet)
             return
@@ -158,6 +175,8 @@ class _Run:
 
     def _refuse(self, request: Request, code: Code) -> None:
         self._underway -= 1
+        if self._release is not None and code == "upstream_error":
+            self._release.failed(self._names[request.deployment], self._now)
         self.tally.refused(request, code, self._now)
 
     def _serve(self, fleet: Fleet) -> None:
@@ -195,6 +214,8 @@ class _Run:
             about.advance(at)
             about.error_ratio, about.slow = 0.0, 1.0
             self._replan(about)
+        elif what == _RELEASE and self._release is not None:
+            self._release.begin(at)
 
     def _progress(self, replica: VirtualReplica) -> None:
         first, done = replica.happened(self._now)
@@ -208,6 +229,8 @@ class _Run:
                 self.tally.refused(request, "deadline_exceeded", self._now)
             else:
                 self.tally.answered(request, ended)
+                if self._release is not None:
+                    self._release.answered(fleet.name, request, ended)
             fleet.succeeded(replica, request.team)
             if fleet.queued:
                 fleet.charge(request, self._now)
@@ -227,6 +250,10 @@ class _Run:
         heappush(self._events, (at, next(self._order), what, about, 0))
 
     def _tick(self) -> None:
+        if self._release is not None and self.scenario.rollout is not None:
+            candidate = self.fleets[self._names.index(self.scenario.rollout.candidate)]
+            if self._release.advance(self._now, is_ready=bool(candidate.well)):
+                self._split = self._routes()
         for fleet in self.fleets:
             if not _scales(fleet):
                 continue

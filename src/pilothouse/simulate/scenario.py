@@ -107,6 +107,21 @@ class Failure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`slow`: so many times slower."""
 
 
+class RolloutModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new version, let in by the production rule."""
+
+    stable: str
+    candidate: str
+    starts: str = "10s"
+    quality: dict[str, float] = field(default_factory=dict)
+    """By deployment: 0..1, how often an answer satisfies the judge; empty has no judge."""
+    steps: tuple[int, ...] = (5, 25, 50)
+    step_pairs: int = 50
+    margin: float = 0.02
+    alpha: float = 0.01
+    max_pairs: int = 10_000
+
+
 class Objectives(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ttft_p95: str = "2s"
     success: float = 0.995
@@ -129,6 +144,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deployments: dict[str, DeploymentModel]
     tenants: dict[str, TenantModel]
     failures: list[Failure] = field(default_factory=list)
+    rollout: RolloutModel | None = None
 
 
 def check(scenario: Scenario) -> None:
@@ -155,6 +171,28 @@ def check(scenario: Scenario) -> None:
         seconds(failure.lasts, f"{where}.lasts")
         if not 0 <= failure.ratio <= 1 or failure.factor <= 0 or failure.replicas < 1:
             raise InvalidRequest(f"{where}: ratio is 0..1, factor above 0, replicas 1 or more")
+
+    if scenario.rollout is not None:
+        _check_rollout(scenario.rollout, scenario)
+
+
+def _check_rollout(rollout: RolloutModel, scenario: Scenario) -> None:
+    seconds(rollout.starts, "rollout.starts")
+    for name in (rollout.stable, rollout.candidate, *rollout.quality):
+        if name not in scenario.deployments:
+            raise InvalidRequest(f"rollout: {name!r} is not one of deployments")
+    if rollout.stable == rollout.candidate:
+        raise InvalidRequest("rollout: stable and candidate must be two deployments")
+    if not all(0 <= share <= 1 for share in rollout.quality.values()):
+        raise InvalidRequest("rollout.quality must be 0..1")
+    if not rollout.steps or not all(0 < step <= 100 for step in rollout.steps):
+        raise InvalidRequest("rollout.steps are per cents, above 0")
+    if (
+        not 0 < rollout.margin < 1
+        or not 0 < rollout.alpha < 1
+        or min(rollout.step_pairs, rollout.max_pairs) < 1
+    ):
+        raise InvalidRequest("rollout: margin and alpha are between 0 and 1, pairs 1 or more")
 
 
 def _check_deployment(where: str, deployment: DeploymentModel) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain import breaker, fairness, routing, scaling
+from pilothouse.domain import breaker, fairness, rollout, routing, scaling
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.prices import Prices
 from pilothouse.domain.spec import ReplicaRange
@@ -19,6 +19,7 @@ from pilothouse.simulate.scenario import (
     EngineModel,
     Failure,
     Prefixes,
+    RolloutModel,
     Scenario,
     TenantModel,
     Tokens,
@@ -189,6 +190,36 @@ def test_routes_share_by_weight() -> None:
     assert share(0)["most"] == share(100)["most"] == 1.0
 
 
+def released(quality: float, **changes: Any) -> Scenario:
+    parts = {
+        name: DeploymentModel(engine=FAST, replicas=ReplicaRange(min=2, max=2)) for name in ("old", "new")
+    }
+    model = RolloutModel(
+        stable="old",
+        candidate="new",
+        quality={"old": 0.9, "new": quality},
+        margin=0.1,
+        step_pairs=20,
+        **changes,
+    )
+    return scenario(deployments=parts, tenants={"a": tenant(15.0)}, duration="300s", rollout=model)
+
+
+def ending(outcome: Any) -> str:
+    return [decision.what for decision in outcome.decisions if decision.kind == "rollout"][-1]
+
+
+def test_a_worse_version_is_rolled_back_and_an_equal_one_promoted() -> None:
+    assert "rolled_back" in ending(simulate(released(0.4)))
+    assert "promoted" in ending(simulate(released(0.9)))
+
+
+def test_evidence_that_is_ignored_lets_a_worse_version_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "verdict", lambda *_, **__: "promote")
+
+    assert "promoted" in ending(simulate(released(0.4)))
+
+
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
@@ -200,6 +231,8 @@ def test_routes_share_by_weight() -> None:
         ({"replicas": ReplicaRange(min=3, max=2)}, r"deployments\.main\.replicas"),
         ({"tenants": {"a": tenant(0.0)}}, r"tenants\.a\.arrivals"),
         ({"tenants": {"a": tenant(1.0, output=Tokens(mean=0))}}, r"tenants\.a\.output"),
+        ({"rollout": RolloutModel(stable="main", candidate="x")}, "rollout: 'x'"),
+        ({"rollout": RolloutModel(stable="main", candidate="main")}, "two deployments"),
         ({"failures": [Failure(at="1s", deployment="nope")]}, r"failures\[0\]\.deployment"),
         ({"failures": [Failure(at="1s", deployment="main", ratio=2)]}, r"failures\[0\]"),
     ],
