@@ -1,10 +1,10 @@
 """
-A virtual engine: continuous batching, without simulating each step.
+A virtual engine: continuous batching, with a step at a time only where it matters.
 
-Between two changes (a request begins, has its first token, ends) all answers
-grow at the same rate, and the prompts are computed one after the other at a
-rate of their own. So an answer's end is a point on a clock that counts tokens,
-and a change costs one heap operation, however long answers are.
+While prompts are read, a step of the engine is long and a first token comes at the
+end of one, so each of these steps is an event. While only answers are written, all
+of them grow at the same rate: an answer's end is a point on a clock that counts
+tokens, and costs one heap operation however long it is.
 """
 
 from collections import OrderedDict, deque
@@ -25,8 +25,8 @@ class VirtualReplica:
 
     __slots__ = (
         "_answers", "_at", "_batch", "_clock", "_decode_s", "_kept", "_most_kept", "_prefill_s", "_prompts",
-        "_request_s", "_sequence", "_step_s", "deployment", "error_ratio", "free", "health", "is_draining",
-        "is_gone", "load", "name", "seed", "slow", "started_at", "turn",
+        "_read", "_request_s", "_sequence", "_step_ends", "_step_s", "deployment", "error_ratio", "free",
+        "health", "is_draining", "is_gone", "load", "name", "seed", "slow", "started_at", "turn",
     )  # fmt: skip
 
     def __init__(self, name: str, deployment: int, model: EngineModel, now: float) -> None:
@@ -49,6 +49,10 @@ class VirtualReplica:
         self._decode_s = model.decode_ms / 1000
         self._request_s = model.request_ms / 1000
         self._prompts: deque[Request] = deque()
+        self._read: list[Request] = []
+        """Prompts that the step under way completes."""
+        self._step_ends = _ENDLESS
+        """Of a step that reads prompts; endless when none is under way."""
         self._answers: list[tuple[float, int, Request]] = []
         self._clock = 0.0
         """Tokens that an answer that began at the start would have."""
@@ -62,7 +66,7 @@ class VirtualReplica:
         self.advance(now)
         self.free -= 1
         self.load += 1
-        request.left = float(request.prompt)
+        request.left = request.prompt
         if self._most_kept and request.prefix:
             if request.prefix in self._kept:
                 self._kept.move_to_end(request.prefix)
@@ -71,16 +75,20 @@ class VirtualReplica:
                 self._kept[request.prefix] = None
                 if len(self._kept) > self._most_kept:
                     self._kept.popitem(last=False)
-        request.left = max(request.left, 1.0)
+        request.left = max(request.left, 1)
         request.replica = self
         self._prompts.append(request)
+        if self._step_ends == _ENDLESS:
+            self._begin_step(now)
 
     def end(self, now: float) -> list[Request]:
         """Everything in it is lost; returns that."""
         self.advance(now)
-        lost = [*self._prompts, *(request for _, _, request in self._answers)]
+        lost = [*self._read, *self._prompts, *(request for _, _, request in self._answers)]
         self._prompts.clear()
+        self._read.clear()
         self._answers.clear()
+        self._step_ends = _ENDLESS
         self.load = 0
         self.is_gone = True
         self.free = 0
@@ -89,47 +97,41 @@ class VirtualReplica:
     def advance(self, now: float) -> None:
         passed = now - self._at
         self._at = now
-        if passed <= 0:
-            return
         answers = len(self._answers)
-        if self._prompts:
-            whole, room = self._prefill_step(answers)
-            self._clock += passed / whole
-            self._prompts[0].left -= passed * room / whole
-        elif answers:
+        if passed > 0 and answers and self._step_ends == _ENDLESS:
             self._clock += passed / (self.slow * (self._step_s + self._decode_s * answers))
 
     def due(self) -> float:
-        """When the next request has its first token or its end, if nothing changes before."""
+        """When a step with prompts ends, or else the next answer, if nothing changes before."""
+        if self._step_ends != _ENDLESS:
+            return self._step_ends
         answers = len(self._answers)
-        if self._prompts:
-            whole, room = self._prefill_step(answers)
-            wait_s = self._prompts[0].left * whole / room
-            if answers:
-                wait_s = min(wait_s, (self._answers[0][0] - self._clock) * whole)
-        elif answers:
-            step_s = self.slow * (self._step_s + self._decode_s * answers)
-            wait_s = (self._answers[0][0] - self._clock) * step_s
-        else:
+        if not answers:
             return _ENDLESS
-        return self._at + max(wait_s, 0.0)
+        step_s = self.slow * (self._step_s + self._decode_s * answers)
+        return self._at + max((self._answers[0][0] - self._clock) * step_s, 0.0)
 
     def happened(self, now: float) -> tuple[list[Request], list[Request]]:
         """Which requests have their first token now, and which are done."""
         self.advance(now)
         first: list[Request] = []
         done: list[Request] = []
-        prompts, answers = self._prompts, self._answers
-        while prompts and prompts[0].left <= _EPSILON * self._batch:
-            request = prompts.popleft()
+        answers = self._answers
+        is_step = now >= self._step_ends
+        if is_step:
+            self._step_ends = _ENDLESS
+            self._clock += 1.0
+            first, self._read = self._read, []
+        while answers and answers[0][0] <= self._clock + _EPSILON * max(1.0, self._clock):
+            done.append(heappop(answers)[2])
+        for request in first:
             request.first_at = now + self._request_s
-            first.append(request)
             if request.output > 1:
                 heappush(answers, (self._clock + request.output - 1, next(self._sequence), request))
             else:
                 done.append(request)
-        while answers and answers[0][0] <= self._clock + _EPSILON * max(1.0, self._clock):
-            done.append(heappop(answers)[2])
+        if is_step and self._prompts:
+            self._begin_step(now)
         self.free += len(done)
         self.load -= len(done)
         return first, done
@@ -138,7 +140,16 @@ class VirtualReplica:
     def request_s(self) -> float:
         return self._request_s
 
-    def _prefill_step(self, answers: int) -> tuple[float, int]:
-        """How long a full step takes, and how many tokens of prompts are in it."""
+    def _begin_step(self, now: float) -> None:
+        """A token of each answer, and prompts in turn, as many of their tokens as there is room for."""
+        answers, prompts = len(self._answers), self._prompts
         room = max(1, self._batch - answers)
-        return self.slow * (self._step_s + self._prefill_s * room + self._decode_s * answers), room
+        read = 0
+        while prompts and read < room:
+            taken = min(prompts[0].left, room - read)
+            read += taken
+            prompts[0].left -= taken
+            if not prompts[0].left:
+                self._read.append(prompts.popleft())
+        whole_s = self._step_s + self._prefill_s * read + self._decode_s * answers
+        self._step_ends = now + self.slow * whole_s

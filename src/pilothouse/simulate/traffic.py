@@ -24,7 +24,7 @@ class Request:
         """Number of its shared beginning; 0 is none."""
         self.deadline = 0.0
         self.first_at = -1.0
-        self.left = 0.0
+        self.left = 0
         """Prompt tokens still to compute."""
         self.retries = 0
         self.waits = False

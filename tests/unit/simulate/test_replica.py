@@ -31,15 +31,17 @@ def stepped(requests: list[Request], model: EngineModel) -> list[tuple[float, fl
     now, left = 0.0, [request.prompt for request in requests]
     made, first = [0] * len(requests), [0.0] * len(requests)
     end = [0.0] * len(requests)
+    here = 1  # the first one begins at once, and the others meet a step under way
     while any(not e for e in end):
         writing = [i for i, n in enumerate(left) if not n and not end[i]]
         room, read, ready = model.batch_tokens - len(writing), 0, []
-        for i, n in enumerate(left):
+        for i, n in enumerate(left[:here]):
             if n and room:
                 taken = min(n, room)
                 left[i], room, read = n - taken, room - taken, read + taken
                 if not left[i]:
                     ready.append(i)
+        here = len(requests)
         now += (model.step_ms + model.prefill_ms * read + model.decode_ms * len(writing)) / 1000
         for i in [*writing, *ready]:
             made[i] += 1
@@ -59,15 +61,15 @@ def test_one_request_takes_its_prompt_and_then_its_tokens() -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(st.integers(200, 2000), st.integers(20, 300)), min_size=1, max_size=4))
-def test_it_ends_within_a_tenth_of_an_engine_that_computes_each_step(sizes: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 300)), min_size=1, max_size=4))
+def test_it_ends_when_an_engine_that_computes_each_step_does(sizes: list[tuple[int, int]]) -> None:
     requests = [asked(prompt, output) for prompt, output in sizes]
 
     ended = ends(VirtualReplica("a", 0, MODEL, 0.0), requests)
 
     for request, (first, end) in zip(requests, stepped(requests, MODEL), strict=True):
-        assert abs(request.first_at - first) <= 0.1 * first + 0.55
-        assert abs(ended[request] - end) <= 0.1 * end + 0.55
+        assert abs(request.first_at - first) < 1e-6
+        assert abs(ended[request] - end) < 1e-6
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 50)), min_size=1, max_size=20))
@@ -87,7 +89,8 @@ def test_a_kept_prefix_is_not_computed_again() -> None:
         request = Request("t", 0.0, 1000, 1, 7)
         began = max(0.0, times[-1] if times else 0.0)
         replica.begin(request, 900, began)
-        replica.happened(replica.due())
+        while request.first_at < 0:
+            replica.happened(replica.due())
         times.append(request.first_at)
 
     assert times[1] - times[0] < 0.15 * times[0]
