@@ -129,6 +129,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.run_path / "totals"
 
     @property
+    def board_file(self) -> Path:
+        """How many connections each worker has, for the others to see."""
+        return self.run_path / "board"
+
+    @property
     def admin_key_file(self) -> Path:
         return Path(self.keys) / "admin.key"
 

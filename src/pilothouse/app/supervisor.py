@@ -335,6 +335,7 @@ class Supervisor:
         self.settings.state_file.unlink(missing_ok=True)
         self._settings_file.unlink(missing_ok=True)
         self.settings.totals_file.unlink(missing_ok=True)
+        self.settings.board_file.unlink(missing_ok=True)
         remove_if_empty(self.settings.run_path / "replicas")
         remove_if_empty(self.settings.run_path)
         self._tell.event("stopped")

@@ -31,6 +31,7 @@ from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
+from pilothouse.kit.board import Board
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.heartbeat import wait_for_loss
 from pilothouse.kit.http1.client import Address, Client
@@ -61,7 +62,7 @@ GC_THRESHOLDS = (50_000, 20, 50)
 class Worker:
     """All parts of one worker, and their life from start to drain."""
 
-    def __init__(self, settings: Settings, *, name: str, feed_socket: Path) -> None:
+    def __init__(self, settings: Settings, *, name: str, feed_socket: Path, index: int = 0) -> None:
         self.settings = settings
         self.name = name
         self.log = Log("worker", worker=name)
@@ -102,6 +103,9 @@ class Worker:
         self._has_snapshot = asyncio.Event()
         self._is_leaving = False
         self.feed: Feed = UnixFeed(feed_socket, self._hello, fresh_report=self._snapshot_report)
+        self._board: Board | None = None
+        if settings.workers > 1:
+            self._board = Board(settings.board_file, places=settings.workers, mine=index)
         self._sweeper = Sweeper()
         controller = Client(Address(path=str(settings.control_socket)), self._sweeper)
         pipeline = Pipeline(self.state, self.keeper, self.meters, self.log)
@@ -134,7 +138,9 @@ class Worker:
         self._tasks.start("heartbeat", lambda: self._watch(heartbeat_fd, stop))
         await self._first_snapshot(stop)
         tls = self.settings.tls_certificate
-        await self.server.start(listening, server_tls(tls, self.settings.tls_key) if tls else None)
+        await self.server.start(
+            listening, server_tls(tls, self.settings.tls_key) if tls else None, shares=self._board
+        )
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self.log.event("worker_started", pid=os.getpid())
@@ -194,6 +200,8 @@ class Worker:
 
     def _snapshot_report(self) -> WorkerReport:
         self.meters.measure(self.state.places)
+        if self._board is not None and not self._is_leaving:
+            self._board.write(self.server.connections)
         if self._is_leaving:
             self.state.give_up_slots()
         return WorkerReport(
@@ -254,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     settings = Settings.from_json(Path(options.settings).read_text())
     name = new_id(f"w{options.index}-")
-    worker = Worker(settings, name=name, feed_socket=settings.feed_socket)
+    worker = Worker(settings, name=name, feed_socket=settings.feed_socket, index=options.index)
     listening = socket.socket(fileno=options.socket_fd)
     uvloop.run(worker.run(listening, options.heartbeat_fd, ready_fd=options.ready_fd))
 

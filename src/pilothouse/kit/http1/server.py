@@ -17,6 +17,7 @@ from typing import Any, cast
 import httptools
 
 from pilothouse.kit.cohort import Cohort, CohortTask
+from pilothouse.kit.http1.accepting import FairAccept, Shares
 from pilothouse.kit.http1.message import DATE, Limits, Request, plain_response
 from pilothouse.kit.http1.reading import Arriving, Refused, RequestReader
 from pilothouse.kit.http1.responder import HeadResponder, Responder
@@ -266,24 +267,37 @@ class Server:
         """While draining: others accept for us, so clients are told to leave and never thrown out."""
         self.idle_s = limits.keepalive_timeout_s
         self.loop = cast(asyncio.AbstractEventLoop, None)
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | FairAccept | None = None
         self._gone = asyncio.Event()
 
     @property
     def connections(self) -> int:
         return len(self.sweeper.members)
 
-    async def start(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        self.loop = asyncio.get_running_loop()
+    async def start(
+        self, listening: socket.socket, tls: ssl.SSLContext | None = None, *, shares: Shares | None = None
+    ) -> None:
+        """`shares`: other processes accept on the same socket, and each shall get its part."""
+        self.loop = loop = asyncio.get_running_loop()
         self.sweeper.start()
         self.sweeper.members.add(_DateClock())
-        self._server = await self.loop.create_server(
-            lambda: Connection(self),
-            sock=listening,
-            ssl=tls,
-            backlog=4096,
-            ssl_handshake_timeout=self.limits.header_timeout_s if tls else None,
-        )
+        handshake_s = self.limits.header_timeout_s if tls else None
+        if shares is None:
+            self._server = await loop.create_server(
+                lambda: Connection(self),
+                sock=listening,
+                ssl=tls,
+                backlog=4096,
+                ssl_handshake_timeout=handshake_s,
+            )
+            return
+
+        def connect(accepted: socket.socket) -> Awaitable[object]:
+            return loop.connect_accepted_socket(
+                lambda: Connection(self), accepted, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
+
+        self._server = FairAccept(listening, shares, count=lambda: self.connections, connect=connect)
 
     async def drain(self, timeout_s: float, *, linger_s: float = 0.0) -> None:
         """
