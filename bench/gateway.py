@@ -1,47 +1,109 @@
 """
-The data plane alone against bare proxies: one core, one run, interleaved rounds.
+The gateway against bare proxies and other gateways: one core, one run, interleaved rounds.
 
-One gateway worker (keys, limits, a sealed journal record for each request) and
-the peers (none of that) take turns on core 0; mock and load share core 1. All of
-them run in a real-time class where that is permitted. Ratios are taken within a
-round. A direct run without any gateway shows what the instruments can do.
+Everything Pilothouse has is on (keys, limits on key, team, endpoint and person, a
+budget, the exact cache, four replicas, metrics, a sealed record for each request);
+the peers do what they can of that, most of them none. All take turns on core 0;
+mock and load share core 1. All run in a real-time class where that is permitted.
+Ratios are taken within a round. A direct run shows what the instruments can do.
 
-    python bench/gateway.py [--quick] [--json] [--rounds N] [--only throughput,latency,ttft,events]
+    python bench/gateway.py [--quick] [--json] [--rounds N] [--peers NAME,...]
+        [--only throughput,latency,fast,ttft,events,prompts,hits,tls,workers]
 """
 
+import subprocess
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from rig import peers as rig_peers
+from rig import tls
+from rig.house import House, house
 from rig.instruments import LoadResult, body_file, load, mock
 from rig.machine import cpu_s
-from rig.peers import Peer, envoy, haproxy
+from rig.peers import Peer
 from rig.report import Figure, Report, figure, options, publish, ratios, tell
 from rig.worker import GatewayWorker, gateway_worker
 
-PARTS = ("throughput", "latency", "ttft", "events")
-OURS = "pilothouse"
-GOALS = {"haproxy": ">= 0.22", "envoy": ">= 1.0"}
+PARTS = ("throughput", "latency", "fast", "ttft", "events", "prompts", "hits", "tls", "workers")
+PEERS: dict[str, Callable[[int, Path], AbstractContextManager[Peer | None]]] = {
+    "haproxy": rig_peers.haproxy,
+    "envoy": rig_peers.envoy,
+    "vllm-router": rig_peers.vllm_router,
+    "tensorzero": rig_peers.tensorzero,
+    "litellm": rig_peers.litellm,
+}
+OURS, ALONE, SLOW = "everything on", "pilothouse", "litellm"
+GOALS = {
+    "haproxy": ">= 0.22",
+    "envoy": ">= 1.0",
+    "vllm-router": ">= 1.3",
+    "tensorzero": ">= 4",
+    "litellm": ">= 200",
+}
 STREAMS = 100
 """Concurrent streams of the events part: with an event each 10 ms, 10,000 events a second are offered."""
+PROMPT_BYTES = 32_000
+MIB = 2**20
+SEGMENT_BYTES = 512 * MIB
+"""Of the journal: 32 kB prompts fill more than 100 MB/s, faster than segments of 64 MiB are made ready."""
+
+FLAGS = ("--set", f"journal_segment_bytes={SEGMENT_BYTES}")
+
+Kind = Literal["plain", "numbered", "same"]
+Samples = dict[tuple[str, str], list[float]]
+"""Values in the order of the rounds, by target and by what was measured."""
 
 
 class Plan(Struct, frozen=True):
     rounds: int
     seconds: float
     parts: tuple[str, ...]
+    peers: tuple[str, ...]
 
 
-class Bodies(Struct, frozen=True):
-    whole: Path
-    stream: Path
+class Round(Struct, frozen=True):
+    """Where the values of one round go."""
 
+    plan: Plan
+    folder: Path
+    samples: Samples
 
-Samples = dict[tuple[str, str], list[float]]
-"""Values in the order of the rounds, by target and by what was measured."""
+    def keep(self, target: Peer, what: str, value: float) -> None:
+        self.samples[target.name, what].append(value)
+
+    def has(self, part: str) -> bool:
+        return part in self.plan.parts
+
+    def load(self, target: Peer, *, kind: Kind = "numbered", **more: Any) -> LoadResult:
+        """
+        Raises:
+            RuntimeError: A request failed.
+        """
+        body = body_file(
+            self.folder,
+            model=target.model,
+            kind=kind,
+            stream=more.pop("stream", False),
+            prompt_bytes=more.pop("prompt_bytes", 0),
+        )
+        more.setdefault("seconds", self.plan.seconds)
+        result = load(target.port, body, headers=target.headers, path=target.path, **more)
+        if result.failed:
+            raise RuntimeError(f"{target.name}: {result.failed} requests failed: {result.fault}")
+        return result
+
+    def charged(self, target: Peer, **more: Any) -> tuple[LoadResult, float]:
+        """A closed loop, and the CPU microseconds that the target's process tree used for it."""
+        more.setdefault("connections", 32)
+        before_s = _used_s(target)
+        result = self.load(target, **more)
+        return result, (_used_s(target) - before_s) * 1e6
 
 
 def main() -> None:
@@ -50,78 +112,119 @@ def main() -> None:
         "--rounds", type=int, default=0, help="interleaved rounds; by default 5, with --quick 3"
     )
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run, by comma: " + ", ".join(PARTS))
+    parser.add_argument("--peers", default=",".join(PEERS), help="peers, by comma: " + ", ".join(PEERS))
     given = parser.parse_args()
-    parts = tuple(given.only.split(","))
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"--only knows {', '.join(PARTS)}, not {', '.join(unknown)}")
+    parts, peers = tuple(given.only.split(",")), tuple(filter(None, given.peers.split(",")))
+    if unknown := {*parts} - {*PARTS} | {*peers} - {*PEERS}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     rounds = given.rounds or (3 if given.quick else 5)
-    plan = Plan(rounds, 3.0 if given.quick else 5.0, parts)
-    publish(_report(plan, measure(plan)), given)
+    plan = Plan(rounds, 2.0 if given.quick else 5.0, parts, peers)
+    samples, on = measure(plan)
+    publish(_report(plan, samples, on), given)
 
 
-def measure(plan: Plan) -> Samples:
+def measure(plan: Plan) -> tuple[Samples, list[str]]:
     samples: Samples = defaultdict(list)
+    on: list[str] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="ph-bench-")))
         upstream = stack.enter_context(mock())
-        bodies = Bodies(body_file(folder), body_file(folder, stream=True))
-        peers = [stack.enter_context(start(upstream, folder)) for start in (haproxy, envoy)]
+        started = [stack.enter_context(PEERS[name](upstream, folder)) for name in plan.peers]
+        now = Round(plan, folder, samples)
         for number in range(plan.rounds):
-            targets = [Peer("direct", upstream, 0), *filter(None, peers)]
-            with gateway_worker(upstream) as worker:
-                targets.append(worker)
+            targets = [Peer("direct", upstream, 0), *filter(None, started)]
+            with (
+                gateway_worker(upstream, journal_segment_bytes=SEGMENT_BYTES) as alone,
+                house(upstream, name=OURS, flags=FLAGS) as ours,
+            ):
+                on = ours.policies
+                targets += [alone, ours]
                 # Another order each round, so that none always follows the same neighbour.
                 for target in targets[number % len(targets) :] + targets[: number % len(targets)]:
                     tell(f"round {number + 1} of {plan.rounds}: {target.name}")
-                    _measure_target(target, plan, bodies, samples)
-    return samples
+                    _measure_target(target, now)
+            if now.has("tls"):
+                _measure_tls(upstream, now)
+            if now.has("workers"):
+                _measure_workers(upstream, now)
+    return samples, on
 
 
-def _measure_target(target: Peer, plan: Plan, bodies: Bodies, samples: Samples) -> None:
-    def keep(what: str, value: float) -> None:
-        samples[target.name, what].append(value)
-
-    if "throughput" in plan.parts:
-        journaled = target.journaled() if isinstance(target, GatewayWorker) else (0, 0)
-        result, cpu_us = _charged(target, bodies.whole, seconds=plan.seconds)
-        keep("rate", result.rate)
-        keep("cpu_us", cpu_us / result.answered)
-        if isinstance(target, GatewayWorker):
-            records, size = (
-                after - before for after, before in zip(target.journaled(), journaled, strict=True)
-            )
-            if records < result.answered:
-                raise RuntimeError(f"{result.answered} requests were answered, {records} records kept")
-            keep("record_bytes", size / records)
-            keep("journal_mb_s", size / records * result.rate / 1e6)
-    if "latency" in plan.parts:
-        result = _load(target, bodies.whole, seconds=plan.seconds, rate=200)
-        keep("p50_us", result.p50_us)
-        keep("p99_us", result.p99_us)
-    if "ttft" in plan.parts:
-        keep("ttft_us", _load(target, bodies.stream, seconds=plan.seconds, rate=20).first_byte_p50_us)
-    if "events" in plan.parts:
-        result, cpu_us = _charged(target, bodies.stream, seconds=plan.seconds, connections=STREAMS)
-        keep("event_us", cpu_us / result.events)
+def _measure_target(target: Peer, now: Round) -> None:
+    if target.name == SLOW:  # it answers some dozens of requests a second
+        if now.has("throughput"):
+            result, cpu_us = now.charged(target, connections=8)
+            now.keep(target, "rate", result.rate)
+            now.keep(target, "cpu_us", cpu_us / result.answered)
+        return
+    if now.has("throughput"):
+        _measure_throughput(target, now)
+    for part, rate in (("latency", 200), ("fast", 2000)):
+        if now.has(part) and not (part == "fast" and target.name == "tensorzero"):
+            result = now.load(target, rate=rate)
+            now.keep(target, f"p50_{rate}", result.p50_us)
+            now.keep(target, f"p99_{rate}", result.p99_us)
+    if now.has("ttft"):
+        now.keep(target, "ttft_us", now.load(target, rate=20, stream=True).first_byte_p50_us)
+    if now.has("events"):
+        result, cpu_us = now.charged(target, stream=True, connections=STREAMS)
+        now.keep(target, "event_us", cpu_us / result.events)
+    if now.has("prompts"):
+        now.keep(target, "prompt_rate", now.load(target, prompt_bytes=PROMPT_BYTES).rate)
+    if now.has("hits") and target.name == OURS:
+        now.keep(target, "hit_rate", now.load(target, kind="same").rate)
 
 
-def _charged(target: Peer, body: Path, *, seconds: float, connections: int = 32) -> tuple[LoadResult, float]:
-    """A closed loop, and the CPU microseconds that the target's process tree used for it."""
-    before_s = cpu_s(target.pid) if target.pid else 0.0
-    result = _load(target, body, seconds=seconds, connections=connections)
-    after_s = cpu_s(target.pid) if target.pid else 0.0
-    return result, (after_s - before_s) * 1e6
+def _measure_throughput(target: Peer, now: Round) -> None:
+    before = target.journaled() if isinstance(target, GatewayWorker) else (0, 0)
+    result, cpu_us = now.charged(target)
+    now.keep(target, "rate", result.rate)
+    now.keep(target, "cpu_us", cpu_us / result.answered)
+    if isinstance(target, GatewayWorker):
+        records, size = (after - b for after, b in zip(target.journaled(), before, strict=True))
+        if records < result.answered:
+            raise RuntimeError(f"{result.answered} requests were answered, {records} records kept")
+        now.keep(target, "record_bytes", size / records)
+        now.keep(target, "journal_mb_s", size / records * result.rate / 1e6)
 
 
-def _load(target: Peer, body: Path, *, seconds: float, rate: float = 0, connections: int = 32) -> LoadResult:
-    headers = target.headers if isinstance(target, GatewayWorker) else []
-    result = load(target.port, body, seconds=seconds, rate=rate, connections=connections, headers=headers)
-    if result.failed:
-        raise RuntimeError(f"{target.name}: {result.failed} requests failed: {result.fault}")
-    return result
+def _measure_tls(upstream: int, now: Round) -> None:
+    """What TLS 1.3 costs on kept connections, by the CPU of the worker alone."""
+    with _certificate(now.folder) as (certificate, key):
+        for name, changes in (("plain", {}), ("tls", {"tls_certificate": certificate, "tls_key": key})):
+            with gateway_worker(upstream, **changes) as worker:
+                worker.name = name
+                before_s = cpu_s(worker.pid)
+                answered = tls.ask(worker, now.plan.seconds, is_tls=bool(changes))
+                now.keep(worker, "tls_cpu_us", (cpu_s(worker.pid) - before_s) * 1e6 / answered)
 
 
-def _report(plan: Plan, samples: Samples) -> Report:
+@contextmanager
+def _certificate(folder: Path) -> Any:
+    files = str(folder / "tls.pem"), str(folder / "tls.key")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-days", "2", "-subj", "/CN=localhost", "-out", files[0], "-keyout", files[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    yield files
+
+
+def _measure_workers(upstream: int, now: Round) -> None:
+    """CPU of a request with one worker and with two, which share the measured core."""
+    for count in (1, 2):
+        with house(upstream, workers=count, name=f"{count} workers") as served:
+            result, cpu_us = now.charged(served)
+            now.keep(served, "workers_cpu_us", cpu_us / result.answered)
+
+
+def _used_s(target: Peer) -> float:
+    if isinstance(target, House):
+        return sum(cpu_s(pid) for pid in target.workers)
+    return cpu_s(target.pid) if target.pid else 0.0
+
+
+def _report(plan: Plan, samples: Samples, on: list[str]) -> Report:
     names = list(dict.fromkeys(name for name, _ in samples))
     figures: list[Figure] = []
     for what, unit, label in _LINES:
@@ -130,39 +233,73 @@ def _report(plan: Plan, samples: Samples) -> Report:
             for name in names
             if (name, what) in samples and any(samples[name, what])
         ]
-    if "throughput" in plan.parts:
-        figures += [
-            figure(
-                f"{OURS} / {name}", ratios(samples[OURS, "rate"], samples[name, "rate"]), unit="x", goal=goal
-            )
-            for name, goal in GOALS.items()
-            if (name, "rate") in samples
-        ]
-    if "ttft" in plan.parts:
-        pairs = zip(samples[OURS, "ttft_us"], samples["direct", "ttft_us"], strict=True)
-        added = [(ours - direct) / 1000 for ours, direct in pairs]
-        figures.append(figure("added to the first token, median", added, unit="ms", goal="<= 1.0"))
     return Report(
-        bench="gateway: one worker on one core, mock upstream, keys and sealed records on",
+        bench=f"gateway: one core, mock upstream; on in ours: {', '.join(on)}, keys, sealed records",
         method=(
-            f"{plan.rounds} interleaved rounds of {plan.seconds:.0f} s; closed loop with 32 connections; "
-            f"latency at 200 requests/s from the moment each was due; {STREAMS} streams for events; "
-            "medians (least .. most)"
+            f"{plan.rounds} interleaved rounds of {plan.seconds:.0f} s; closed loop with 32 connections "
+            f"({SLOW}: 8); latency at 200 and 2,000 requests/s from the moment each was due; {STREAMS} "
+            f"streams for events; journal segments of {SEGMENT_BYTES // MIB} MiB; medians (least .. most)"
         ),
-        peer="HAProxy and Envoy as bare proxies, in the same rounds on the same core",
-        figures=figures,
+        peer="HAProxy and Envoy as bare proxies, vllm-router, TensorZero and LiteLLM as gateways, same core",
+        figures=[*figures, *_compared(samples)],
     )
+
+
+def _compared(samples: Samples) -> list[Figure]:
+    """The figures that have goals: ratios and differences, round by round."""
+    figures: list[Figure] = []
+
+    def ratio(label: str, ours: tuple[str, str], theirs: tuple[str, str], goal: str) -> None:
+        if ours in samples and theirs in samples:
+            figures.append(figure(label, ratios(samples[ours], samples[theirs]), unit="x", goal=goal))
+
+    def added(label: str, what: str, goal: str) -> None:
+        if (OURS, what) in samples and ("direct", what) in samples:
+            pairs = zip(samples[OURS, what], samples["direct", what], strict=True)
+            figures.append(figure(label, [(a - b) / 1000 for a, b in pairs], unit="ms", goal=goal))
+
+    for name, goal in GOALS.items():
+        ratio(f"requests/s: ours / {name}", (OURS, "rate"), (name, "rate"), goal)
+    ratio("requests/s: cache hits / misses", (OURS, "hit_rate"), (OURS, "rate"), ">= 1.6")
+    for rate in (200, 2000):
+        added(f"added p50 at {rate}/s", f"p50_{rate}", "<= 0.35")
+        added(f"added p99 at {rate}/s", f"p99_{rate}", "<= 1.0")
+        ratio(
+            f"p50 at {rate}/s: ours / vllm-router",
+            (OURS, f"p50_{rate}"),
+            ("vllm-router", f"p50_{rate}"),
+            "<= 1.3",
+        )
+    if (OURS, "event_us") in samples:
+        figures.append(figure("CPU an event, ours", samples[OURS, "event_us"], unit="us", goal="<= 25"))
+    ratio("CPU an event: ours / vllm-router", (OURS, "event_us"), ("vllm-router", "event_us"), "<= 1.5")
+    added("added to the first token, median", "ttft_us", "<= 0.6")
+    ratio("32 kB prompts: ours / haproxy", (OURS, "prompt_rate"), ("haproxy", "prompt_rate"), ">= 0.35")
+    ratio("CPU a request: TLS 1.3 / plain", ("tls", "tls_cpu_us"), ("plain", "tls_cpu_us"), "")
+    ratio(
+        "CPU a request: 2 workers / 1",
+        ("2 workers", "workers_cpu_us"),
+        ("1 workers", "workers_cpu_us"),
+        "<= 1.15",
+    )
+    return figures
 
 
 _LINES = [
     ("rate", "req/s", "closed loop"),
+    ("hit_rate", "req/s", "cache hits"),
     ("cpu_us", "us", "CPU a request"),
     ("record_bytes", "bytes", "sealed record"),
-    ("journal_mb_s", "MB/s", "journal"),
-    ("p50_us", "us", "p50 at 200/s"),
-    ("p99_us", "us", "p99 at 200/s"),
+    ("journal_mb_s", "MB/s", "journal at that rate"),
+    ("p50_200", "us", "p50 at 200/s"),
+    ("p99_200", "us", "p99 at 200/s"),
+    ("p50_2000", "us", "p50 at 2,000/s"),
+    ("p99_2000", "us", "p99 at 2,000/s"),
     ("ttft_us", "us", "first byte of a stream, p50"),
     ("event_us", "us", "CPU an event"),
+    ("prompt_rate", "req/s", "32 kB prompts"),
+    ("tls_cpu_us", "us", "CPU a request, kept connections"),
+    ("workers_cpu_us", "us", "CPU a request"),
 ]
 
 

@@ -10,6 +10,9 @@
  *   load --port P --body FILE [--path /v1/chat/completions] [--header "Name: value"]...
  *        [--connections 32] [--seconds 3] [--warmup 1] [--rate 0] [--requests N]
  *
+ * Twelve @ in a row in the body become the number of the request, so that no two
+ * are the same.
+ *
  * --requests ends the run after so many answers, all of which count; no warm-up.
  * Prints one line of JSON: times in microseconds, `answered` the answers of the
  * whole run (warm-up included, for CPU per request), `events` those of streams.
@@ -57,6 +60,8 @@ static struct connection **idle;
 static int idle_count, epoll_fd;
 static char *request;
 static size_t request_size;
+static char *numbered; /* where the request's number goes; NULL when all are the same */
+static long first_number; /* of the time, so that a second run asks nothing twice either */
 static int64_t start_ns, window_start_ns, window_end_ns;
 static struct samples latency, first_byte;
 static long answered, failed, events_all, events_in_window;
@@ -119,6 +124,11 @@ static void reopen(struct connection *c)
 static void send_request(struct connection *c, int64_t due_ns)
 {
     size_t sent = 0;
+    if (numbered) {
+        long number = first_number + issued;
+        for (int i = 11; i >= 0; i--, number /= 10)
+            numbered[i] = (char)('0' + number % 10);
+    }
     while (sent < request_size) {
         ssize_t size = send(c->fd, request + sent, request_size - sent, MSG_NOSIGNAL);
         if (size <= 0) {
@@ -360,6 +370,8 @@ static void make_request(const char *path, const char *headers, const char *body
     request = realloc(request, request_size);
     if (fread(request + head, 1, body_size, file) != body_size)
         die(body_file);
+    first_number = (long)(now_ns() / 1000);
+    numbered = memmem(request + head, body_size, "@@@@@@@@@@@@", 12);
     fclose(file);
 }
 

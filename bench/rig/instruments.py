@@ -4,13 +4,14 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
 from build import build
 from rig.machine import LOAD_CORE, free_port, pinned
 
-CHAT = {
+CHAT: dict[str, Any] = {
     "model": "mock",
     "messages": [
         {"role": "system", "content": "You are a keeper of a lighthouse. You answer in two sentences."},
@@ -81,10 +82,12 @@ def load(
     rate: float = 0.0,
     requests: int = 0,
     headers: Sequence[str] = (),
+    path: str = "/v1/chat/completions",
 ) -> LoadResult:
     """One run; a warm-up of a second is not in the window, but in `answered`."""
     argv = [str(build("load")), "--port", str(port), "--body", str(body), "--seconds", str(seconds)]
     argv += ["--connections", str(connections), "--rate", str(rate), "--requests", str(requests)]
+    argv += ["--path", path]
     for header in headers:
         argv += ["--header", header]
     done = subprocess.run(pinned(LOAD_CORE, argv), capture_output=True, check=False, timeout=600)
@@ -93,7 +96,32 @@ def load(
     return msgspec.json.decode(done.stdout, type=LoadResult)
 
 
-def body_file(folder: Path, *, stream: bool = False, model: str = "mock") -> Path:
-    path = folder / f"{model}-{'stream' if stream else 'whole'}.json"
-    path.write_bytes(msgspec.json.encode({**CHAT, "model": model, **({"stream": True} if stream else {})}))
+def body_file(
+    folder: Path,
+    *,
+    stream: bool = False,
+    model: str = "mock",
+    kind: Literal["plain", "numbered", "same"] = "plain",
+    prompt_bytes: int = 0,
+) -> Path:
+    """
+    A request's body.
+
+    Args:
+        kind: `numbered`: at temperature 0 and never the same twice, so that a cache is asked and misses.
+            `same`: at temperature 0 and always the same, so that it hits.
+        prompt_bytes: Length of a longer prompt.
+    """
+    name = model.replace(":", "-")
+    path = folder / f"{name}-{kind}-{'stream' if stream else 'whole'}-{prompt_bytes}.json"
+    asked = {**CHAT, "model": model, **({"stream": True} if stream else {})}
+    system, user = CHAT["messages"]
+    text = user["content"]
+    if prompt_bytes:
+        text = (text * (1 + prompt_bytes // len(text)))[:prompt_bytes]
+    if kind != "plain":
+        asked["temperature"] = 0
+        text = ("@" * 12 if kind == "numbered" else "always the same") + " " + text
+    asked["messages"] = [system, {**user, "content": text}]
+    path.write_bytes(msgspec.json.encode(asked))
     return path

@@ -86,3 +86,8 @@ def _cpu_s(process: psutil.Process) -> float:
     except psutil.NoSuchProcess:
         return 0.0
     return float(times.user + times.system)
+
+
+def raised() -> bool:
+    """Whether processes of a bench run in a real-time class here."""
+    return bool(_chrt())

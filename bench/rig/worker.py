@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,9 +38,8 @@ class GatewayWorker(Peer):
     """A peer that does more: it wants a key, and it keeps a journal."""
 
     def __init__(self, port: int, pid: int, settings: Settings, key: str) -> None:
-        super().__init__("pilothouse", port, pid)
+        super().__init__("pilothouse", port, pid, headers=[f"Authorization: Bearer {key}"])
         self.settings = settings
-        self.headers = [f"Authorization: Bearer {key}"]
 
     def journaled(self) -> tuple[int, int]:
         """Records and bytes that its journal holds, counted by the heads of the frames."""
@@ -50,10 +49,13 @@ class GatewayWorker(Peer):
 
 
 @contextmanager
-def gateway_worker(upstream: int, **changes: object) -> Iterator[GatewayWorker]:
+def gateway_worker(
+    upstream: int, *, program: Sequence[str] = ("-m", "pilothouse.app.worker"), **changes: object
+) -> Iterator[GatewayWorker]:
     """
     Args:
         upstream: Port of the mock.
+        program: What Python runs as the worker.
         changes: Settings that differ from the defaults.
     """
     with TemporaryDirectory(prefix="ph-bench-") as folder:
@@ -68,11 +70,12 @@ def gateway_worker(upstream: int, **changes: object) -> Iterator[GatewayWorker]:
             socket.create_server(("127.0.0.1", 0)) as door,
         ):
             door.listen(4096)
-            with _process(settings, door) as pid:
+            with _process(settings, door, program) as pid:
                 port = door.getsockname()[1]
                 wait_until_open(port)
                 worker = GatewayWorker(port, pid, settings, made[0].key.reveal())
-                _wait_until_served(worker)
+                if not settings.tls_certificate:
+                    _wait_until_served(worker)
                 yield worker
 
 
@@ -124,16 +127,20 @@ def _controller(settings: Settings, snapshot: Snapshot) -> Iterator[None]:
 
 
 @contextmanager
-def _process(settings: Settings, door: socket.socket) -> Iterator[int]:
+def _process(settings: Settings, door: socket.socket, program: Sequence[str]) -> Iterator[int]:
     """The worker's process with a beating heart; gives its pid."""
     heart, ended = Heartbeat(), threading.Event()
     file = Path(settings.home) / "settings.json"
     file.write_text(settings.to_json())
-    argv = [sys.executable, "-m", "pilothouse.app.worker", "--settings", str(file)]
+    argv = [sys.executable, *program, "--settings", str(file)]
     argv += ["--socket-fd", str(door.fileno()), "--heartbeat-fd", str(heart.child_fd)]
     with (settings.home_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(
-            pinned(MEASURED_CORE, argv), pass_fds=(door.fileno(), heart.child_fd), stdout=log, stderr=log
+            pinned(MEASURED_CORE, argv),
+            pass_fds=(door.fileno(), heart.child_fd),
+            stdout=log,
+            stderr=log,
+            cwd=Path(__file__).parents[1],
         )
     heart.close_child_end()
 

@@ -21,6 +21,7 @@ from fixtures_postgres import PostgresServer
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 POSTGRESQL = ROOT / "docs" / "howto" / "postgresql.md"
+RESTART = ROOT / "docs" / "howto" / "restart-without-downtime.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-endpoint.md"
 READY_S = 120.0
 """The first start fetches a model of 93 MB."""
@@ -149,3 +150,14 @@ def test_the_move_to_postgresql_works_from_top_to_bottom(
     assert f"store {address.partition('?')[0]}" in said
     assert postgres.execute("SELECT count(*) FROM records WHERE code = 'ok'", database="pilothouse") == [(2,)]
     assert (tmp_path / "with-records.tar").exists()
+
+
+def test_the_restart_without_downtime_works_as_its_page_says(env: dict[str, str], port: int) -> None:
+    (script,) = blocks(RESTART)
+    ending = "trap 'pilothouse down >/dev/null 2>&1 || true' EXIT\n"
+
+    path = 'export PATH="$PWD/.venv/bin:$PATH"\n'
+    said = run(path + ending + script.replace("8423", str(port)), env)
+
+    assert f"restarted: http://127.0.0.1:{port}" in said
+    assert "stopped: " in said
