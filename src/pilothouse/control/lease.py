@@ -94,6 +94,14 @@ class SlotLeases:
         held[worker] = granted
         return granted
 
+    def part(self, worker: str, total: int) -> int:
+        """
+        How many of `total` requests at once are for `worker`, where the engine has no slots.
+
+        Each gets one at least. One that is leaving keeps all, for those who wait in it.
+        """
+        return total if worker in self._leaving else max(1, self._share(worker, total))
+
     def _share(self, worker: str, total: int) -> int:
         if worker in self._leaving:
             return 0

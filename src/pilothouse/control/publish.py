@@ -134,8 +134,10 @@ class Publishing:
         )
 
     def _with_slots(self, entry: ReplicaEntry, worker: str) -> ReplicaEntry:
-        total = len(entry.slots)
-        return replace(entry, slots=self._leases.slots(worker, entry.name, total)) if total else entry
+        """The worker's part of what the replica takes at once."""
+        if entry.slots:
+            return replace(entry, slots=self._leases.slots(worker, entry.name, len(entry.slots)))
+        return replace(entry, max_inflight=self._leases.part(worker, entry.max_inflight))
 
     def _hear(self, report: WorkerReport) -> None:
         self._fleet.hear(report)

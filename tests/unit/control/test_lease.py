@@ -156,3 +156,21 @@ def test_a_report_that_gives_nothing_up_changes_nothing():
     assert not leases.hear(report("old", r=(0, 1)))
     assert not leases.hear(report("stranger"))
     assert leases.slots("old", "r", 2) == (0, 1)
+
+
+def test_requests_at_once_are_divided_by_the_workers_and_each_has_one():
+    leases = SlotLeases(4, TickingClock())
+    for name in ("a", "b", "c", "d"):
+        leases.enter(hello(name))
+
+    assert [leases.part(name, 10) for name in "abcd"] == [3, 3, 2, 2]
+    assert [leases.part(name, 2) for name in "abcd"] == [1, 1, 1, 1]
+
+
+def test_who_leaves_keeps_his_part_for_those_who_wait_and_the_others_have_theirs_without_him():
+    leases = SlotLeases(1, TickingClock())
+    for name in ("old", "new"):
+        leases.enter(hello(name))
+    leases.hear(report("old"))
+
+    assert (leases.part("old", 8), leases.part("new", 8)) == (8, 8)
