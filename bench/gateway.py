@@ -171,7 +171,7 @@ def _measure_target(target: Peer, now: Round) -> None:
         now.keep(target, "event_us", cpu_us / result.events)
     if now.has("prompts"):
         now.keep(target, "prompt_rate", now.load(target, prompt_bytes=PROMPT_BYTES).rate)
-    if now.has("hits") and target.name == OURS:
+    if now.has("hits") and isinstance(target, House) and "cache" in target.policies:
         now.keep(target, "hit_rate", now.load(target, kind="same").rate)
 
 
