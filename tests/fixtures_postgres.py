@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 USER, PASSWORD = "pilot", "Planted-Secret-7ef3"
-INSTALL = "apt-get install -y --no-install-recommends postgresql"
+INSTALL = "apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold postgresql"
 
 
 def _binaries() -> Path | None:

@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -28,10 +29,10 @@ from pilothouse.adapters.stores.glimpse import glimpse
 from pilothouse.app.control_parts import Parts, build_parts
 from pilothouse.app.duties import Duties
 from pilothouse.app.seed import seed, still_holds
-from pilothouse.app.stores import remember
+from pilothouse.app.stores import remember, was_used
 from pilothouse.config import Settings
 from pilothouse.control.lease import PATIENCE_S
-from pilothouse.domain.errors import Conflict, PilothouseError
+from pilothouse.domain.errors import Conflict, PilothouseError, StoreUnavailable
 from pilothouse.kit.heartbeat import wait_for_loss
 from pilothouse.kit.lockfile import LockFile
 from pilothouse.kit.log import Log
@@ -42,6 +43,8 @@ PREDECESSOR_S = 60.0
 """How long a controller that is ending is waited for: it may be stopping engines."""
 LOCK_ROUND_S = 0.5
 """How soon a controller that waits for its predecessor notices that it shall end itself."""
+STORE_ROUND_S = 2.0
+"""How soon a store that is away is tried again."""
 HEAD_START_S = 0.5
 """For the engine, before the controller goes on with its own start."""
 ADOPTION_S = 5.0
@@ -83,7 +86,8 @@ class Controller:
             parts = build_parts(self._settings)
             self._log = parts.log  # which remembers failures, for the status
             await self._begin(parts)
-            await parts.store.start()
+            if not await self._open_store(parts):
+                return
             try:
                 await self._serve(parts)
             finally:
@@ -111,6 +115,25 @@ class Controller:
                     f"another controller of {self._settings.home} does not end; see: pilothouse status"
                 )
         return True
+
+    async def _open_store(self, parts: Parts) -> bool:
+        """
+        Open it; one that worked before is waited for. False when this controller is told to end meanwhile.
+
+        Raises:
+            PilothouseError: It cannot be opened, and never was: the address may be wrong.
+        """
+        while True:
+            try:
+                await parts.store.start()
+                return True
+            except StoreUnavailable as exc:
+                if not was_used(self._settings):
+                    raise
+                self._log.failure("store_lost", exc)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), STORE_ROUND_S)
+                return False
 
     async def _begin(self, parts: Parts) -> None:
         """Start what was declared before, if that holds: the store itself takes longer to open."""

@@ -68,15 +68,25 @@ def password_of(reference: str) -> Callable[[], str | None]:
 
 def recall(settings: Settings) -> Settings:
     """The settings with the store that this home used last, unless they name one."""
-    if settings.store:
-        return settings
-    try:
-        known = msgspec.json.decode(settings.store_file.read_bytes(), type=_Choice)
-    except (OSError, msgspec.MsgspecError):
+    known = _known(settings)
+    if settings.store or known is None:
         return settings
     return replace(
         settings, store=known.store, store_password=settings.store_password or known.store_password
     )
+
+
+def was_used(settings: Settings) -> bool:
+    """Whether this home used this very store before: then its address is right, and it is only away."""
+    known = _known(settings)
+    return known is not None and known.store == settings.store != ""
+
+
+def _known(settings: Settings) -> _Choice | None:
+    try:
+        return msgspec.json.decode(settings.store_file.read_bytes(), type=_Choice)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def remember(settings: Settings) -> None:

@@ -130,6 +130,25 @@ async def test_a_controller_killed_while_it_drains_loses_and_doubles_nothing(hou
     assert counted == [(len(journal.kept),)]
 
 
+async def test_a_store_that_worked_before_is_waited_for(house, own_postgres):
+    async with house.controller() as first:
+        await house.until(house.ready)
+        first.signal(signal.SIGHUP)
+        await first.wait(timeout_s=10)
+    own_postgres.stop()
+
+    async with house.controller() as process:
+        await house.until(lambda: "store_lost" in house.log.read_text())
+        epoch = house.newest.epoch
+        own_postgres.start()
+
+        await house.until(lambda: house.newest.epoch != epoch)
+        assert house.ready(), "its engine was adopted"
+        own_postgres.stop()
+        process.signal(signal.SIGTERM)
+        assert await process.wait(timeout_s=30) == 0
+
+
 async def test_of_two_homes_on_one_database_one_is_active(house, own_postgres, tmp_path, smollm2_gguf):
     other = house_in(tmp_path / "other", smollm2_gguf, own_postgres)
     async with house.controller() as first:
