@@ -47,7 +47,7 @@ class Hub:
     def source(self, token: str = "") -> HfSource:
         downloader = Downloader(self.network, sleep=lambda _s: None)
         secret = Secret(token) if token else None
-        return HfSource(downloader, self.network, endpoint=self.hub.url, token=secret)
+        return HfSource(downloader, self.network, endpoint=self.hub.url, token=lambda: secret)
 
 
 @contextmanager

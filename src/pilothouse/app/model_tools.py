@@ -77,8 +77,13 @@ def build_blobs(settings: Settings, clock: Clock) -> Blobs:
 def _hub(settings: Settings) -> HfSource:
     # A mirror is the operator's own choice, and often inside; what the hub redirects to is checked like it.
     network = Network(allow_private=settings.hf_endpoint != HUB, proxy_for=https_proxy)
-    token = read_secret(settings.hf_token) if settings.hf_token else None
-    return HfSource(Downloader(network), network, endpoint=settings.hf_endpoint, token=token)
+    return HfSource(
+        Downloader(network),
+        network,
+        endpoint=settings.hf_endpoint,
+        # Read when it is needed: a token that is not there must not keep the server from starting.
+        token=lambda: read_secret(settings.hf_token) if settings.hf_token else None,
+    )
 
 
 def _object_store(settings: Settings, clock: Clock) -> S3Source:

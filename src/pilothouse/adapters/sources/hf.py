@@ -9,6 +9,7 @@ redirect.
 
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -65,13 +66,18 @@ class HfSource:
     """
     Args:
         endpoint: Address of the hub, or of a mirror that speaks its API.
-        token: For private and gated repositories.
+        token: For private and gated repositories, if any. Called at each fetch.
     """
 
     scheme = "hf"
 
     def __init__(
-        self, downloader: Downloader, network: Network, *, endpoint: str, token: Secret | None = None
+        self,
+        downloader: Downloader,
+        network: Network,
+        *,
+        endpoint: str,
+        token: Callable[[], Secret | None],
     ) -> None:
         self._downloader = downloader
         self._network = network
@@ -85,8 +91,9 @@ class HfSource:
 
     def fetch(self, reference: str, workdir: Path, *, progress: Progress, expect: str | None) -> Fetched:
         place = _place(reference)
+        authorize = _authorize(self._token())
         progress(f"asking the hub for {place}", 0, 0)
-        revision = self._revision(place)
+        revision = self._revision(place, authorize)
         found = next((one for one in revision.siblings if one.rfilename == place.file), None)
         if found is None:
             raise NotFound(f"{place.repo}@{place.revision} holds no {place.file!r}; {_near(place, revision)}")
@@ -103,18 +110,18 @@ class HfSource:
             what=PurePosixPath(place.file).name,
             expect=expect or promised,
             check_head=check_head,
-            authorize=self._authorize(),
+            authorize=authorize,
             when_denied=_HOW_TO_LOG_IN,
         )
         target = workdir / "model.gguf"
         digest = self._downloader.fetch(wanted, target, progress)
         return Fetched(path=target, source_digest=digest, licence=_licence(revision))
 
-    def _revision(self, place: _Place) -> _Revision:
+    def _revision(self, place: _Place, authorize: Authorize | None) -> _Revision:
         url = f"{self._endpoint}/api/models/{place.repo}/revision/{quote(place.revision)}?blobs=true"
-        answer = ask(url, what=f"hf:{place}", network=self._network, authorize=self._authorize())
+        answer = ask(url, what=f"hf:{place}", network=self._network, authorize=authorize)
         if answer.status != 200:
-            raise self._refusal(place, answer)
+            raise self._refusal(place, answer, has_token=authorize is not None)
         try:
             revision = msgspec.json.decode(answer.body, type=_Revision)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -123,7 +130,7 @@ class HfSource:
             raise OperationFailed(f"hf:{place}: {self._endpoint} names no commit for that revision")
         return revision
 
-    def _refusal(self, place: _Place, answer: Answer) -> Exception:
+    def _refusal(self, place: _Place, answer: Answer, *, has_token: bool) -> Exception:
         code = answer.headers.get("x-error-code", "")
         if code == "GatedRepo":
             return OperationFailed(
@@ -131,7 +138,7 @@ class HfSource:
                 f"{_HOW_TO_LOG_IN}"
             )
         if answer.status in (401, 403):
-            has = "the token is not accepted, or has no right to it" if self._token else "no token is set"
+            has = "the token is not accepted, or has no right to it" if has_token else "no token is set"
             return OperationFailed(
                 f"{place.repo} is private, or does not exist (HTTP {answer.status}; {has}). {_HOW_TO_LOG_IN}"
             )
@@ -142,15 +149,15 @@ class HfSource:
             return NotFound(f"the hub has no {what}; check the name")
         return OperationFailed(f"hf:{place}: the hub answered HTTP {answer.status}; try again later")
 
-    def _authorize(self) -> Authorize | None:
-        token = self._token
-        if token is None:
-            return None
 
-        def authorize(_method: str, _address: Address) -> dict[str, str]:
-            return {"Authorization": f"Bearer {token.reveal()}"}
+def _authorize(token: Secret | None) -> Authorize | None:
+    if token is None:
+        return None
 
-        return authorize
+    def authorize(_method: str, _address: Address) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token.reveal()}"}
+
+    return authorize
 
 
 _HOW_TO_LOG_IN = (
