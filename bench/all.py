@@ -20,6 +20,7 @@ BENCHES = (
     "canary",
     "planner",
     "simulate",
+    "semantic_cache",
 )
 BENCH = Path(__file__).parent
 

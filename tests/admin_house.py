@@ -18,6 +18,7 @@ from pilothouse.control.declarations import Declarations
 from pilothouse.control.evidence import Evidence
 from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.keyring import Keyring, NewKey
+from pilothouse.control.purges import Purges
 from pilothouse.control.registry import Verified
 from pilothouse.control.rollouts import Rollouts, Surroundings
 from pilothouse.control.seals import Seals
@@ -192,12 +193,15 @@ class AdminHouse:
             clock=self.clock,
             arrived=self.rollouts.expect_feedback,
         )
+        self.purged: dict[str, int] = {}
+        self.purges = Purges(self.store, changed=self.purged.update)
         self.plane = Plane(
             settings=self.settings,
             clock=self.clock,
             log=log,
             keyring=self.keyring,
             tenants=self.tenants,
+            purges=self.purges,
             transact=self.store,
             specs=self.specs,
             models=self.models,

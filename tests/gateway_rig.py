@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 
 from http1_rig import Answer, Raw, connected, listening
+from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.domain import apikey
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, KeyEntry, ReplicaEntry, Route, Snapshot
@@ -24,6 +25,7 @@ from pilothouse.gateway.authenticate import Authenticator
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.pipeline import Pipeline
+from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
@@ -33,6 +35,7 @@ from pilothouse.kit.http1.message import Limits
 from pilothouse.kit.http1.server import Server
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.log import Log
+from pilothouse.ports.cache import Cache
 from pilothouse.ports.engine import Engine
 from watched_engine import WatchedEngine
 
@@ -164,6 +167,7 @@ class House:
     journal: ListJournal
     feed: QuietFeed
     log_stream: io.StringIO
+    recall: Recall
     engines: dict[str, Engine] = field(default_factory=dict)
     retired: list[Engine] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -251,6 +255,8 @@ async def house(
     waits_for_disk: bool = False,
     stream_keepalive_s: float = 0.0,
     controller: str = "/nowhere/control.sock",
+    near: Cache | None = None,
+    far: Cache | None = None,
 ) -> AsyncIterator[House]:
     """
     A data plane for the block.
@@ -287,13 +293,14 @@ async def house(
     sweeper = Sweeper()
     sweeper.start()
     control = Client(Address(path=controller), sweeper)
-    plane = DataPlane(state, Pipeline(state, keeper, meters, log), feed, control)
+    recall = Recall(state, keeper, near or MemoryCache(1 << 20), far)
+    plane = DataPlane(state, Pipeline(state, keeper, meters, log, recall), feed, control)
     server = Server(
         plane.handle, limits=limits or Limits(), on_defect=lambda exc: log.failure("connection_defect", exc),
         stream_keepalive_s=stream_keepalive_s, refusal=refusal,
     )  # fmt: skip
     door = listening()
-    running = House(door.getsockname()[1], server, state, keeper, meters, journal, feed, stream)
+    running = House(door.getsockname()[1], server, state, keeper, meters, journal, feed, stream, recall)
     made.append(running)
     if served is None:
         served = snapshot(replica_entry())

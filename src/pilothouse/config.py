@@ -87,6 +87,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`process`: an answer survives a killed process. `power`: grouped fdatasync as well, for power loss."""
     journal_full: Literal["refuse", "serve"] = "refuse"
     """When no record can be kept: refuse with 503, or serve and count what was dropped."""
+    cache_bytes: int = 64 * 1024 * 1024
+    """Room for cached answers in each worker, where an endpoint has a cache; the least recently used go
+    first, and an answer above a sixteenth of it is not kept. 0 keeps none."""
+    cache_url: str = ""
+    """Redis or Valkey for the cached answers of all workers, such as `redis://127.0.0.1:6379/0`, or
+    `rediss://user@cache.example:6379` with TLS; empty keeps them in each worker alone. What lies there is
+    sealed with the keys of this home."""
+    cache_password: str = ""
+    """Where its password is: `env:NAME` or `file:PATH`."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks (CIDR) whose `x-forwarded-for` is believed."""
     metrics: Literal["auto", "open", "key"] = "auto"

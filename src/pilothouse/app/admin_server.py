@@ -100,6 +100,7 @@ def build_plane(parts: Parts) -> Plane:
         log=parts.log,
         keyring=parts.keyring,
         tenants=parts.tenants,
+        purges=parts.purges,
         transact=parts.store,
         specs=parts.declarations,
         models=parts.loop.registry,

@@ -33,6 +33,7 @@ from pilothouse.control.leadership import Leadership
 from pilothouse.control.lease import SlotLeases
 from pilothouse.control.overview import Overview
 from pilothouse.control.publish import Publishing
+from pilothouse.control.purges import Purges
 from pilothouse.control.recent_errors import RecentErrors
 from pilothouse.control.reconcile import Reconciler
 from pilothouse.control.registry import Registry
@@ -91,6 +92,7 @@ class Parts:
     declarations: Declarations
     keyring: Keyring
     tenants: Tenants
+    purges: Purges
     vitals: VitalSigns
     overview: Overview
     seals: Seals
@@ -170,6 +172,7 @@ def build_parts(settings: Settings) -> Parts:
             admin_file=AdminKeyFile(settings.admin_key_file),
             log=log,
         ),
+        purges=Purges(store, changed=loop.publishing.purged),
         vitals=vitals,
         overview=build_overview(loop, vitals, releases),
         seals=seals,

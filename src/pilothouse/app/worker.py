@@ -18,16 +18,19 @@ from pathlib import Path
 
 import uvloop
 
+from pilothouse.adapters.caches.memory import MemoryCache
+from pilothouse.adapters.caches.redis import RedisCache
 from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
 from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix import UnixFeed
 from pilothouse.adapters.keys.file import FileKeys
-from pilothouse.config import Settings
+from pilothouse.config import Settings, read_secret
 from pilothouse.domain.snapshot import ReplicaEntry, WorkerHello, WorkerReport
 from pilothouse.gateway.authenticate import Authenticator
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.pipeline import Pipeline
+from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
@@ -42,6 +45,7 @@ from pilothouse.kit.ids import new_id
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
 from pilothouse.kit.log import Log
 from pilothouse.kit.pulse import READY, say
+from pilothouse.kit.resp import RespClient, parse_address
 from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.engine import Engine
 from pilothouse.ports.feed import Feed
@@ -55,6 +59,8 @@ SNAPSHOT_PATIENCE_S = 2.0
 """So long does a new worker wait for its first snapshot before it accepts: it could only refuse."""
 LEAST_REPORT_S = 0.02
 """Between two reports, however much there is to tell."""
+FAR_CACHE_S = 0.1
+"""How long the shared cache may take; a fraction of what a model does."""
 GC_THRESHOLDS = (50_000, 20, 50)
 """Requests leave little for the cycle collector; at its default it took a quarter of the time."""
 
@@ -108,7 +114,9 @@ class Worker:
             self._board = Board(settings.board_file, places=settings.workers, mine=index)
         self._sweeper = Sweeper()
         controller = Client(Address(path=str(settings.control_socket)), self._sweeper)
-        pipeline = Pipeline(self.state, self.keeper, self.meters, self.log)
+        self._far_cache = self._open_far_cache(keys.subject_key())
+        recall = Recall(self.state, self.keeper, MemoryCache(settings.cache_bytes), self._far_cache)
+        pipeline = Pipeline(self.state, self.keeper, self.meters, self.log, recall)
         self.plane = DataPlane(self.state, pipeline, self.feed, controller)
         self.server = Server(
             self.plane.handle,
@@ -151,6 +159,8 @@ class Worker:
         self.feed.report(self._snapshot_report())
         await self._tasks.aclose(timeout_s=1.0)
         await self.feed.aclose()
+        if self._far_cache is not None:
+            await self._far_cache.aclose()
         self.keeper.flush()
         self.journal.close()
         self.log.event("worker_stopped")
@@ -197,6 +207,14 @@ class Worker:
     def _note_ejected(self, deployment: str, replica: str) -> None:
         self.meters.ejections.labels(deployment).inc()
         self.log.event("replica_ejected", "warning", replica=replica)
+
+    def _open_far_cache(self, secret: bytes) -> RedisCache | None:
+        if not self.settings.cache_url:
+            return None
+        reference = self.settings.cache_password
+        password = read_secret(reference).reveal() if reference else ""
+        client = RespClient(parse_address(self.settings.cache_url), timeout_s=FAR_CACHE_S, password=password)
+        return RedisCache(client, secret, on_failure=self.meters.far_cache_failed)
 
     def _snapshot_report(self) -> WorkerReport:
         self.meters.measure(self.state.places)

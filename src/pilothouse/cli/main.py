@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "usage": ("pilothouse.cli.usage:usage", "Who used how much."),
     "plan": ("pilothouse.cli.plan:plan", "What a model needs, whether it fits here, what it costs where."),
     "simulate": ("pilothouse.cli.simulate:simulate", "Try traffic and failures on virtual replicas."),
+    "cache": ("pilothouse.cli.cache:cache", "End cached answers; calibrate the semantic cache."),
     "bench": ("pilothouse.cli.bench:bench", "Load test: percentiles, time to first token, goodput."),
     "doctor": ("pilothouse.cli.doctor:doctor", "Find what is wrong with this machine, with the fix."),
     "backup": ("pilothouse.cli.backup:backup", "Write state and keys to two files, apart."),

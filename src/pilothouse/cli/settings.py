@@ -12,6 +12,7 @@ from msgspec.structs import FieldInfo, fields
 
 from pilothouse.config import Settings, make_settings, read_secret, read_spec
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.kit.resp import parse_address
 
 
 class UpOptions(Struct, frozen=True, kw_only=True):
@@ -50,6 +51,10 @@ def settings_of(options: UpOptions) -> Settings:
         check_store(options.store)
     if reference := str(more.get("store_password", "")):
         more["store_password"] = check_reference(reference)
+    if more.get("cache_url"):
+        check_cache(str(more["cache_url"]))
+    if reference := str(more.get("cache_password", "")):
+        more["cache_password"] = check_reference(reference)
     return make_settings(
         home=options.home,
         keys=options.keys,
@@ -98,6 +103,20 @@ def check_store(url: str) -> None:
         )
     if not parts.path.strip("/"):
         raise InvalidRequest("--store: the address names no database. fix: postgresql://user@host/database")
+
+
+def check_cache(url: str) -> None:
+    """
+    Raises:
+        InvalidRequest: It is no address, or holds a password; what was given is not repeated.
+    """
+    try:
+        parse_address(url)
+    except ValueError as exc:
+        raise InvalidRequest(
+            f"cache_url: {exc}. fix: --set cache_url=redis://127.0.0.1:6379/0, and its password apart: "
+            "--set cache_password=file:PATH (or env:NAME)"
+        ) from exc
 
 
 def check_spec(path: Path) -> None:

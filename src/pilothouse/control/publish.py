@@ -6,7 +6,9 @@ noticed by comparison, so publishing once too often costs nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 
+import msgspec
 from msgspec.structs import replace
 
 from pilothouse.control.fleet import Fleet
@@ -14,11 +16,13 @@ from pilothouse.control.lease import SlotLeases
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.snapshot import (
+    CachePolicy,
     DeploymentEntry,
     EndpointEntry,
     KeyEntry,
     ReplicaEntry,
     Route,
+    SemanticPolicy,
     Snapshot,
     Task,
     WorkerHello,
@@ -32,6 +36,25 @@ RETRY_AFTER_S: Mapping[Phase, float] = {"starting": 2.0, "pulling": 15.0, "pendi
 """What a caller is told to wait: about as long as each phase takes."""
 LONGEST_TIMEOUT_S = 24 * 3600.0
 USUAL_TIMEOUTS = TimeoutsSpec()
+LONGEST_CACHED_S = 365 * 86400.0
+_SAME_ANSWER = frozenset(
+    {
+        *(
+            "routes",
+            "fallback",
+            "aliases",
+            "sticky",
+            "balance",
+            "retries",
+            "timeouts",
+            "queue",
+            "hedge_after",
+        ),
+        *("limits", "records", "slo", "judges", "rollout"),
+    }
+)
+"""Settings of an endpoint that change no answer; a new one does until somebody says otherwise here.
+Of routes and limits, the deployment and the bound of tokens are in each key by themselves."""
 
 
 class Publishing:
@@ -108,6 +131,10 @@ class Publishing:
     def keys_changed(self) -> None:
         """Tell all workers the keys that are valid now; returns when that is under way."""
         self._change(replace(self._base, keys=self._keys()))
+
+    def purged(self, purges: Mapping[str, int]) -> None:
+        """Tell all workers which cached answers count no more."""
+        self._change(replace(self._base, purges=dict(purges)))
 
     def warn(self, warnings: tuple[str, ...]) -> None:
         """Tell all workers what is not well with the control plane, for their readiness."""
@@ -230,12 +257,35 @@ def _endpoint(
         queue_per_team=declared.queue.per_team,
         queue_weights=declared.queue.weights,
         created_at=int(min((model.created_at for model in known), default=declared_at)),
+        cache=_cache(declared),
     )
 
 
 def _wait_s(text: str, usual: str) -> float | None:
     """None where it is what an engine does by itself."""
     return None if text == usual else parse_duration_s(text, param="timeouts") or LONGEST_TIMEOUT_S
+
+
+def _cache(declared: EndpointSpec) -> CachePolicy | None:
+    if declared.cache.exact_ttl == "off":
+        return None
+    names = [name for name in declared.__struct_fields__ if name not in _SAME_ANSWER]
+    rest = [(name, getattr(declared, name)) for name in names]
+    exact_ttl_s = parse_duration_s(declared.cache.exact_ttl, param="cache.exact_ttl")
+    return CachePolicy(
+        exact_ttl_s=min(exact_ttl_s or LONGEST_CACHED_S, LONGEST_CACHED_S),
+        always=declared.cache.when == "always",
+        fingerprint=sha256(msgspec.json.encode(rest)).hexdigest(),
+        semantic=_semantic(declared),
+    )
+
+
+def _semantic(declared: EndpointSpec) -> SemanticPolicy | None:
+    semantic = declared.cache.semantic
+    if semantic == "off":
+        return None
+    ttl_s = parse_duration_s(semantic.ttl, param="cache.semantic.ttl") or LONGEST_CACHED_S
+    return SemanticPolicy(embedder=semantic.embedder, threshold=semantic.threshold, ttl_s=ttl_s)
 
 
 def _timeout_s(declared: EndpointSpec) -> float:

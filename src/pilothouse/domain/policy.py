@@ -41,6 +41,7 @@ Action = Literal[
     "rollouts.write",
     "feedback.write",
     "usage.read",
+    "cache.purge",
     "admin.other",
 ]
 """`invoke.high` is going before one's own team's other requests, where places are short.
@@ -75,6 +76,7 @@ _OPERATES: frozenset[Action] = frozenset(
         "keys.create",
         "keys.rotate",
         "keys.revoke",
+        "cache.purge",
         "rollouts.write",
         "feedback.write",
     }

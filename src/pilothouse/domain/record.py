@@ -11,6 +11,9 @@ from msgspec import Struct
 
 CacheResult = Literal["hit", "semantic", "miss", "bypass"]
 
+FOUND: frozenset[CacheResult] = frozenset({"hit", "semantic"})
+"""Answered without a generation of its own: its tokens are those of an earlier answer."""
+
 
 class InferenceRecord(Struct, frozen=True):
     """

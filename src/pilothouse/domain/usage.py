@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilothouse.domain.record import InferenceRecord
+from pilothouse.domain.record import FOUND, InferenceRecord
 
 UsageBy = Literal["team", "key", "endpoint", "subject"]
 
@@ -76,13 +76,14 @@ def rollup_key(record: InferenceRecord) -> RollupKey:
 
 
 def sums_of(record: InferenceRecord) -> Sums:
-    """The totals of a single request."""
+    """The totals of a single request. One that a cache answered consumed no token, whatever it was shown."""
+    is_used = record.cache not in FOUND
     return Sums(
         requests=1,
         errors=0 if record.code == "ok" else 1,
-        input_tokens=record.input_tokens,
-        output_tokens=record.output_tokens,
-        cached_tokens=record.cached_tokens,
+        input_tokens=record.input_tokens if is_used else 0,
+        output_tokens=record.output_tokens if is_used else 0,
+        cached_tokens=record.cached_tokens if is_used else 0,
         cost_micro_usd=record.cost_micro_usd,
         duration_ms=record.duration_ms,
     )

@@ -25,6 +25,7 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place, ReplicaPlaces
+from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.route import EndpointRoutes
 
 LEAST_S = 0.02
@@ -43,7 +44,8 @@ class Attempts:
         draw: Gives a number, 0..1 (1 excluded), even.
     """
 
-    def __init__(self, keeper: Keeper, meters: Meters, draw: Callable[[], float]) -> None:
+    def __init__(self, keeper: Keeper, meters: Meters, draw: Callable[[], float], recall: Recall) -> None:
+        self._recall = recall
         self._keeper = keeper
         self._meters = meters
         self._draw = draw
@@ -69,6 +71,10 @@ class Attempts:
         places = routes.only
         order = (places,) if places is not None else choose(routes, call, self._draw)
         places = order[0]
+        if routes.entry.cache is not None and isinstance(ask, GenerateRequest):
+            call.deployment = places.deployment
+            if await self._recall.answers(call, ask, deadline):
+                return
         prefix = 0
         if routes.by_prefix and isinstance(ask, GenerateRequest):
             prefix = prefix_of(bytes(ask.prompt), team)

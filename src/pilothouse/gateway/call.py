@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.principal import Principal
+from pilothouse.domain.record import CacheResult
 from pilothouse.domain.snapshot import EndpointEntry
+from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
@@ -30,6 +32,9 @@ class Call:
     first_token_ns = 0
     overhead_us = 0
     is_kept = False
+    cache: CacheResult = "bypass"
+    flight: Flight | None = None
+    """What this call generates for others as well, where the endpoint has a cache."""
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
     asked_twice = False
@@ -54,5 +59,5 @@ class Call:
         return (
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
             f"x-pilothouse-overhead-us: {self.measure_overhead()}\r\n"
-            f"x-pilothouse-cache: bypass\r\nx-pilothouse-deployment: {self.deployment}\r\n"
+            f"x-pilothouse-cache: {self.cache}\r\nx-pilothouse-deployment: {self.deployment}\r\n"
         ).encode()

@@ -13,6 +13,7 @@ from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal
 from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call
+from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
@@ -43,8 +44,10 @@ async def whole(
     call.answers = ((deltas[0].text,),) if len(deltas) == 1 else [(delta.text,) for delta in deltas]
     call.finish_reason = deltas[0].finish_reason or "stop"
     body = answers.write_whole(
-        ask, deltas, call.usage, answer_id=_answer_id(call), created=int(call.created_at)
+        ask, deltas, call.usage, answer_id=answer_id(call), created=int(call.created_at)
     )
+    if call.flight is not None:
+        call.flight.land(call, deltas, body)
     await keeper.answer(call, call.answer_headers(JSON), body)
 
 
@@ -59,19 +62,24 @@ async def _gathered(
         async with aclosing(chunks):
             async for chunk in chunks:
                 parts.add(chunk)
+                if call.flight is not None:
+                    call.flight.add(chunk)
                 if not call.first_token_ns and chunk.deltas and chunk.deltas[0].text:
                     call.first_token_ns = time.perf_counter_ns()
                     place.is_used = True
     finally:
         call.usage = parts.counted()
         call.finish_reason = parts.finish_reason
-    return Chunk(tuple(parts.deltas()), call.usage)
+    return Chunk(tuple(parts.deltas(unnamed=None)), call.usage)
 
 
 async def stream(
     call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, *, deadline_s: float
 ) -> None:
-    writer = answers.StreamWriter(ask, answer_id=_answer_id(call), created=int(call.created_at))
+    if call.flight is not None:
+        await _stream_for_all(call, call.flight, ask, place, places, keeper, deadline_s)
+        return
+    writer = answers.StreamWriter(ask, answer_id=answer_id(call), created=int(call.created_at))
     responder = call.responder
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
@@ -104,6 +112,81 @@ async def stream(
     responder.end(writer.end(call.usage))
 
 
+async def _stream_for_all(
+    call: Call,
+    flight: Flight,
+    ask: GenerateRequest,
+    place: Place,
+    places: Places,
+    keeper: Keeper,
+    deadline_s: float,
+) -> None:
+    """As `stream`, where others may listen: what this client does not take yet waits for it alone."""
+    told = Telling(call, ask, flight.chunks)
+    gathered = generate.Gathered(ask.choices)
+    call.answers = gathered.texts
+    asked_ns = time.perf_counter_ns()
+    chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                gathered.add(chunk)
+                flight.add(chunk)
+                if not call.first_token_ns and chunk.deltas and chunk.deltas[0].text:
+                    call.engine_ns += time.perf_counter_ns() - asked_ns
+                    call.first_token_ns = time.perf_counter_ns()
+                    place.is_used = True
+                told.catch_up()
+                if call.responder.is_paused:
+                    await flight.pace(call.responder)
+    finally:
+        if not call.first_token_ns:
+            call.engine_ns += time.perf_counter_ns() - asked_ns
+        call.usage = gathered.counted()
+        call.finish_reason = gathered.finish_reason
+    flight.land(call, gathered.deltas(unnamed=None))
+    if call.responder.is_gone:
+        call.code = "client_closed"
+    await told.finish(keeper)
+
+
+class Telling:
+    """What one client has been told of an answer that grows, and the rest that it still has to be told."""
+
+    __slots__ = ("_call", "_chunks", "_position", "_writer")
+
+    def __init__(self, call: Call, ask: GenerateRequest, chunks: list[Chunk]) -> None:
+        self._call = call
+        self._chunks = chunks
+        self._position = 0
+        self._writer = answers.StreamWriter(ask, answer_id=answer_id(call), created=int(call.created_at))
+
+    def catch_up(self) -> None:
+        """Write all that is new, until the client is slow."""
+        chunks, responder = self._chunks, self._call.responder
+        while self._position < len(chunks) and not responder.is_paused:
+            chunk = chunks[self._position]
+            self._position += 1
+            if chunk.deltas:
+                self._begin()
+                responder.write(self._writer.chunk(chunk))
+
+    def _begin(self) -> None:
+        responder = self._call.responder
+        if not responder.is_started:
+            responder.start(200, self._call.answer_headers(EVENTS))
+            responder.keepalive = sse.KEEPALIVE
+
+    async def finish(self, keeper: Keeper) -> None:
+        """Write the rest at the client's pace, keep the record, and end the stream."""
+        while self._position < len(self._chunks):
+            await self._call.responder.drain()
+            self.catch_up()
+        self._begin()
+        await keeper.keep(self._call)
+        self._call.responder.end(self._writer.end(self._call.usage))
+
+
 async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:
     asked_ns = time.perf_counter_ns()
     try:
@@ -128,6 +211,6 @@ def _chunks(
     return generate.chunks(ask, place, places, place.team, deadline_s=deadline_s, timeouts=routes.timeouts)
 
 
-def _answer_id(call: Call) -> str:
+def answer_id(call: Call) -> str:
     """The answer's id leads to its record."""
     return ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.id.removeprefix("req_")

@@ -89,9 +89,15 @@ class Gathered:
             return self.usage
         return Usage(0, sum(map(len, self.texts)), 0)
 
-    def deltas(self) -> list[Delta]:
+    def deltas(self, *, unnamed: str | None = "stop") -> list[Delta]:
+        """
+        One a choice, each with all of its text.
+
+        Args:
+            unnamed: Why a choice ended of which the engine did not say it.
+        """
         return [
-            Delta("".join(text), i, self._finish[i] or "stop", _joined(self._logprobs[i]))
+            Delta("".join(text), i, self._finish[i] or unnamed, _joined(self._logprobs[i]))
             for i, text in enumerate(self.texts)
         ]
 

@@ -217,7 +217,7 @@ def _record(call: Call) -> InferenceRecord:
         (now_ns - received_ns) / 1e6,
         call.overhead_us,
         0,
-        "bypass",
+        call.cache,
         call.finish_reason,
         isinstance(ask, GenerateRequest) and ask.stream,
     )

@@ -6,8 +6,9 @@ Label sets are closed: endpoints and deployments of the snapshot, codes of
 """
 
 from collections.abc import Callable, Mapping
+from typing import get_args
 
-from pilothouse.domain.record import InferenceRecord
+from pilothouse.domain.record import FOUND, CacheResult, InferenceRecord
 from pilothouse.gateway.permit import Places
 from pilothouse.kit.metrics import (
     DURATION_BUCKETS_S,
@@ -24,7 +25,7 @@ _LABELS = ("endpoint", "deployment")
 class _RouteMeter:
     """The series of one endpoint and deployment, looked up once."""
 
-    __slots__ = ("cached", "duration", "input", "output", "overhead", "per_token", "ttft")
+    __slots__ = ("cache", "cached", "duration", "input", "output", "overhead", "per_token", "ttft")
 
     def __init__(self, metrics: "Meters", labels: tuple[str, str]) -> None:
         self.duration = metrics.duration.labels(*labels)
@@ -33,6 +34,7 @@ class _RouteMeter:
         self.overhead = metrics.overhead.labels(*labels)
         self.input = metrics.tokens.labels(*labels, "input")
         self.output = metrics.tokens.labels(*labels, "output")
+        self.cache = {result: metrics.cache.labels(*labels, result) for result in get_args(CacheResult)}
         self.cached = metrics.tokens.labels(*labels, "cached")
 
 
@@ -63,6 +65,7 @@ class Meters:
         self.tokens = registry.counter(
             "pilothouse_tokens_total", "Tokens as engines counted them.", (*_LABELS, "kind")
         )
+        self._add_cache(registry)
         self.refused = registry.counter(
             "pilothouse_refused_total",
             "Requests that were refused before anyone was known to ask.",
@@ -97,11 +100,27 @@ class Meters:
         self._routes: dict[tuple[str, str], _RouteMeter] = {}
         self._found: dict[tuple[str, str, str], tuple[Series, _RouteMeter]] = {}
 
+    def _add_cache(self, registry: Registry) -> None:
+        self.cache = registry.counter(
+            "pilothouse_cache_requests_total",
+            "Requests by what the cache had for them.",
+            (*_LABELS, "result"),
+        )
+        self.far_cache = registry.counter(
+            "pilothouse_cache_far_failures_total",
+            "What the shared cache did not do in time or right; each was taken for a miss.",
+            ("operation",),
+        )
+
     def count(self, record: InferenceRecord) -> None:
         """Take a record in; it is counted with others, off the request path."""
         self._pending.append(record)
         if len(self._pending) >= _MAX_PENDING:
             self._count_pending()
+
+    def far_cache_failed(self, operation: str) -> None:
+        """`operation` is "get", "put" or "open"."""
+        self.far_cache.labels(operation).inc()
 
     def measure(self, deployments: Mapping[str, Places]) -> None:
         """Take down how full the deployments are now."""
@@ -129,6 +148,9 @@ class Meters:
         code.value += 1
         route.duration.observe(record.duration_ms / 1000)
         route.overhead.observe(record.overhead_us / 1e6)
+        route.cache[record.cache].value += 1
+        if record.cache in FOUND:  # no engine counted a token, nor was waited for
+            return
         if record.ttft_ms is not None:
             route.ttft.observe(record.ttft_ms / 1000)
             if record.output_tokens > 1:

@@ -1,7 +1,7 @@
 """
 The request path, from bytes to bytes, in the order it happens.
 
-    authenticate -> parse -> admit -> (choose -> permit -> generate -> deliver) -> keep
+    authenticate -> parse -> admit -> choose -> recall -> (permit -> generate -> deliver) -> keep
 
 What is in parentheses may be tried more than once: see `attempt`.
 
@@ -22,6 +22,7 @@ from pilothouse.gateway.attempt import Attempts
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
+from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit import sse
 from pilothouse.kit.http1.message import Request
@@ -33,11 +34,12 @@ from pilothouse.wire.openai import answers, inbound
 class Pipeline:
     """Answers the OpenAI routes that reach an engine."""
 
-    def __init__(self, state: GatewayState, keeper: Keeper, meters: Meters, log: Log) -> None:
+    def __init__(self, state: GatewayState, keeper: Keeper, meters: Meters, log: Log, recall: Recall) -> None:
+        self._recall = recall
         self._state = state
         self._keeper = keeper
         self._meters = meters
-        self._attempts = Attempts(keeper, meters, Random().random)  # noqa: S311 - a choice, no secret
+        self._attempts = Attempts(keeper, meters, Random().random, recall)  # noqa: S311 - a choice, no secret
         self._log = log
 
     def chat(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
@@ -56,6 +58,8 @@ class Pipeline:
             await self._fail(call, exc)
         except asyncio.CancelledError:
             call.code = "client_closed"
+            if call.flight is not None:
+                self._recall.give_up(call.flight, None)
             self._keeper.keep_soon(call)
             raise
         except Exception as exc:  # noqa: BLE001 - one request's defect must not end the worker, nor go unrecorded
@@ -88,6 +92,8 @@ class Pipeline:
         """Tell the caller: as an answer, or inside the stream that has begun, which then has no `[DONE]`."""
         call.code = error.code
         responder = call.responder
+        if call.flight is not None:
+            self._recall.give_up(call.flight, error)
         if responder.is_started:
             self._meters.cut.labels(call.endpoint.name if call.endpoint else "", call.deployment).inc()
             await self._keep_quietly(call)

@@ -16,6 +16,7 @@ from litestar.types import ControllerRouterHandler, Message, Scope
 
 import pilothouse
 from pilothouse.http import (
+    admin_cache,
     admin_feedback,
     admin_keys,
     admin_models,
@@ -42,6 +43,7 @@ ADMIN_ROUTES: list[ControllerRouterHandler] = [
     *admin_keys.ROUTES,
     *admin_records.ROUTES,
     *admin_usage.ROUTES,
+    *admin_cache.ROUTES,
     *admin_rollouts.ROUTES,
     *admin_feedback.ROUTES,
     *admin_status.ROUTES,

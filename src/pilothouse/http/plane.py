@@ -15,6 +15,7 @@ from msgspec import Struct
 from pilothouse.config import Settings
 from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.keyring import Keyring
+from pilothouse.control.purges import Purges
 from pilothouse.control.registry import Verified
 from pilothouse.control.rollouts import Rollouts
 from pilothouse.control.status import ProcessFigures, StatusReport
@@ -132,6 +133,7 @@ class Plane:
     log: Log
     keyring: Keyring
     tenants: Tenants
+    purges: Purges
     transact: Transact
     specs: Specs
     models: Models

@@ -113,6 +113,14 @@ class Lease(Struct, frozen=True, kw_only=True):
     expires_at: float
 
 
+class CachePurge(Struct, frozen=True):
+    """How often cached answers were purged: of a team, of an endpoint, or of both; "" is all of them."""
+
+    team: str
+    endpoint: str
+    count: int
+
+
 class Teams(Protocol):
     def add(self, team: Team) -> None:
         """Conflict when the name is taken."""
@@ -337,6 +345,16 @@ class Leases(Protocol):
         ...
 
 
+class CachePurges(Protocol):
+    def add(self, team: str, endpoint: str) -> None:
+        """Count one more purge of what the team, the endpoint, or both ("" is all) has in caches."""
+        ...
+
+    def all(self) -> list[CachePurge]:
+        """By team and endpoint."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction. Not to be used after its block, nor by two threads."""
 
@@ -362,6 +380,8 @@ class UnitOfWork(Protocol):
     def journals(self) -> Journals: ...
     @property
     def leases(self) -> Leases: ...
+    @property
+    def purges(self) -> CachePurges: ...
     @property
     def rollouts(self) -> Rollouts: ...
     @property

@@ -12,7 +12,7 @@ from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
 from pilothouse.domain.events import Event
 from pilothouse.domain.spec import DEFAULT_SPEC, Spec
 from pilothouse.domain.tenancy import Team
-from pilothouse.ports.store import JournalPosition, RecordFilter, SealingKey, Store
+from pilothouse.ports.store import CachePurge, JournalPosition, RecordFilter, SealingKey, Store
 from pilothouse.testing.conformance_records import RecordsConformance, UsageConformance
 from pilothouse.testing.conformance_releases import ReleasesConformance
 from pilothouse.testing.examples import make_key, make_model, pages_of, sealed
@@ -328,6 +328,22 @@ class MachineryConformance:
             assert unit.leases.acquire("controller", "c", ttl_s=10, now=8) is None
 
 
+class PurgesConformance:
+    def test_purges_are_counted_by_what_they_are_about(self, store: Store) -> None:
+        with store.unit() as unit:
+            assert unit.purges.all() == []
+            unit.purges.add("red", "")
+            unit.purges.add("", "chat")
+            unit.purges.add("red", "")
+        with store.unit() as unit:
+            unit.purges.add("red", "chat")
+            assert unit.purges.all() == [
+                CachePurge("", "chat", 1),
+                CachePurge("red", "", 2),
+                CachePurge("red", "chat", 1),
+            ]
+
+
 class StoreConformance(
     UnitConformance,
     RegistryConformance,
@@ -336,5 +352,6 @@ class StoreConformance(
     UsageConformance,
     MachineryConformance,
     ReleasesConformance,
+    PurgesConformance,
 ):
     """All of it."""

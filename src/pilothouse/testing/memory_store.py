@@ -22,6 +22,7 @@ from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import ApiKeyRow, Team
 from pilothouse.domain.usage import RollupKey, Sums, UsageBy, UsageLine, minute_of, roll_up, sums_of
 from pilothouse.ports.store import (
+    CachePurge,
     JournalPosition,
     Lease,
     Page,
@@ -44,6 +45,7 @@ class _State(Struct):
     models: dict[tuple[str, str], ModelVersion] = field(default_factory=dict)
     specs: dict[int, StoredSpec] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
+    purges: dict[tuple[str, str], int] = field(default_factory=dict)
     records: dict[str, SealedRecord] = field(default_factory=dict)
     minutes: dict[RollupKey, Sums] = field(default_factory=dict)
     resources: dict[tuple[int, str, str], ResourceSample] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class MemoryUnit:
         self.seals = MemorySealingKeys(state)
         self.journals = MemoryJournals(state)
         self.leases = MemoryLeases(state)
+        self.purges = MemoryCachePurges(state)
         self.rollouts = MemoryRollouts(state.rollouts)
         self.feedback = MemoryFeedbacks(state.feedback)
 
@@ -403,3 +406,11 @@ class MemoryLeases(_Repository):
     def is_held(self, lease: Lease) -> bool:
         there = self._state.leases.get(lease.name)
         return there is not None and (there.holder, there.token) == (lease.holder, lease.token)
+
+
+class MemoryCachePurges(_Repository):
+    def add(self, team: str, endpoint: str) -> None:
+        self._state.purges[team, endpoint] = self._state.purges.get((team, endpoint), 0) + 1
+
+    def all(self) -> list[CachePurge]:
+        return [CachePurge(*scope, count) for scope, count in sorted(self._state.purges.items())]

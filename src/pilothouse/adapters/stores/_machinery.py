@@ -1,4 +1,4 @@
-"""Repositories of the control plane's own matters: sealing keys, journal positions, leases."""
+"""Repositories of the control plane's own matters: sealing keys, journal positions, leases, purges."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,9 +7,9 @@ import msgspec
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from pilothouse.adapters.stores._dialect import insert_new, upsert
-from pilothouse.adapters.stores._tables import journal_positions, leases, sealing_keys
+from pilothouse.adapters.stores._tables import cache_purges, journal_positions, leases, sealing_keys
 from pilothouse.domain.errors import Conflict, NotFound
-from pilothouse.ports.store import JournalPosition, Lease, SealingKey
+from pilothouse.ports.store import CachePurge, JournalPosition, Lease, SealingKey
 
 # Built once: the drain asks for the key of each person in a batch.
 _FIND_KEY = select(sealing_keys).where(
@@ -139,3 +139,20 @@ class SqlLeases:
             .where(leases.c.name == lease.name)
             .values(holder=lease.holder, token=lease.token, expires_at=lease.expires_at)
         )
+
+
+class SqlCachePurges:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, team: str, endpoint: str) -> None:
+        once = upsert(self._connection, cache_purges).values(team=team, endpoint=endpoint, count=1)
+        self._connection.execute(
+            once.on_conflict_do_update(
+                index_elements=["team", "endpoint"], set_={"count": cache_purges.c.count + 1}
+            )
+        )
+
+    def all(self) -> list[CachePurge]:
+        query = select(cache_purges).order_by(cache_purges.c.team, cache_purges.c.endpoint)
+        return [CachePurge(*row) for row in self._connection.execute(query)]

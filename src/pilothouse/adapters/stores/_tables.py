@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -239,4 +239,12 @@ feedback = Table(
     UniqueConstraint("team", "idempotency_key"),
     Index(None, "state", "time"),
     Index(None, "team", "time", "id"),
+)
+
+cache_purges = Table(
+    "cache_purges",
+    metadata,
+    Column("team", String, primary_key=True, server_default=""),
+    Column("endpoint", String, primary_key=True),
+    Column("count", BigInteger, nullable=False),
 )

@@ -5,6 +5,7 @@ What goes where in time (order, limits, hang-ups) is the connection's, in `serve
 """
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pilothouse.kit.http1.message import DATE, STATUS_LINES
@@ -28,6 +29,8 @@ class Responder:
     is_ended = False
     is_promised = False
     """The handler ends before its answer; somebody else sends it in the same turn of the cohort."""
+    is_needed: Callable[[], bool] | None = None
+    """Asked when the client hangs up: while it says True the handler goes on, until `abandon`."""
     keepalive: bytes | None = None
     """Bytes to send when a started stream was silent for long; None sends nothing."""
     written_at = 0.0
@@ -107,11 +110,25 @@ class Responder:
         self.is_ended = True
         self._connection.abort()
 
+    def abandon(self) -> None:
+        """Cancel the handler that went on without its client."""
+        task = self._connection.task
+        if task is not None and self._connection.is_closed:
+            task.cancel()
+
     async def drain(self) -> None:
         """Wait until the client took enough; returns at once when it did or is gone."""
         waiter = self._connection.drain_waiter
         if waiter is not None:
             await waiter
+
+    def on_drained(self, call: Callable[[], None]) -> None:
+        """Have it called once the client took enough, or is gone; at once when that is so."""
+        waiter = self._connection.drain_waiter
+        if waiter is None:
+            call()
+        else:
+            waiter.add_done_callback(lambda _: call())
 
     def break_silence(self, now: float, silent_s: float) -> None:
         """Send a sign of life when a stream was silent for longer than `silent_s`; 0 is off."""

@@ -93,7 +93,8 @@ class Connection(RequestReader, asyncio.Protocol):
         self._pending.clear()
         self.read_no_more()
         self.forget_parser()
-        if self.task is not None:
+        is_needed = self._responder.is_needed if self._responder is not None else None
+        if self.task is not None and not (is_needed is not None and is_needed()):
             self.task.cancel()
         self.server.connection_gone()
 

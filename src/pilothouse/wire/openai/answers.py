@@ -7,7 +7,7 @@ string that is new: this is the inner loop of streaming.
 
 import struct
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -17,6 +17,9 @@ from pilothouse.kit import sse
 
 _encode = msgspec.json.Encoder().encode
 
+_CHOICES = b',"choices":['
+_SEAM = b"\0"
+"""Between events whose beginning and end are left out: JSON never holds this byte."""
 _OPENING = b'%s{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}%s'
 
 
@@ -71,6 +74,16 @@ class StreamWriter:
             opening, self._prefix, delta.index, content, logprobs, finish, self._suffix,
         )  # fmt: skip
 
+    def bare(self, deltas: Iterable[Delta]) -> bytes:
+        """The events for these deltas, but for what differs by request; `dress` adds that again."""
+        whole = b"".join([self._event(delta) for delta in deltas])
+        bare = whole.removeprefix(self._prefix).removesuffix(self._suffix)
+        return bare.replace(self._suffix + self._prefix, _SEAM)
+
+    def dress(self, bare: bytes) -> bytes:
+        """The events of an earlier answer (`bare`) as this one's."""
+        return self._prefix + bare.replace(_SEAM, self._suffix + self._prefix) + self._suffix
+
     def end(self, usage: Usage) -> bytes:
         """The usage event, where it was asked for, and the terminator."""
         if not self._with_usage:
@@ -110,6 +123,19 @@ _CHAT_CHOICE = (
     b'"logprobs":%s,"finish_reason":%s}'
 )
 _TEXT_CHOICE = b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}'
+
+
+def rest_of_whole(body: bytes) -> bytes:
+    """All of a written whole answer that belongs to no request: its choices and its usage."""
+    return body[body.index(_CHOICES) :]  # a quote inside of a string is escaped, so the first is the field
+
+
+def write_whole_again(request: GenerateRequest, rest: bytes, *, answer_id: str, created: int) -> bytes:
+    """A whole answer with the choices and the usage of an earlier one."""
+    kind = b"chat.completion" if request.kind == "chat" else b"text_completion"
+    return b'{"id":"%s","object":"%s","created":%d,"model":%s%s' % (
+        answer_id.encode(), kind, created, _encode(request.endpoint), rest,
+    )  # fmt: skip
 
 
 def write_embeddings(embeddings: Embeddings, *, endpoint: str, base64: bool) -> bytes:

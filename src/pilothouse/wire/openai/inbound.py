@@ -172,6 +172,40 @@ def read_completion(body: bytes) -> GenerateRequest:
     return _request(asked, "completion", Raw(_encode(prompt)), asked.max_tokens, sampling)
 
 
+def canonical_prompt(ask: GenerateRequest) -> bytes:
+    """
+    The prompt of a valid request without what means nothing: whitespace, the order of keys, escapes.
+
+    A response format keeps its order, for a grammar is made from it in that order.
+    """
+    if ask.kind == "completion":
+        return bytes(ask.prompt)
+    return _encode(_decode_messages(ask.prompt))
+
+
+def last_question(prompt: bytes) -> tuple[bytes, str] | None:
+    """
+    The last message of a canonical chat prompt, if a user wrote it and it is one text, and all before it.
+
+    Returns:
+        The canonical rest, with the message's place but not its text, and the text.
+    """
+    messages = _decode_messages(prompt)
+    last = messages[-1]
+    if last.role != "user" or not isinstance(last.content, str):
+        return None
+    text, last.content = last.content, ""
+    return _encode(messages), text
+
+
+def canonical_sampling(sampling: Sampling) -> Sampling:
+    """As `canonical_prompt`, for the response format: its whitespace goes, its order stays."""
+    if sampling.response_format is None:
+        return sampling
+    compact = Raw(_encode(msgspec.json.decode(sampling.response_format)))
+    return msgspec.structs.replace(sampling, response_format=compact)
+
+
 def read_embed(body: bytes) -> EmbedRequest:
     """As `read_chat`, for texts to embed."""
     asked = _read(body, _decode_embed, _Embed)

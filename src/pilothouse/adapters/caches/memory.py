@@ -1,0 +1,68 @@
+"""
+Answers in the memory of one worker: the least recently used go first, by bytes and not by number.
+
+One long answer must not push out a thousand short ones, so an entry may take up
+only a share of the room.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from pilothouse.domain.caching import CachedAnswer
+
+_LARGEST_SHARE = 16
+"""An entry may take up one part in so many of the room."""
+
+
+class MemoryCache:
+    """
+    Args:
+        cap_bytes: Room for all entries; 0 keeps nothing.
+        now: Unix seconds.
+    """
+
+    def __init__(self, cap_bytes: int, *, now: Callable[[], float] = time.time) -> None:
+        self._cap_bytes = cap_bytes
+        self._now = now
+        self._entries: OrderedDict[bytes, CachedAnswer] = OrderedDict()
+        self._sizes: dict[bytes, int] = {}
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def get(self, key: bytes) -> CachedAnswer | None:
+        answer = self._entries.get(key)
+        if answer is None:
+            return None
+        if self._now() >= answer.expires_at:
+            self._forget(key)
+            return None
+        self._entries.move_to_end(key)
+        return answer
+
+    def put(self, key: bytes, answer: CachedAnswer) -> None:
+        size = answer.size_bytes
+        if size * _LARGEST_SHARE > self._cap_bytes:
+            return
+        if key in self._entries:
+            self._forget(key)
+        self._entries[key] = answer
+        self._sizes[key] = size
+        self.size_bytes += size
+        while self.size_bytes > self._cap_bytes:
+            self._forget(next(iter(self._entries)))
+
+    def drop(self, matches: Callable[[CachedAnswer], bool]) -> None:
+        for key in [key for key, answer in self._entries.items() if matches(answer)]:
+            self._forget(key)
+
+    async def aclose(self) -> None:
+        self._entries.clear()
+        self._sizes.clear()
+        self.size_bytes = 0
+
+    def _forget(self, key: bytes) -> None:
+        del self._entries[key]
+        self.size_bytes -= self._sizes.pop(key)
