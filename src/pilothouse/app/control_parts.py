@@ -6,6 +6,7 @@ admin API) is not named here.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -164,14 +165,7 @@ def build_parts(settings: Settings) -> Parts:
         loop=loop,
         declarations=declarations,
         keyring=keyring,
-        tenants=Tenants(
-            store,
-            keyring,
-            clock=clock,
-            changed=loop.publishing.keys_changed,
-            admin_file=AdminKeyFile(settings.admin_key_file),
-            log=log,
-        ),
+        tenants=build_tenants(settings, store, keyring, clock, loop.publishing.keys_changed, log),
         purges=Purges(store, changed=loop.publishing.purged),
         vitals=vitals,
         overview=build_overview(loop, vitals, releases),
@@ -180,6 +174,24 @@ def build_parts(settings: Settings) -> Parts:
         drain=Drain(open_journal(settings, keys), seals, watch=releases.evidence.take),
         retention=Retention(),
         lag=lag,
+    )
+
+
+def build_tenants(
+    settings: Settings,
+    store: StoreThread,
+    keyring: Keyring,
+    clock: Clock,
+    changed: Callable[[], None],
+    log: Log,
+) -> Tenants:
+    return Tenants(
+        store,
+        keyring,
+        clock=clock,
+        changed=changed,
+        admin_file=AdminKeyFile(settings.admin_key_file),
+        log=log,
     )
 
 
