@@ -20,6 +20,7 @@ BENCHES = (
     "canary",
     "planner",
     "simulate",
+    "cache",
     "semantic_cache",
 )
 BENCH = Path(__file__).parent

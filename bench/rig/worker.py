@@ -22,7 +22,14 @@ from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.keyring import Keyring, NewKey
-from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, ReplicaEntry, Route, Snapshot
+from pilothouse.domain.snapshot import (
+    CachePolicy,
+    DeploymentEntry,
+    EndpointEntry,
+    ReplicaEntry,
+    Route,
+    Snapshot,
+)
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.heartbeat import BEAT_S, Heartbeat
 from pilothouse.kit.journal.reader import JournalReader
@@ -50,12 +57,17 @@ class GatewayWorker(Peer):
 
 @contextmanager
 def gateway_worker(
-    upstream: int, *, program: Sequence[str] = ("-m", "pilothouse.app.worker"), **changes: object
+    upstream: int,
+    *,
+    program: Sequence[str] = ("-m", "pilothouse.app.worker"),
+    cache: CachePolicy | None = None,
+    **changes: object,
 ) -> Iterator[GatewayWorker]:
     """
     Args:
         upstream: Port of the mock.
         program: What Python runs as the worker.
+        cache: The endpoint's, by default none.
         changes: Settings that differ from the defaults.
     """
     with TemporaryDirectory(prefix="ph-bench-") as folder:
@@ -66,7 +78,7 @@ def gateway_worker(
         made = [keyring.make(NewKey(team="bench")) for _ in range(OTHER_KEYS + 1)]
         keyring.follow(key.row for key in made)
         with (
-            _controller(settings, _snapshot(upstream, keyring)),
+            _controller(settings, _snapshot(upstream, keyring, cache)),
             socket.create_server(("127.0.0.1", 0)) as door,
         ):
             door.listen(4096)
@@ -79,7 +91,7 @@ def gateway_worker(
                 yield worker
 
 
-def _snapshot(upstream: int, keyring: Keyring) -> Snapshot:
+def _snapshot(upstream: int, keyring: Keyring, cache: CachePolicy | None) -> Snapshot:
     replica = ReplicaEntry(
         name="mock-0",
         deployment=ENDPOINT,
@@ -94,7 +106,9 @@ def _snapshot(upstream: int, keyring: Keyring) -> Snapshot:
         epoch="bench",
         revision=1,
         keys=keyring.entries(),
-        endpoints={ENDPOINT: EndpointEntry(name=ENDPOINT, revision=1, routes=(Route(ENDPOINT),))},
+        endpoints={
+            ENDPOINT: EndpointEntry(name=ENDPOINT, revision=1, routes=(Route(ENDPOINT),), cache=cache)
+        },
         deployments={ENDPOINT: DeploymentEntry(name=ENDPOINT, phase="ready")},
         replicas={ENDPOINT: (replica,)},
     )

@@ -48,11 +48,11 @@ class CachedAnswer(Struct):
         """What it will take up in memory at most, once both forms were asked for."""
         size = _OVERHEAD_BYTES
         for delta in self.deltas:
-            carried = len(delta.logprobs) if delta.logprobs is not None else 0
-            text = len(delta.text)
-            # UTF-8 has at most four bytes a character where Python has as many; JSON may escape each in six.
-            wide = 1 if delta.text.isascii() else 4
-            size += 3 * text * wide + 3 * carried + 100 * _PIECES
+            # Python has up to four bytes a character, as UTF-8 has. Each text is there three times.
+            wide = 3 if delta.text.isascii() else 12
+            size += wide * len(delta.text) + 100 * _PIECES
+            if delta.logprobs is not None:
+                size += 3 * len(delta.logprobs)
         return size
 
 

@@ -16,6 +16,7 @@ from pilothouse.domain.caching import CachedAnswer
 from pilothouse.domain.chat import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.record import CacheResult
+from pilothouse.domain.snapshot import Snapshot
 from pilothouse.gateway.semantic import Question
 from pilothouse.kit.cohort import Pause
 from pilothouse.kit.http1.responder import Responder
@@ -37,7 +38,7 @@ class Flight:
 
     __slots__ = (
         "_free", "_leader", "_waiting", "answer", "chunks", "deployment", "error", "followers",
-        "identity", "is_over", "key", "land", "question", "result",
+        "identity", "is_over", "key", "land", "question", "result", "snapshot",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,8 @@ class Flight:
         """What those who follow are answered with."""
         self.question: Question | None = None
         """To find this answer by in other words, where the endpoint wants that."""
+        self.snapshot: Snapshot | None = None
+        """What the identity was taken from."""
         self.deployment = deployment
         self.identity = identity
         self.chunks: list[Chunk] = []

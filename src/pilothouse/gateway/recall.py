@@ -120,6 +120,7 @@ class Recall:
         call.flight = flight = self._flights[asked.key] = Flight(
             asked.key, call.responder, self.land, deployment=call.deployment, identity=asked.identity
         )
+        flight.snapshot = self._snapshot
         answer = None
         if self._far is not None and (answer := await self._far.get(asked.key)) is not None:
             self._near.put(asked.key, answer)
@@ -274,13 +275,13 @@ class Recall:
 
     def _answered_as_said(self, call: Call, flight: Flight) -> bool:
         """Whether the model answered that the key names: a fallback, or a successor, may have."""
+        if call.deployment != flight.deployment:
+            return False
+        if self._snapshot is self._state.snapshot and flight.snapshot is self._snapshot:
+            return True  # all of its replicas were of one model, and still are
         places = self._state.places.get(call.deployment)
         replica = places.replicas.get(call.replica) if places is not None else None
-        return (
-            replica is not None
-            and call.deployment == flight.deployment
-            and caching.identity_of((replica.entry,)) == flight.identity
-        )
+        return replica is not None and caching.identity_of((replica.entry,)) == flight.identity
 
     # what keys stand on
 
