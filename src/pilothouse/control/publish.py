@@ -110,7 +110,9 @@ class Publishing:
                 self._base,
                 keys=self._keys(),
                 endpoints={
-                    name: self._shared(_endpoint(name, spec, status, models=models, declared_at=declared_at))
+                    name: self._shared(
+                        endpoint_entry(name, spec, status, models=models, declared_at=declared_at)
+                    )
                     for name in spec.endpoints
                 },
                 deployments={name: _deployment(one) for name, one in status.deployments.items()},
@@ -227,7 +229,7 @@ def _tasks(models: list[ModelVersion]) -> tuple[Task, ...]:
     return ("embedding",) if all(model.header.pooling for model in models) else ("chat", "completion")
 
 
-def _endpoint(
+def endpoint_entry(
     name: str, spec: Spec, status: SystemStatus, *, models: Mapping[str, ModelVersion], declared_at: float
 ) -> EndpointEntry:
     declared = spec.endpoints[name]

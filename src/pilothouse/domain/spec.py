@@ -105,7 +105,7 @@ class RetriesSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`endpoints.<name>.retries`: of attempts that failed before anything of an answer came."""
 
     max: int = 2
-    """Further attempts of one request, on whichever replica or deployment; 0 is off."""
+    """Further attempts of one request; each further deployment may be asked once besides. 0 is off."""
     budget_percent: int = 20
     """Retries in each worker, as a share of a team's requests, so that failures are not multiplied."""
 

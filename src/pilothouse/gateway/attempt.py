@@ -5,7 +5,8 @@ The usual request takes a place and is handed over, and nothing here costs it
 more. One that fails before anything of an answer came may be tried again: on
 another replica, then on the next deployment, and only where nothing else is
 left on the same one, after a pause. How often is bounded by the endpoint, by
-its budget of retries, and by the request's time.
+its budget of retries, and by the request's time; each deployment may be asked
+once whatever the budget says, for that is no more work for the one that failed.
 """
 
 import asyncio
@@ -94,9 +95,9 @@ class Attempts:
             except PilothouseError as exc:
                 _note(exc, places, place, left_s=deadline - time.monotonic())
                 tried = tried or _Tried(order, routes, team=team, prefix=prefix, priority=priority)
+                tried.note(places, place.replica)
                 if not self._may_go_on(exc, call, tried, deadline):
                     raise
-                tried.note(places, place.replica)
             finally:
                 places.release(place)
                 if call.asked_twice:
@@ -120,10 +121,10 @@ class Attempts:
         self._meters.hedges.labels(name, call.deployment, outcome).inc()
 
     def _may_go_on(self, error: PilothouseError, call: Call, tried: "_Tried", deadline: float) -> bool:
-        if call.responder.is_started or tried.count >= tried.routes.entry.retries:
+        if call.responder.is_started or not tried.routes.entry.retries:
             return False
         left_s = deadline - time.monotonic() - (LEAST_S if tried.has_choice else LEAST_AGAIN_S)
-        return may_retry(error, left_s=left_s) and tried.routes.take_retry(tried.team)
+        return may_retry(error, left_s=left_s) and tried.take()
 
     async def _find(self, call: Call, tried: "_Tried", deadline: float) -> tuple[Places, Place]:
         """Another place now, else a wait for one. What it takes is not our overhead."""
@@ -159,6 +160,8 @@ class _Tried:
         self._priority = priority
         self._failures = dict.fromkeys(order, 0)
         self._replicas: set[ReplicaPlaces] = set()
+        self._is_spent = False
+        """Only deployments that were not asked yet are left: those are no more work for who failed."""
 
     @property
     def has_choice(self) -> bool:
@@ -170,11 +173,21 @@ class _Tried:
         self._failures[places] += 1
         self._replicas.add(replica)
 
+    def take(self) -> bool:
+        """Whether there may be another attempt: a retry from the budget, else only on another deployment."""
+        if self.count <= self.routes.entry.retries and self.routes.take_retry(self.team):
+            return True
+        self._is_spent = True
+        return any(places.is_open_to(self.team) for places in self._left())
+
+    def _left(self) -> list[Places]:
+        return [places for places, failures in self._failures.items() if not (self._is_spent and failures)]
+
     def untried(self) -> tuple[Places, Place] | None:
         """A place that is free now on a replica that was not asked yet."""
         team, terms = self.team, self.routes.terms
         # Stable: in the declared order, but for those that failed often enough.
-        for places in sorted(self._failures, key=lambda places: self._failures[places] >= ONE_DEPLOYMENT):
+        for places in sorted(self._left(), key=lambda places: self._failures[places] >= ONE_DEPLOYMENT):
             place = places.try_take(team, terms, self._prefix, self._replicas)
             if place is not None:
                 return places, place
@@ -188,7 +201,7 @@ class _Tried:
             PilothouseError: Nowhere; it is the first deployment's word.
         """
         refusal: PilothouseError | None = None
-        order = sorted(self._failures, key=lambda places: self._failures[places])
+        order = sorted(self._left(), key=lambda places: self._failures[places])
         try:
             for places in order:
                 if places.is_open_to(self.team):

@@ -48,7 +48,6 @@ class ReplicaPlaces:
         "_is_leaving",
         "_owners",
         "_prefixes",
-        "elsewhere",
         "engine",
         "entry",
         "free",
@@ -74,10 +73,8 @@ class ReplicaPlaces:
         self._prefixes: dict[int, int] = {}
         """Which prefix of its owner's a slot holds, where requests go by prefix."""
         self.inflight = 0
-        """From this worker."""
-        self.elsewhere = 0
-        """From the other workers, as of their last reports."""
         self.load = 0
+        """What the choice goes by: the requests of this worker, for it knows of no others."""
         self._is_leaving = False
 
     def take(self, team: str, prefix: int = 0) -> Place:
@@ -135,11 +132,6 @@ class ReplicaPlaces:
             self.entry = replace(self.entry, slots=tuple(s for s in self.entry.slots if s not in free))
             self.free_slots = []
             self.free = 0
-
-    def hear(self, elsewhere: int) -> None:
-        """What the other workers have in flight here."""
-        self.load += elsewhere - self.elsewhere
-        self.elsewhere = elsewhere
 
 
 _ANYWHERE = Placement()

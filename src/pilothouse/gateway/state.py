@@ -78,12 +78,6 @@ class GatewayState:
         self.endpoints = aliases | snapshot.endpoints
         self.demand = {name: self.demand.get(name, 0) for name in snapshot.endpoints}
 
-    def hear_loads(self, loads: Mapping[str, int]) -> None:
-        """What the other workers have in flight, by replica; those without any may be absent."""
-        for places in self.places.values():
-            for name, replica in places.replicas.items():
-                replica.hear(loads.get(name, 0))
-
     def _made(self, deployment: str) -> Places:
         return Places(
             deployment,

@@ -9,10 +9,13 @@ from pilothouse.domain.spec import (
     EngineOptions,
     LimitsSpec,
     ModelSpec,
+    QueueSpec,
     RecordsSpec,
     ReplicaRange,
+    RetriesSpec,
     RouteSpec,
     Spec,
+    TimeoutsSpec,
 )
 from pilothouse.domain.speccheck import check_spec
 
@@ -90,3 +93,37 @@ def test_many_faults_do_not_make_an_endless_message():
         check(spec)
 
     assert len(caught.value.message) < 3000
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ({"fallback": ("nowhere",)}, "fallback[0]: 'nowhere' is not known"),
+        ({"fallback": ("smollm2",)}, "is a route already"),
+        ({"fallback": ("spare", "spare")}, "named twice"),
+        ({"aliases": ("smollm2",)}, "is the name of an endpoint"),
+        ({"aliases": ("a", "a")}, "named twice"),
+        ({"aliases": ("taken",)}, "is an alias of 'other' already"),
+        ({"aliases": ("no spaces",)}, "aliases[0]: a name is"),
+        ({"retries": RetriesSpec(max=99)}, "retries.max: 99 is not within 0..10"),
+        ({"queue": QueueSpec(size=-1)}, "queue.size: -1"),
+        ({"queue": QueueSpec(weights={"a": 0.0})}, "queue.weights.a: 0"),
+        ({"timeouts": TimeoutsSpec(idle="soon")}, "timeouts.idle: 'soon' is not a duration"),
+        ({"hedge_after": "off"}, "hedge_after: 'off' is not a duration"),
+    ],
+)
+def test_what_cannot_be_routed_is_refused_with_its_place(more: dict[str, object], fault: str):
+    routes = [RouteSpec(deployment="smollm2")]
+    spec = replace(
+        DEFAULT_SPEC,
+        deployments=dict.fromkeys(("smollm2", "spare"), DEFAULT_SPEC.deployments["smollm2"]),
+        endpoints={
+            "smollm2": EndpointSpec(routes=routes, **more),
+            "other": EndpointSpec(routes=routes, aliases=("taken",)),
+        },
+    )
+
+    with pytest.raises(InvalidRequest) as caught:
+        check_spec(spec, engines=["llama.cpp"], targets=["local"])
+
+    assert fault in caught.value.message
