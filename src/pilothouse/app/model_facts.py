@@ -16,6 +16,7 @@ from pilothouse.domain.capacity import Facts
 from pilothouse.domain.catalogue import CATALOGUE
 from pilothouse.domain.catalogue_shapes import shape_of
 from pilothouse.domain.errors import ModelFileRefused, NotFound
+from pilothouse.domain.model_ref import find_version
 from pilothouse.kit.bounded import ChildFailed, run_module
 
 
@@ -64,11 +65,19 @@ def _inspect_folder(folder: Path) -> Inspected:
 
 
 def _of_registry(name: str, settings: Settings) -> Facts | None:
-    """The newest version of that name."""
+    """What a deployment would mean by `name` or `name@stage`, else the newest of that name."""
     seen = glimpse(settings.database_file)
-    version = next((one for one in seen.models if one.name == name), None) if seen else None
-    if version is None:
+    if seen is None:
         return None
+    if "@" in name:
+        version = find_version(name, seen.spec.spec, seen.models)
+    else:
+        here = [one for one in seen.models if one.name == name]
+        declared = seen.spec.spec.models.get(name)
+        meant = [one for one in here if declared and one.source == declared.source]
+        if not here:
+            return None
+        version = (meant or here)[0]
     return Facts(
         name=name,
         origin="registry",

@@ -7,9 +7,12 @@ import click.testing
 import msgspec
 import pytest
 
+from control_fakes import model
+from pilothouse.adapters.stores.sqlite import SqliteStore
 from pilothouse.cli.main import cli
 from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound, PilothouseError
 from pilothouse.domain.model import Artifact
+from pilothouse.domain.spec import Spec
 from pilothouse.testing.gguf_files import make_gguf
 
 CONFIG = {
@@ -121,6 +124,20 @@ def test_the_catalogue_is_planned_before_anything_is_pulled(tmp_path: Path) -> N
 def test_a_catalogue_model_of_unknown_shape_says_to_pull_it(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="pilothouse model pull"):
         run("qwen3.5-9b", home=tmp_path)
+
+
+def test_a_model_of_the_registry_is_planned_by_name_and_by_version(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "pilothouse.db", reserve_bytes=0)
+    with store.unit() as unit:
+        unit.specs.put(Spec(), expected_revision=0, author="a", now=1.0)
+        unit.models.put(model("mine"))
+    store.close()
+
+    plans = [json.loads(run(name, "--json", home=tmp_path))["plan"] for name in ("mine", "mine@1")]
+
+    assert [plan["model"]["origin"] for plan in plans] == ["registry", "registry"]
+    with pytest.raises(NotFound, match="mine"):
+        run("mine@2", home=tmp_path)
 
 
 def test_an_unknown_name_says_where_it_was_looked_for(tmp_path: Path) -> None:
