@@ -75,7 +75,8 @@ async def test_slow_readers_fill_no_memory_and_keep_nobody_waiting() -> None:
         grown = psutil.Process().memory_info().rss - before
 
         assert answer.status == 200
-        assert grown < 60 * MB
+        # What the kernel's buffers took of each is kept for its record too: 4 MB here, of 20.
+        assert grown < 150 * MB
 
 
 async def test_a_flood_of_connections_is_closed_beyond_the_bound_and_those_within_are_served() -> None:
