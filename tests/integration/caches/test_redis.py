@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from pilothouse.adapters.caches.redis import RedisCache
 from pilothouse.kit.resp import RespClient, RespError, parse_address
@@ -72,6 +73,27 @@ async def test_another_process_with_the_same_keys_reads_it_and_one_with_others_d
     assert there is not None
     assert there.deltas[0].text == "shared"
     assert stranger is None
+
+
+def test_it_works_on_the_loop_of_the_workers(server: RedisServer):
+    """uvloop's transports are none of asyncio's, and once that kept every connection from being used."""
+
+    async def run() -> str:
+        async with Rig(f"redis://127.0.0.1:{server.port}") as rig:
+            rig.cache.put(KEY, answer("on uvloop"))
+            there = await found(rig.cache, KEY)
+            assert rig.failures == []
+            return there.deltas[0].text if there is not None else ""
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(flushed(server))
+        assert runner.run(run()) == "on uvloop"
+
+
+async def flushed(server: RedisServer) -> None:
+    client = RespClient(parse_address(server.url), timeout_s=2.0)
+    await client.call(b"FLUSHALL")
+    await client.aclose()
 
 
 async def test_an_entry_that_was_moved_or_altered_does_not_open(server: RedisServer):
