@@ -26,6 +26,7 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.recall import Recall
+from pilothouse.gateway.shadow import Shadows
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
@@ -168,6 +169,7 @@ class House:
     feed: QuietFeed
     log_stream: io.StringIO
     recall: Recall
+    shadows: Shadows
     engines: dict[str, Engine] = field(default_factory=dict)
     retired: list[Engine] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -294,13 +296,15 @@ async def house(
     sweeper.start()
     control = Client(Address(path=controller), sweeper)
     recall = Recall(state, keeper, near or MemoryCache(1 << 20), far)
-    plane = DataPlane(state, Pipeline(state, keeper, meters, log, recall), feed, control)
+    pipeline = Pipeline(state, keeper, meters, log, recall)
+    plane = DataPlane(state, pipeline, feed, control)
     server = Server(
         plane.handle, limits=limits or Limits(), on_defect=lambda exc: log.failure("connection_defect", exc),
         stream_keepalive_s=stream_keepalive_s, refusal=refusal,
     )  # fmt: skip
     door = listening()
-    running = House(door.getsockname()[1], server, state, keeper, meters, journal, feed, stream, recall)
+    port = door.getsockname()[1]
+    running = House(port, server, state, keeper, meters, journal, feed, stream, recall, pipeline.shadows)
     made.append(running)
     if served is None:
         served = snapshot(replica_entry())
@@ -310,6 +314,7 @@ async def house(
     try:
         yield running
     finally:
+        await pipeline.shadows.aclose()
         await server.drain(0.0)
         control.close()
         for engine in (*running.engines.values(), *running.retired):

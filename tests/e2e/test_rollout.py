@@ -34,7 +34,13 @@ def declared(good: Path, worse: Path) -> dict[str, Any]:
             "assistant": {
                 "routes": [{"deployment": "v1"}],
                 "judges": {"knows_it": {"kind": "contains", "text": "Paris"}},
-                "rollout": {"steps": [20, 50], "step_pairs": 5, "margin": 0.2, "alpha": 0.05},
+                "rollout": {
+                    "shadow_pairs": 4,
+                    "steps": [20, 50],
+                    "step_pairs": 5,
+                    "margin": 0.2,
+                    "alpha": 0.05,
+                },
             }
         },
     }
@@ -90,6 +96,7 @@ def test_a_worse_version_is_rolled_back_by_itself_and_a_good_one_promoted(
     assert worse["scores"]["answers"]["mean_difference"] == 0
     assert worse["scores"]["feedback:thumbs"]["mean_difference"] < 0
     assert good["phase"] == "promoted", good["reason"]
+    assert good["shadowed"] >= 4
     assert user.json("spec")["spec"]["endpoints"]["assistant"]["routes"][0]["deployment"] == "v3"
     failed = {what: count for what, count in outcomes.items() if what not in (200, ("rated", 202))}
     assert not failed

@@ -156,6 +156,7 @@ def build_parts(settings: Settings) -> Parts:
         log=log,
     )
     loop.publishing.share_by(releases.rollouts.shares)
+    loop.publishing.shadow_by(releases.rollouts.shadow)
     return Parts(
         settings=settings,
         clock=clock,

@@ -117,6 +117,7 @@ class Worker:
         self._far_cache = self._open_far_cache(keys.subject_key())
         recall = Recall(self.state, self.keeper, MemoryCache(settings.cache_bytes), self._far_cache)
         pipeline = Pipeline(self.state, self.keeper, self.meters, self.log, recall)
+        self._shadows = pipeline.shadows
         self.plane = DataPlane(self.state, pipeline, self.feed, controller)
         self.server = Server(
             self.plane.handle,
@@ -155,6 +156,7 @@ class Worker:
         say(ready_fd, READY)
         await stop.wait()
         linger_s = min(LINGER_S, self.settings.drain_timeout_s) if self._is_leaving else 0.0
+        await self._shadows.aclose()
         await self.server.drain(self.settings.drain_timeout_s, linger_s=linger_s)
         self.feed.report(self._snapshot_report())
         await self._tasks.aclose(timeout_s=1.0)

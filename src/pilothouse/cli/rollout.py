@@ -104,7 +104,7 @@ def show(out: Output, item: Json) -> None:
             "reason": item["reason"],
             "candidate": f"{item['candidate']} gets {item['weight']} % (steps {steps_of(item)})",
             "stable": item["stable"],
-            "pairs": f"{item['pairs']} of at most {item['policy']['max_pairs']}",
+            "pairs": pairs_of(item),
             "started": ago(item["started_at"]),
         },
     )
@@ -114,6 +114,14 @@ def show(out: Output, item: Json) -> None:
         out.table(item, ("score", "pairs", "difference", "worse", "fine", "needed"), rows)
         for line in picture(item):
             out.line(line)
+
+
+def pairs_of(item: Json) -> str:
+    policy = item["policy"]
+    if item["phase"] == "shadow":
+        return f"{item['pairs']} of {policy['shadow_pairs']} unseen"
+    unseen = f", {item['shadowed']} of them unseen" if item.get("shadowed") else ""
+    return f"{item['pairs']} of at most {policy['max_pairs']}{unseen}"
 
 
 def steps_of(item: Json) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pilothouse.domain.errors import NotFound
 from pilothouse.domain.feedback import Feedback
-from pilothouse.domain.record import InferenceRecord, JournalEntry
-from pilothouse.domain.rollout import ANSWERS, Arm, Observation, Rollout, advance, observe
+from pilothouse.domain.record import FOUND, InferenceRecord, JournalEntry, Shadowed
+from pilothouse.domain.rollout import ANSWERS, FAULTS, Arm, Observation, Rollout, advance, compare, observe
 from pilothouse.domain.spec import JudgeSpec, Spec
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.log import Log
@@ -25,17 +25,6 @@ LOST_AFTER_S = 3600.0
 """A record that did not come within so long will not: its endpoint keeps none, or its disk was full."""
 MOST_FAILURES = 1000
 """Of one deployment, taken in at once."""
-_FAULTS = frozenset(
-    {
-        "upstream_error",
-        "engine_unavailable",
-        "overloaded",
-        "deadline_exceeded",
-        "internal",
-        "context_length_exceeded",
-    }
-)
-"""Outcomes that speak against who answered. A refusal by policy, and a caller who left, say nothing."""
 
 MakeJudge = Callable[[str, JudgeSpec], Judge]
 
@@ -73,7 +62,12 @@ class Evidence:
         before = dict(active)
         for entry in entries:
             endpoint = entry.record.endpoint
-            scores = self._scores(entry, judges[endpoint]) if endpoint in judges else {}
+            asked = judges.get(endpoint, ())
+            if entry.shadowed is not None:
+                if endpoint in active:
+                    active[endpoint] = self._compared(active[endpoint], entry, entry.shadowed, asked)
+                continue
+            scores = self._counted(entry, asked)
             if endpoint in active:
                 active[endpoint] = self._weighed(active[endpoint], entry.record, scores)
         for endpoint, rollout in active.items():
@@ -115,33 +109,45 @@ class Evidence:
 
     def _weighed(self, rollout: Rollout, record: InferenceRecord, scores: dict[str, float]) -> Rollout:
         arm = _arm(rollout, record)
-        is_answer = record.code == "ok"
-        if arm is None or record.cache in ("hit", "semantic") or not (is_answer or record.code in _FAULTS):
+        if arm is None or record.cache in FOUND or not (record.code == "ok" or record.code in FAULTS):
             return rollout
-        tpot_ms = None
-        if record.ttft_ms is not None and record.output_tokens > 1:
-            tpot_ms = (record.duration_ms - record.ttft_ms) / (record.output_tokens - 1)
-        seen = Observation(
-            arm=arm,
-            scores={ANSWERS: float(is_answer), **scores},
-            ttft_ms=record.ttft_ms if record.streamed else None,
-            tpot_ms=tpot_ms if record.streamed else None,
-        )
-        return observe(rollout, seen, self._clock.now())
+        return observe(rollout, _observation(arm, record, scores), self._clock.now())
 
-    def _scores(self, entry: JournalEntry, judges: Sequence[Judge]) -> dict[str, float]:
-        record, content = entry.record, entry.content
-        if content is None or record.code != "ok" or not content.answers or record.cache == "hit":
+    def _compared(
+        self, rollout: Rollout, entry: JournalEntry, shadowed: Shadowed, judges: Sequence[Judge]
+    ) -> Rollout:
+        """A shadow beside the request that it is the copy of, where the stable one was asked first."""
+        record, ours = entry.record, shadowed.record
+        if record.deployment != rollout.candidate or ours.time < rollout.started_at:
+            return rollout
+        if shadowed.is_retried:
+            stable = Observation(arm="stable", scores={ANSWERS: 0.0})
+        elif ours.deployment == rollout.stable:
+            stable = _observation("stable", ours, self._scores(ours, shadowed.answers, judges))
+        else:
+            return rollout
+        answers = entry.content.answers if entry.content else []
+        candidate = _observation("candidate", record, self._scores(record, answers, judges))
+        return compare(rollout, stable, candidate, self._clock.now())
+
+    def _counted(self, entry: JournalEntry, judges: Sequence[Judge]) -> dict[str, float]:
+        record = entry.record
+        scores = self._scores(record, entry.content.answers if entry.content else [], judges)
+        for name, score in scores.items():
+            self.scores[record.endpoint, record.deployment, name, "good" if score >= 0.5 else "bad"] += 1
+        return scores
+
+    def _scores(
+        self, record: InferenceRecord, answers: Sequence[str], judges: Sequence[Judge]
+    ) -> dict[str, float]:
+        if record.code != "ok" or not answers or record.cache == "hit":
             return {}
         found: dict[str, float] = {}
         for judge in judges:
             try:
-                found[judge.name] = min(judge.score(answer).value for answer in content.answers)
+                found[judge.name] = min(judge.score(answer).value for answer in answers)
             except Exception as exc:  # noqa: BLE001 - a judge's defect must not keep records out of the store
                 self._log.failure("judge_defect", exc, judge=judge.name, record=record.id)
-                continue
-            result = "good" if found[judge.name] >= 0.5 else "bad"
-            self.scores[record.endpoint, record.deployment, judge.name, result] += 1
         return found
 
     def _take_feedback(self, unit: UnitOfWork, rollouts: dict[str, Rollout], now: float) -> bool:
@@ -166,10 +172,23 @@ class Evidence:
 
     def _rated(self, rollout: Rollout, record: InferenceRecord, feedback: Feedback) -> Rollout:
         arm = _arm(rollout, record)
-        if arm is None or feedback.value is None or record.cache in ("hit", "semantic"):
+        if arm is None or feedback.value is None or record.cache in FOUND or record.shadow_of:
             return rollout
         seen = Observation(arm=arm, scores={f"feedback:{feedback.name}": feedback.value})
         return observe(rollout, seen, self._clock.now())
+
+
+def _observation(arm: Arm, record: InferenceRecord, scores: dict[str, float]) -> Observation:
+    ttft_ms = record.ttft_ms if record.streamed else None
+    tpot_ms = None
+    if ttft_ms is not None and record.output_tokens > 1:
+        tpot_ms = (record.duration_ms - ttft_ms) / (record.output_tokens - 1)
+    return Observation(
+        arm=arm,
+        scores={ANSWERS: float(record.code == "ok"), **scores},
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+    )
 
 
 def _arm(rollout: Rollout, record: InferenceRecord) -> Arm | None:

@@ -23,6 +23,7 @@ from pilothouse.domain.snapshot import (
     ReplicaEntry,
     Route,
     SemanticPolicy,
+    Shadow,
     Snapshot,
     Task,
     WorkerHello,
@@ -82,10 +83,15 @@ class Publishing:
         self._base = Snapshot(epoch=epoch, revision=first_revision)
         self._was_settled = leases.is_settled
         self._shares: Callable[[str, Mapping[str, int]], Mapping[str, int]] = lambda _, declared: declared
+        self._shadow: Callable[[str], Shadow | None] = lambda _: None
 
     def share_by(self, shares: Callable[[str, Mapping[str, int]], Mapping[str, int]]) -> None:
         """From now on: `shares(endpoint, declared weights)` are the weights by deployment."""
         self._shares = shares
+
+    def shadow_by(self, shadow: Callable[[str], Shadow | None]) -> None:
+        """From now on: `shadow(endpoint)` says who answers copies of its requests."""
+        self._shadow = shadow
 
     @property
     def revision(self) -> int:
@@ -121,7 +127,9 @@ class Publishing:
         )
 
     def _shared(self, entry: EndpointEntry) -> EndpointEntry:
-        """With the weights of a rollout, where one is under way."""
+        """With the weights or the shadow of a rollout, where one is under way."""
+        if shadow := self._shadow(entry.name):
+            return replace(entry, shadow=shadow)
         declared = {route.deployment: route.weight for route in entry.routes}
         shares = self._shares(entry.name, declared)
         return (

@@ -17,6 +17,7 @@ from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import Conflict, NotFound, PilothouseError
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.rollout import Rollout, RolloutPhase, RolloutPolicy, end, weights
+from pilothouse.domain.snapshot import Shadow
 from pilothouse.domain.spec import EndpointSpec, RouteSpec, Spec
 from pilothouse.domain.status import SystemStatus
 from pilothouse.kit.clock import Clock
@@ -79,6 +80,13 @@ class Rollouts:
         """Weights by deployment that are published instead of the declared ones."""
         rollout = self.active.get(endpoint)
         return routes if rollout is None or not rollout.weight else weights(rollout, routes)
+
+    def shadow(self, endpoint: str) -> Shadow | None:
+        """Who answers copies of the endpoint's requests now."""
+        rollout = self.active.get(endpoint)
+        if rollout is None or rollout.phase != "shadow":
+            return None
+        return Shadow(rollout.stable, rollout.candidate)
 
     @property
     def kept_awake(self) -> frozenset[str]:
@@ -282,6 +290,7 @@ def _endpoint(spec: Spec, name: str) -> EndpointSpec:
 def _policy(declared: EndpointSpec) -> RolloutPolicy:
     given = declared.rollout
     return RolloutPolicy(
+        shadow_pairs=given.shadow_pairs,
         steps=given.steps,
         step_pairs=given.step_pairs,
         margin=given.margin,

@@ -17,6 +17,7 @@ from math import exp, log, log1p
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 """Shares of the money staked on each pair, side by side: nobody knows beforehand which grows fastest."""
@@ -66,6 +67,11 @@ def weigh(evidence: Evidence, difference: float, *, margin: float) -> Evidence:
         tuple([a + b for a, b in zip(evidence.worse, worse, strict=True)]) if difference else evidence.worse,
         tuple([a + b for a, b in zip(evidence.fine, fine, strict=True)]),
     )
+
+
+def unpraised(evidence: Evidence) -> Evidence:
+    """As if nothing had been shown in its favour yet. What was shown against it stays."""
+    return replace(evidence, fine=_START)
 
 
 def verdict(evidence: Mapping[str, Evidence], *, required: Iterable[str], alpha: float) -> Verdict:

@@ -44,6 +44,8 @@ class InferenceRecord(Struct, frozen=True):
     cache: CacheResult = "bypass"
     finish_reason: str = ""
     streamed: bool = False
+    shadow_of: str = ""
+    """The record that this one is the shadow of: no caller saw its answer, and it counts nowhere."""
 
 
 class Content(Struct, frozen=True):
@@ -53,8 +55,20 @@ class Content(Struct, frozen=True):
     answers: list[str]
 
 
+class Shadowed(Struct, frozen=True):
+    """The request that a shadow was sent beside: what both are compared by stands in one frame."""
+
+    record: InferenceRecord
+    answers: list[str] = []
+    """Empty where the endpoint keeps none."""
+    is_retried: bool = False
+    """Its first attempt failed, and another answered."""
+
+
 class JournalEntry(Struct, frozen=True):
     """What one journal frame carries before it is sealed."""
 
     record: InferenceRecord
     content: Content | None = None
+    shadowed: Shadowed | None = None
+    """Of a shadow: what it is compared with."""

@@ -1,6 +1,9 @@
 """
 A rollout: a candidate beside what serves now, until it is promoted or rolled back.
 
+As a shadow, where that is asked for, it answers copies that nobody sees; then, as a
+canary, it answers some of the requests.
+
 Pure: observations and time in, the next state out. All of it is one value that
 is stored whole, so a controller that dies in the middle goes on from it. What
 the workers serve follows from `weights` alone.
@@ -13,15 +16,34 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pilothouse.domain.canary import Evidence, Verdict, promote_bound, rollback_bound, verdict, weigh
+from pilothouse.domain.canary import (
+    Evidence,
+    Verdict,
+    promote_bound,
+    rollback_bound,
+    unpraised,
+    verdict,
+    weigh,
+)
 
-RolloutPhase = Literal["waiting", "canary", "promoting", "promoted", "rolled_back", "aborted"]
+RolloutPhase = Literal["waiting", "shadow", "canary", "promoting", "promoted", "rolled_back", "aborted"]
 Arm = Literal["stable", "candidate"]
 
-ACTIVE: tuple[RolloutPhase, ...] = ("waiting", "canary", "promoting")
+ACTIVE: tuple[RolloutPhase, ...] = ("waiting", "shadow", "canary", "promoting")
 ANSWERS = "answers"
 """The score of whether a request was answered at all."""
 FIRST_TOKEN, NEXT_TOKEN = "first_token", "next_token"
+FAULTS = frozenset(
+    {
+        "upstream_error",
+        "engine_unavailable",
+        "overloaded",
+        "deadline_exceeded",
+        "internal",
+        "context_length_exceeded",
+    }
+)
+"""Outcomes that speak against who answered. A refusal by policy, and a caller who left, say nothing."""
 _LEARN = 20
 """Times of what serves now, from whose median the bound of "fast enough" is taken when no SLO says it."""
 _TOLERANCE = 2.0
@@ -33,6 +55,8 @@ _POINTS = 60
 class RolloutPolicy(Struct, frozen=True, kw_only=True):
     """How it is decided, as declared when it began: later edits change the next rollout."""
 
+    shadow_pairs: int = 0
+    """Requests that the candidate answers unseen before it gets any; 0 is none."""
     steps: tuple[int, ...] = (5, 25, 50)
     step_pairs: int = 50
     margin: float = 0.02
@@ -86,6 +110,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     changed_at: float = 0.0
     ended_at: float | None = None
     step: int = 0
+    shadowed: int = 0
+    """Pairs of the shadow, once it is over."""
     step_began: int = 0
     """Pairs when the present step began."""
     evidence: dict[str, Evidence] = field(default_factory=dict)
@@ -147,6 +173,19 @@ def observe(rollout: Rollout, seen: Observation, now: float) -> Rollout:
     return _drawn(rollout, now) if rollout.pairs > before else rollout
 
 
+def compare(rollout: Rollout, stable: Observation, candidate: Observation, now: float) -> Rollout:
+    """Take in one request that both answered, the candidate unseen; it is a pair by itself."""
+    if rollout.phase != "shadow":
+        return rollout
+    rollout, ours = _with_times(rollout, stable)
+    rollout, theirs = _with_times(rollout, candidate)
+    evidence = dict(rollout.evidence)
+    for name in sorted(ours.keys() & theirs.keys()):
+        difference = theirs[name] - ours[name]
+        evidence[name] = weigh(evidence.get(name, Evidence()), difference, margin=rollout.policy.margin)
+    return _drawn(replace(rollout, evidence=evidence), now)
+
+
 def advance(rollout: Rollout, now: float, *, is_ready: bool, failure: str) -> Rollout:
     """
     Decide, from the evidence so far and how the candidate is.
@@ -155,7 +194,7 @@ def advance(rollout: Rollout, now: float, *, is_ready: bool, failure: str) -> Ro
         is_ready: A replica of the candidate is ready.
         failure: Why none is and none will be soon; "" when that is not so.
     """
-    if rollout.phase not in ("waiting", "canary"):
+    if rollout.phase not in ("waiting", "shadow", "canary"):
         return rollout
     limit_s = rollout.policy.max_duration_s
     if failure and not is_ready:
@@ -165,7 +204,8 @@ def advance(rollout: Rollout, now: float, *, is_ready: bool, failure: str) -> Ro
     if rollout.phase == "waiting":
         if not is_ready:
             return rollout
-        return replace(rollout, phase="canary", reason="", changed_at=now)
+        first: RolloutPhase = "shadow" if rollout.policy.shadow_pairs else "canary"
+        return replace(rollout, phase=first, reason="", changed_at=now)
     return _judged(rollout, now)
 
 
@@ -201,6 +241,8 @@ def _judged(rollout: Rollout, now: float) -> Rollout:
         return end(rollout, "rolled_back", reason, now)
     if rollout.pairs >= rollout.policy.max_pairs:
         return end(rollout, "rolled_back", f"undecided after {rollout.pairs} pairs", now)
+    if rollout.phase == "shadow":
+        return rollout if rollout.pairs < rollout.policy.shadow_pairs else _shown(rollout, now)
     if rollout.pairs - rollout.step_began < rollout.policy.step_pairs:
         return rollout
     if rollout.step + 1 < len(rollout.policy.steps):
@@ -208,6 +250,23 @@ def _judged(rollout: Rollout, now: float) -> Rollout:
     if decided == "promote":
         return end(rollout, "promoting", f"not worse by {rollout.policy.margin}: {rollout.pairs} pairs", now)
     return rollout
+
+
+def _shown(rollout: Rollout, now: float) -> Rollout:
+    """
+    From the shadow to the first step.
+
+    A copy is only sent where a place is free, so its times flatter: what they showed
+    in its favour is not taken along, only what they showed against it.
+    """
+    evidence = {
+        name: unpraised(one) if name in (FIRST_TOKEN, NEXT_TOKEN) else one
+        for name, one in rollout.evidence.items()
+    }
+    pairs = rollout.pairs
+    return replace(
+        rollout, phase="canary", changed_at=now, shadowed=pairs, step_began=pairs, evidence=evidence
+    )
 
 
 def _with_times(rollout: Rollout, seen: Observation) -> tuple[Rollout, dict[str, float]]:

@@ -75,6 +75,13 @@ class CachePolicy(Struct, frozen=True, kw_only=True):
     semantic: SemanticPolicy | None = None
 
 
+class Shadow(Struct, frozen=True):
+    """Requests that `stable` answered are sent to `candidate` as well; nobody sees its answers."""
+
+    stable: str
+    candidate: str
+
+
 class EndpointEntry(Struct, frozen=True, kw_only=True):
     """An endpoint: the name that callers put into `model`."""
 
@@ -108,6 +115,7 @@ class EndpointEntry(Struct, frozen=True, kw_only=True):
     """Of them, of one team; 0 is all."""
     queue_weights: dict[str, float] = field(default_factory=dict)
     """Shares of teams when places are short; 1 where absent."""
+    shadow: Shadow | None = None
     cache: CachePolicy | None = None
     """None where it is off, which costs a request one look at this."""
 

@@ -199,6 +199,8 @@ class JudgeSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, o
 class RolloutSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`endpoints.<name>.rollout`: how a new version is let in, from the next `rollout start` on."""
 
+    shadow_pairs: int = 0
+    """Requests that the candidate answers as well, unseen by anybody, before the first step; 0 is none."""
     steps: tuple[int, ...] = (5, 25, 50)
     """Per cent of the requests that the candidate gets, one step after the other."""
     step_pairs: int = 50

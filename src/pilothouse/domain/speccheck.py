@@ -153,6 +153,8 @@ def _rollout(rollout: RolloutSpec) -> Iterator[str]:
     for field in ("margin", "alpha"):
         if not 0 < getattr(rollout, field) < 1:
             yield f"rollout.{field}: {getattr(rollout, field)} is not between 0 and 1"
+    if not 0 <= rollout.shadow_pairs < rollout.max_pairs:
+        yield f"rollout.shadow_pairs: {rollout.shadow_pairs} is not within 0 and below max_pairs"
     for field in ("step_pairs", "max_pairs"):
         if getattr(rollout, field) < 1:
             yield f"rollout.{field}: {getattr(rollout, field)} is less than 1"

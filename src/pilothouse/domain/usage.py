@@ -94,10 +94,12 @@ def roll_up(records: Iterable[InferenceRecord]) -> dict[RollupKey, Sums]:
     Add records up by minute and everything that usage is asked for by.
 
     Each record is counted exactly once: the sum over all rows has as many
-    requests as there were records.
+    requests as there were records. Shadows are nobody's use.
     """
     rows: dict[RollupKey, Sums] = {}
     for record in records:
+        if record.shadow_of:
+            continue
         key = rollup_key(record)
         sums = sums_of(record)
         rows[key] = rows[key] + sums if key in rows else sums

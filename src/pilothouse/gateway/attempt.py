@@ -236,6 +236,7 @@ def _note(error: PilothouseError, places: Places, place: Place, *, left_s: float
 
 def _forget(call: Call) -> None:
     """What an attempt without an answer left behind."""
+    call.failed_first = call.failed_first or call.deployment
     call.usage = Usage()
     call.answers = ()
     call.finish_reason = ""

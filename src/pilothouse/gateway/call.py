@@ -37,6 +37,8 @@ class Call:
     """What this call generates for others as well, where the endpoint has a cache."""
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
+    failed_first = ""
+    """The deployment of the first attempt, where that failed and another was made."""
     asked_twice = False
     """A second replica read the prompt as well: that costs as much as the first did."""
     second_won = False

@@ -151,6 +151,20 @@ class Keeper:
             self._cohort.at_close(self.flush)
         self._group.append(JournalEntry(record, content))
 
+    def facts(self, call: Call) -> InferenceRecord:
+        """Its record as it stands."""
+        return _record(call)
+
+    def has_room(self, size: int) -> bool:
+        return self._journal.has_room(size)
+
+    def keep_shadow(self, entry: JournalEntry) -> None:
+        """Append it by itself: one that finds no room must not take answers along."""
+        try:
+            self._journal.append(_encode(entry))
+        except self._journal_full:
+            self._drop(1)
+
     def flush(self) -> None:
         """Append what came together, and let those go on who wait for it."""
         group, self._group = self._group, []

@@ -14,6 +14,7 @@ from pilothouse.kit.metrics import (
     DURATION_BUCKETS_S,
     OVERHEAD_BUCKETS_S,
     TOKEN_BUCKETS_S,
+    Family,
     Registry,
     Series,
 )
@@ -87,6 +88,7 @@ class Meters:
             "Second replicas that were asked because the first was late.",
             (*_LABELS, "outcome"),
         )
+        self.shadows, self.shadows_dropped = _shadow_counters(registry)
         self.ejected = registry.gauge(
             "pilothouse_ejected_replicas", "Replicas that are left alone now.", ("deployment",)
         )
@@ -173,3 +175,18 @@ class Meters:
         if is_known:
             self._found[key] = found
         return found
+
+
+def _shadow_counters(registry: Registry) -> tuple[Family, Family]:
+    return (
+        registry.counter(
+            "pilothouse_shadow_requests_total",
+            "Copies that a rollout's candidate answered unseen, by outcome.",
+            (*_LABELS, "code"),
+        ),
+        registry.counter(
+            "pilothouse_shadow_dropped_total",
+            "Copies that were not sent or not finished, by reason.",
+            (*_LABELS, "reason"),
+        ),
+    )

@@ -54,6 +54,8 @@ class Places:
         self._queue = self._waiting.queue
         self._draw = draw
         self._turn = 0
+        self.guests: set[asyncio.Task[None]] = set()
+        """Who holds a place here only as long as nobody waits for one: they are cancelled then."""
 
     @property
     def inflight(self) -> int:
@@ -157,6 +159,8 @@ class Places:
             raise self.refusal()
         waiter = Waiter(team, terms, prefix)
         self._waiting.enter(waiter, priority)
+        for guest in self.guests:
+            guest.cancel()
         if not self.replicas:
             self._on_held()
         try:

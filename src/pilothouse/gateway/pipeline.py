@@ -23,6 +23,7 @@ from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.recall import Recall
+from pilothouse.gateway.shadow import Shadows
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit import sse
 from pilothouse.kit.http1.message import Request
@@ -41,6 +42,7 @@ class Pipeline:
         self._meters = meters
         self._attempts = Attempts(keeper, meters, Random().random, recall)  # noqa: S311 - a choice, no secret
         self._log = log
+        self.shadows = Shadows(keeper, meters, log)
 
     def chat(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
         return self._run(Call(request, responder, "chat"))
@@ -65,6 +67,8 @@ class Pipeline:
         except Exception as exc:  # noqa: BLE001 - one request's defect must not end the worker, nor go unrecorded
             self._log.failure("request_defect", exc, request_id=call.id)
             await self._fail(call, Internal("an internal error; the server's log has the request id"))
+        if call.routes is not None and call.routes.shadow is not None:
+            self.shadows.copy(call, call.routes, call.routes.shadow)
 
     async def _answer(self, call: Call) -> None:
         request, state = call.request, self._state

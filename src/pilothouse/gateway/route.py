@@ -31,6 +31,7 @@ class EndpointRoutes:
         "hedge_after_s",
         "is_sticky",
         "only",
+        "shadow",
         "terms",
         "timeouts",
     )
@@ -52,6 +53,8 @@ class EndpointRoutes:
             self._orders[()] = orders[0]
         self.only = orders[0][0] if len(orders) == 1 and len(orders[0]) == 1 else None
         """The one deployment there is, where there is no choice."""
+        self.shadow = places.get(entry.shadow.candidate) if entry.shadow is not None else None
+        """Who gets copies of what was answered, unseen."""
         self.is_sticky = entry.sticky == "subject" and len(orders) > 1
         self.by_prefix = entry.balance == "prefix_affinity"
         self.hedge_after_s = entry.hedge_after_s

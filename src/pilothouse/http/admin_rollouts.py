@@ -51,6 +51,8 @@ class RolloutView(Struct, frozen=True, kw_only=True):
     """Per cent of the requests that the candidate gets now."""
     step: int
     pairs: int
+    shadowed: int
+    """Those of them that nobody saw, once that phase is over."""
     verdict: Verdict
     log_rollback_at: float
     log_promote_at: float
@@ -130,6 +132,7 @@ def rollout_view(rollout: Rollout) -> RolloutView:
         weight=rollout.weight,
         step=rollout.step,
         pairs=rollout.pairs,
+        shadowed=rollout.shadowed,
         verdict=rollout.verdict,
         log_rollback_at=rollout.log_rollback_at,
         log_promote_at=rollout.log_promote_at,

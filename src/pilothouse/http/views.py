@@ -89,6 +89,8 @@ class RecordView(Struct, frozen=True, kw_only=True):
     cache: CacheResult
     finish_reason: str
     streamed: bool
+    shadow_of: str
+    """The record whose request a rollout's candidate answered once more, unseen by anybody."""
     content: ContentView | None = None
     """Only when asked for, allowed and kept."""
 
@@ -222,6 +224,7 @@ def record_view(record: InferenceRecord, content: Content | None = None) -> Reco
         cache=record.cache,
         finish_reason=record.finish_reason,
         streamed=record.streamed,
+        shadow_of=record.shadow_of,
         content=ContentView(_json_or_text(content.request), content.answers) if content else None,
     )
 

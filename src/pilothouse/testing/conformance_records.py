@@ -46,6 +46,17 @@ class RecordsConformance:
             (line,) = unit.usage.report("team", since=0, until=120)
             assert line.sums.requests == 3
 
+    def test_a_shadow_is_kept_and_is_nobodys_use(self, store: Store) -> None:
+        with store.unit() as unit:
+            assert unit.records.insert_many([sealed("r2", shadow_of="r1", subject_hash="s")]) == 1
+            assert unit.usage.report("team", since=0, until=120) == []
+            assert unit.records.insert_many([sealed("r1", subject_hash="s")]) == 1
+        with store.unit() as unit:
+            assert unit.records.get("r2").shadow_of == "r1"
+            for by in ("team", "subject"):
+                (line,) = unit.usage.report(by, since=0, until=120)
+                assert line.sums.requests == 1
+
     def test_records_are_paged_newest_first(self, store: Store) -> None:
         with store.unit() as unit:
             unit.records.insert_many([sealed(f"r{n}", time=float(n // 2)) for n in range(5)])

@@ -306,7 +306,7 @@ class MemoryUsage(_Repository):
         if by == "subject":
             for row in self._state.records.values():
                 record = row.record
-                if record.subject_hash and since <= record.time < until:
+                if record.subject_hash and not record.shadow_of and since <= record.time < until:
                     yield record.subject_hash, record.team, sums_of(record)
         else:
             for key, sums in self._state.minutes.items():

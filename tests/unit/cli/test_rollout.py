@@ -56,6 +56,15 @@ def test_the_status_says_where_it_is_and_draws_why(capsys: pytest.CaptureFixture
     assert "rolled back when full" in printed
 
 
+def test_as_a_shadow_it_says_how_many_pairs_nobody_saw(capsys: pytest.CaptureFixture[str]):
+    policy = {"steps": [5, 50], "max_pairs": 1000, "shadow_pairs": 40}
+    show(Output(is_json=False), {**seen(30), "phase": "shadow", "policy": policy})
+    assert "30 of 40 unseen" in capsys.readouterr().out
+
+    show(Output(is_json=False), {**seen(60), "policy": policy, "shadowed": 40})
+    assert "60 of at most 1000, 40 of them unseen" in capsys.readouterr().out
+
+
 def test_before_anything_was_compared_nothing_is_drawn(capsys: pytest.CaptureFixture[str]):
     show(Output(is_json=False), {**seen(1), "scores": {}, "history": []})
 

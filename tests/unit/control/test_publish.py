@@ -9,7 +9,7 @@ from pilothouse.control.lease import SlotLeases
 from pilothouse.control.publish import Publishing
 from pilothouse.control.totals import WorkerTotals
 from pilothouse.domain.model import ModelHeader
-from pilothouse.domain.snapshot import KeyEntry, Snapshot, WorkerHello, WorkerReport
+from pilothouse.domain.snapshot import KeyEntry, Shadow, Snapshot, WorkerHello, WorkerReport
 from pilothouse.domain.spec import (
     DeploymentSpec,
     EndpointSpec,
@@ -130,6 +130,16 @@ def test_a_change_is_a_new_revision_and_no_change_is_none(rig):
     assert rig.update(replica(state="draining"))
 
     assert (first, rig.publishing.revision) == (101, 102)
+
+
+def test_an_endpoint_says_who_answers_copies_of_its_requests(rig):
+    rig.publishing.shadow_by(lambda name: Shadow("d", "next") if name == "e" else None)
+    rig.update(replica())
+    assert rig.view().endpoints["e"].shadow == Shadow("d", "next")
+
+    rig.publishing.shadow_by(lambda _: None)
+    assert rig.update(replica())
+    assert rig.view().endpoints["e"].shadow is None
 
 
 def test_a_key_that_is_gone_is_published_at_once(rig):

@@ -9,8 +9,9 @@ from house_store import HouseStore
 from pilothouse.control.evidence import LOST_AFTER_S, Evidence
 from pilothouse.control.rollouts import Rollouts, Surroundings, promoted
 from pilothouse.domain.errors import Conflict, NotFound
-from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
+from pilothouse.domain.record import Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import ANSWERS, Rollout
+from pilothouse.domain.snapshot import Shadow
 from pilothouse.domain.spec import (
     DeploymentSpec,
     EndpointSpec,
@@ -126,6 +127,24 @@ class House:
         await self.store(drain)
         return record.id
 
+    async def copied(
+        self, text: str = "good", *, ours: str = "good", is_retried: bool = False, **facts: Any
+    ) -> None:
+        """A request that the old one answered, and its copy, as a worker keeps them."""
+        shadowed = await self.answer("old", ours)
+        original = await self.store(lambda unit: unit.records.get(shadowed))
+        copy = replace(original, id=f"copy_of_{shadowed}", deployment="new", shadow_of=shadowed)
+        entry = JournalEntry(
+            replace(copy, **facts), Content(b"{}", [text]), shadowed=Shadowed(original, [ours], is_retried)
+        )
+
+        def drain(unit: Any) -> None:
+            unit.records.insert_many([SealedRecord(record=entry.record)])
+            self.evidence.take(unit, [entry])
+
+        await self.store(drain)
+        await self.rollouts.tick()
+
     async def compare(self, count: int, *, new: str = "good", **facts: Any) -> Rollout:
         for _ in range(count):
             await self.answer("old")
@@ -154,6 +173,71 @@ async def test_it_waits_for_the_candidate_and_shares_the_requests_step_by_step(h
     assert house.changes >= 3
     assert house.rollouts.kept_awake == {"old", "new"}
     assert house.rollouts.shares("other", {"old": 100}) == {"old": 100}
+
+
+@pytest.fixture
+async def shadowing() -> House:
+    quick = replace(QUICK, shadow_pairs=6)
+    spec = replace(JUDGED, endpoints={"e": replace(JUDGED.endpoints["e"], rollout=quick)})
+    house = await House(spec).begin()
+    await house.rollouts.start("e", "new", author="k")
+    await house.rollouts.tick()
+    return house
+
+
+async def test_as_a_shadow_it_gets_copies_and_no_requests(shadowing):
+    assert shadowing.rollouts.shadow("e") == Shadow("old", "new")
+    assert shadowing.rollouts.shadow("other") is None
+    assert shadowing.rollouts.shares("e", {"old": 100}) == {"old": 100}
+    for _ in range(6):
+        await shadowing.copied()
+
+    assert shadowing.rollouts.shadow("e") is None
+    assert shadowing.rollouts.shares("e", {"old": 100}) == {"old": 9000, "new": 1000}
+    rollout = await shadowing.rollouts.newest("e")
+    assert {name: one.pairs for name, one in rollout.evidence.items()} == {ANSWERS: 6, "polite": 6}
+
+
+async def test_a_shadow_counts_as_nobodys_use_and_a_judge_counts_each_answer_once(shadowing):
+    for _ in range(4):
+        await shadowing.copied("bad")
+
+    (line,) = await shadowing.store(lambda unit: unit.usage.report("team", since=0, until=1e12))
+    assert line.sums.requests == 4
+    assert dict(shadowing.evidence.scores) == {("e", "old", "polite", "good"): 4}
+
+
+@pytest.mark.parametrize(("text", "facts"), [("bad", {}), ("", {"code": "upstream_error"})])
+async def test_a_worse_one_is_rolled_back_and_no_caller_ever_saw_it(text, facts):
+    quick = replace(QUICK, shadow_pairs=50)
+    spec = replace(JUDGED, endpoints={"e": replace(JUDGED.endpoints["e"], rollout=quick)})
+    house = await House(spec).begin()
+    await house.rollouts.start("e", "new", author="k")
+    await house.rollouts.tick()
+    for _ in range(20):
+        await house.copied(text, **facts)
+        assert house.rollouts.shares("e", {"old": 100}) == {"old": 100}
+
+    rollout = await house.rollouts.newest("e")
+    assert rollout.phase == "rolled_back"
+    assert rollout.pairs < 20
+    assert house.spec == spec
+
+
+async def test_what_both_do_equally_badly_is_no_evidence_against_it(shadowing):
+    for _ in range(5):
+        await shadowing.copied("bad", ours="bad")
+
+    rollout = await shadowing.rollouts.newest("e")
+    assert rollout.evidence["polite"].difference == 0
+
+
+async def test_a_first_attempt_that_failed_counts_though_another_answered(shadowing):
+    await shadowing.copied(is_retried=True)
+
+    rollout = await shadowing.rollouts.newest("e")
+    assert rollout.evidence[ANSWERS].difference == 1.0
+    assert "polite" not in rollout.evidence, "the other's answer is not the stable one's"
 
 
 async def test_an_equal_candidate_takes_the_place_in_the_spec(house):

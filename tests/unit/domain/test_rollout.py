@@ -2,6 +2,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from pilothouse.domain.rollout import (
     Rollout,
     RolloutPolicy,
     advance,
+    compare,
     end,
     observe,
     weights,
@@ -57,6 +59,67 @@ def test_an_equal_one_goes_step_by_step_and_is_promoted():
     assert promoted.phase == "promoting"
     assert promoted.weight == 100
     assert promoted.ended_at is None
+
+
+SHADOWED = replace(POLICY, shadow_pairs=8)
+
+
+def copies(rollout: Rollout, count: int, *, candidate: float = 1.0, **more: Any) -> Rollout:
+    for _ in range(count):
+        rollout = compare(rollout, seen("stable", **more), seen("candidate", candidate, **more), 2.0)
+        rollout = advance(rollout, 2.0, is_ready=True, failure="")
+    return rollout
+
+
+def test_unseen_it_gets_no_requests_and_goes_on_to_the_first_step_with_what_was_learned():
+    shadow = begun(SHADOWED)
+
+    assert (shadow.phase, shadow.weight, shadow.is_active) == ("shadow", 0, True)
+    assert copies(shadow, 7).phase == "shadow"
+    canary = copies(shadow, 8)
+    assert (canary.phase, canary.weight, canary.shadowed, canary.pairs) == ("canary", 10, 8, 8)
+    assert canary.evidence[ANSWERS].log_e_fine > 0
+    assert pairs(canary, 4).weight == 10, "the steps take their own pairs"
+    assert pairs(canary, 5).weight == 50
+
+
+def test_one_that_fails_unseen_is_rolled_back_before_it_had_a_request():
+    rolled_back = copies(begun(replace(POLICY, shadow_pairs=100)), 100, candidate=0.0)
+
+    assert rolled_back.phase == "rolled_back"
+    assert rolled_back.pairs < 15
+    assert all(point.weight == 0 for point in rolled_back.history)
+
+
+def test_what_callers_saw_is_not_compared_in_the_shadow_nor_copies_after_it():
+    shadow, canary = begun(SHADOWED), begun()
+
+    assert observe(shadow, seen("candidate", 0.0), 2.0) == shadow
+    assert compare(canary, seen("stable"), seen("candidate", 0.0), 2.0) == canary
+
+
+def test_times_of_copies_speak_against_a_candidate_and_never_for_it():
+    policy = replace(SHADOWED, shadow_pairs=40, ttft_slo_s=1.0)
+    quick = copies(begun(policy), 40, ttft_ms=10.0, tpot_ms=1.0)
+
+    assert quick.phase == "canary"
+    assert quick.evidence[FIRST_TOKEN].pairs == 40
+    assert quick.evidence[FIRST_TOKEN].log_e_fine == pytest.approx(0.0)
+    assert quick.evidence[ANSWERS].log_e_fine > 1.0
+
+    slow = begun(policy)
+    for _ in range(40):
+        slow = compare(slow, seen("stable", ttft_ms=10.0), seen("candidate", ttft_ms=5000.0), 2.0)
+        slow = advance(slow, 2.0, is_ready=True, failure="")
+    assert slow.phase == "rolled_back"
+    assert FIRST_TOKEN in slow.reason
+
+
+def test_a_score_that_only_one_of_both_has_is_no_pair():
+    both = compare(begun(SHADOWED), seen("stable"), Observation(arm="candidate"), 2.0)
+
+    assert both.pairs == 0
+    assert not both.halves
 
 
 def test_a_worse_one_is_rolled_back_and_says_in_what():

@@ -13,6 +13,7 @@ from pilothouse.domain.spec import (
     RecordsSpec,
     ReplicaRange,
     RetriesSpec,
+    RolloutSpec,
     RouteSpec,
     Spec,
     TimeoutsSpec,
@@ -127,3 +128,9 @@ def test_what_cannot_be_routed_is_refused_with_its_place(more: dict[str, object]
         check_spec(spec, engines=["llama.cpp"], targets=["local"])
 
     assert fault in caught.value.message
+
+
+@pytest.mark.parametrize("pairs", [-1, 10_000])
+def test_a_shadow_without_an_end_before_the_rollouts_is_refused(pairs: int):
+    with pytest.raises(InvalidRequest, match="shadow_pairs"):
+        check(endpoint(rollout=RolloutSpec(shadow_pairs=pairs)))

@@ -57,6 +57,8 @@ class SqlRecords:
             {**msgspec.structs.asdict(key), **msgspec.structs.asdict(sums)}
             for key, sums in roll_up(new).items()
         ]
+        if not values:
+            return
         statement = upsert(self._connection, usage_minutes)
         self._connection.execute(
             statement.on_conflict_do_update(
@@ -146,7 +148,7 @@ class SqlUsage:
             group: ColumnElement[str] = records.c.subject_hash
             sums = _sums_of_records()
             period = (records.c.time >= minute_of(since)) & (records.c.time < minute_of(until))
-            period &= records.c.subject_hash != ""
+            period &= (records.c.subject_hash != "") & (records.c.shadow_of == "")
         else:
             source = usage_minutes
             group = usage_minutes.c[{"team": "team", "key": "key_id", "endpoint": "endpoint"}[by]]

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -128,6 +128,7 @@ records = Table(
     Column("cache", String, nullable=False),
     Column("finish_reason", String, nullable=False),
     Column("streamed", Boolean, nullable=False),
+    Column("shadow_of", String, nullable=False, server_default=""),
     Index(None, "time", "id"),
     Index(None, "team", "time", "id"),
     # Few requests name a person: the others cost this index nothing.
