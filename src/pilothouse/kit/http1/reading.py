@@ -49,6 +49,8 @@ class RequestReader:
         self._in_head = False
         self._head_bytes = 0
         """Bytes since the last of a body or the last request's end: of heads, chunk lines and trailers."""
+        self._is_behind_another = False
+        """A request ended in the piece in which this head began: `_head_bytes` does not count all of it."""
         self._read_by: float | None = None
         """When the part that is arriving must be there; looked at while nothing is being answered."""
         self._url = b""
@@ -89,7 +91,7 @@ class RequestReader:
         if len(headers) < len(lines) or len(lines) > self._limits.max_headers:
             headers = self._joined(lines)
         self._headers = headers
-        if self._head_bytes > self._limits.max_head_bytes:
+        if self._head_bytes > self._limits.max_head_bytes or self._is_behind_another:
             self._check_head(headers)
         keep_alive = parser.should_keep_alive()
         # Asking for the version costs; without a connection header only 1.1 keeps alive.

@@ -69,6 +69,7 @@ class Connection(RequestReader, asyncio.Protocol):
                 if not data:
                     return
             self._head_bytes += len(data)
+            self._is_behind_another = self._is_behind_another and self._in_head
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as exc:
@@ -122,6 +123,7 @@ class Connection(RequestReader, asyncio.Protocol):
             return
         self._request = None
         self._head_bytes = 0
+        self._is_behind_another = True
         self._read_by = None
         if self._counted:
             self.uncount_body()

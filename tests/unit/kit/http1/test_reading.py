@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from http1_rig import answers
@@ -208,6 +208,9 @@ def test_damaged_requests_never_get_more_answers_than_there_are_requests(loop, w
     written=st.lists(written_requests(), min_size=1, max_size=3),
     damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 20), FRAGMENTS), max_size=3),
     cuts=CUTS,
+)
+@example(  # the limit on heads holds for one that begins in the piece in which another request ended
+    written=[(b"GET /0 HTTP/1.1\r\nHost: a\r\n\r\n", {})] * 3, damage=[(66, 0, b"x" * 2001)], cuts=[58]
 )
 def test_how_bytes_are_cut_never_changes_who_is_heard(loop, written, damage, cuts):
     """Damaged or not: a shape that is refused in one piece is refused in many."""
