@@ -19,10 +19,13 @@ import uvloop
 from http1_rig import Answer, Raw, connected, listening
 from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.domain import apikey
+from pilothouse.domain.ledger import Account, Book
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, KeyEntry, ReplicaEntry, Route, Snapshot
 from pilothouse.gateway.authenticate import Authenticator
 from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.leases import Leases
+from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.recall import Recall
@@ -30,6 +33,7 @@ from pilothouse.gateway.shadow import Shadows
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
+from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Address, Client
 from pilothouse.kit.http1.message import Limits
@@ -38,6 +42,7 @@ from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.log import Log
 from pilothouse.ports.cache import Cache
 from pilothouse.ports.engine import Engine
+from pilothouse.testing.memory_ledger import MemoryLedger
 from watched_engine import WatchedEngine
 
 PEPPER = b"pepper-of-the-tests"
@@ -170,6 +175,9 @@ class House:
     log_stream: io.StringIO
     recall: Recall
     shadows: Shadows
+    ledger: MemoryLedger
+    leases: Leases
+    book: Book
     engines: dict[str, Engine] = field(default_factory=dict)
     retired: list[Engine] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -181,6 +189,11 @@ class House:
     @property
     def log(self) -> str:
         return self.log_stream.getvalue()
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """What this worker holds of limits, by name."""
+        return self.leases.accounts
 
     @property
     def records(self) -> list[InferenceRecord]:
@@ -292,19 +305,38 @@ async def house(
         on_dropped=lambda: log.event("record_dropped", "error"), waits_for_disk=waits_for_disk,
         cohort=Cohort(),
     )  # fmt: skip
+    book = Book()
+    ledger = MemoryLedger(SystemClock())
+    leases = Leases(ledger, book, worker="w0", workers=1, when_lost="closed", is_shared=False)
+    keeper.limiter = Limiter(book, leases)
+    state.followers.append(keeper.limiter.apply)
+    leasing = asyncio.create_task(leases.run())
     sweeper = Sweeper()
     sweeper.start()
     control = Client(Address(path=controller), sweeper)
     recall = Recall(state, keeper, near or MemoryCache(1 << 20), far)
-    pipeline = Pipeline(state, keeper, meters, log, recall)
+    pipeline = Pipeline(state, keeper, meters, log, recall, keeper.limiter)
     plane = DataPlane(state, pipeline, feed, control)
     server = Server(
         plane.handle, limits=limits or Limits(), on_defect=lambda exc: log.failure("connection_defect", exc),
         stream_keepalive_s=stream_keepalive_s, refusal=refusal,
     )  # fmt: skip
     door = listening()
-    port = door.getsockname()[1]
-    running = House(port, server, state, keeper, meters, journal, feed, stream, recall, pipeline.shadows)
+    running = House(
+        door.getsockname()[1],
+        server,
+        state,
+        keeper,
+        meters,
+        journal,
+        feed,
+        stream,
+        recall,
+        pipeline.shadows,
+        ledger,
+        leases,
+        book,
+    )
     made.append(running)
     if served is None:
         served = snapshot(replica_entry())
@@ -316,6 +348,8 @@ async def house(
     finally:
         await pipeline.shadows.aclose()
         await server.drain(0.0)
+        leasing.cancel()
+        await asyncio.wait([leasing])
         control.close()
         for engine in (*running.engines.values(), *running.retired):
             await engine.aclose()

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.price import PriceFile, TokenPrices
 from pilothouse.domain.prices import Prices
 from pilothouse.domain.spec import Spec
 from pilothouse.kit import documents
@@ -81,6 +82,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Silence after which a stream gets a comment line; 0 is off."""
     drain_timeout_s: float = 30.0
     """How long requests in flight may go on when a worker ends."""
+    prices: str = ""
+    """File of the prices of tokens; empty takes those that come with Pilothouse."""
+    ledger: Literal["local", "redis"] = "local"
+    """Who grants leases of limits and budgets: the controller (`local`), or Redis for several machines."""
+    ledger_url: str = ""
+    """Address of Redis or Valkey, such as `redis://host:6379/0`, without a password."""
+    ledger_password: str = ""
+    """Where its password is: `env:NAME` or `file:PATH`; empty has none."""
+    ledger_lost: Literal["closed", "share"] = "closed"
+    """When what grants leases is lost and a lease is spent: refuse with 503 (`closed`), or go on with a
+    bounded part of each limit, a worker's share of rates and of a twentieth of budgets (`share`)."""
     journal_segment_bytes: int = 64 * 1024 * 1024
     """Size of a preallocated journal segment; two lie ready per worker."""
     journal_sync: Literal["process", "power"] = "process"
@@ -245,6 +257,33 @@ def https_proxy(host: str) -> str:
     request = importlib.import_module("urllib.request")
     found: str = "" if request.proxy_bypass(host) else request.getproxies().get("https", "")
     return found
+
+
+def read_token_prices(text: bytes, *, name: str) -> TokenPrices:
+    """
+    Read a file of the prices of tokens.
+
+    Raises:
+        InvalidRequest: Names file, line, field and value.
+    """
+    try:
+        document = read_yaml(text)
+    except Malformed as exc:
+        raise InvalidRequest(_at(name, exc.place) + exc.message) from exc
+    value, misfits = fit(document.value, PriceFile, document.texts)
+    if misfits:
+        raise InvalidRequest(
+            join_faults(
+                [
+                    _at(name, document.place(one.path, of_key=one.of_key)) + _worded(one.path, one.text)
+                    for one in misfits
+                ]
+            )
+        )
+    try:
+        return TokenPrices(msgspec.convert(value, PriceFile, strict=False))
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"{name}: {exc}") from exc
 
 
 SPEC_BYTES = 8 * 1024 * 1024

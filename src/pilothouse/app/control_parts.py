@@ -18,8 +18,9 @@ from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
-from pilothouse.app.home import read_state
+from pilothouse.app.home import read_state, write_private
 from pilothouse.app.model_tools import build_models
+from pilothouse.app.prices import prices_of
 from pilothouse.app.releases import Releases, build_releases
 from pilothouse.app.stores import holder_of, open_store, place_of
 from pilothouse.config import Settings
@@ -32,6 +33,7 @@ from pilothouse.control.happenings import Happenings
 from pilothouse.control.keyring import Keyring
 from pilothouse.control.leadership import Leadership
 from pilothouse.control.lease import SlotLeases
+from pilothouse.control.ledger import LedgerDesk
 from pilothouse.control.overview import Overview
 from pilothouse.control.publish import Publishing
 from pilothouse.control.purges import Purges
@@ -46,6 +48,7 @@ from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.vitals import VitalSigns
 from pilothouse.control.world import World
 from pilothouse.domain.errors import StoreUnavailable
+from pilothouse.domain.snapshot import TeamEntry
 from pilothouse.govern.retain import Retention
 from pilothouse.kit.clock import Clock, SystemClock
 from pilothouse.kit.ids import new_id
@@ -99,6 +102,7 @@ class Parts:
     seals: Seals
     releases: Releases
     drain: Drain
+    ledger: LedgerDesk
     retention: Retention
     lag: Lag
 
@@ -132,7 +136,10 @@ def build_parts(settings: Settings) -> Parts:
         changed=lambda problem: tell_store(problem, log, loop.publishing),
     )
     keyring = Keyring(keys.pepper(), clock=clock)
-    loop = build_loop(settings, store, keyring=keyring, clock=clock, log=log)
+    loop = build_loop(
+        settings, store, keyring=keyring, clock=clock, log=log, teams=lambda: dict(tenants.limited)
+    )
+    tenants = build_tenants(settings, store, keyring, clock, loop.publishing.keys_changed, log)
     lag = Lag()
     vitals = VitalSigns(
         settings.home_path,
@@ -166,13 +173,14 @@ def build_parts(settings: Settings) -> Parts:
         loop=loop,
         declarations=declarations,
         keyring=keyring,
-        tenants=build_tenants(settings, store, keyring, clock, loop.publishing.keys_changed, log),
+        tenants=tenants,
         purges=Purges(store, changed=loop.publishing.purged),
         vitals=vitals,
         overview=build_overview(loop, vitals, releases),
         seals=seals,
         releases=releases,
         drain=Drain(open_journal(settings, keys), seals, watch=releases.evidence.take),
+        ledger=build_ledger(settings, store, clock, loop.publishing),
         retention=Retention(),
         lag=lag,
     )
@@ -224,6 +232,29 @@ def open_journal(settings: Settings, keys: FileKeys) -> JournalReader:
     )
 
 
+def build_ledger(settings: Settings, store: StoreThread, clock: Clock, publishing: Publishing) -> LedgerDesk:
+    """Grants leases of limits and budgets to the workers."""
+    desk = LedgerDesk(
+        store, clock, workers=settings.workers, starts_full=is_first_of_run(settings), epoch=new_id()
+    )
+    publishing.answer_ledger, publishing.left = desk.answer, desk.leave
+    return desk
+
+
+def is_first_of_run(settings: Settings) -> bool:
+    """Whether no controller served before in this run of the supervisor, which writes the settings once."""
+    marker = settings.run_path / "ledger.began"
+    try:
+        found = (settings.run_path / "settings").stat()
+    except OSError:
+        return True
+    this_run = f"{found.st_ino} {found.st_mtime_ns}".encode()
+    if marker.exists() and marker.read_bytes() == this_run:
+        return False
+    write_private(marker, this_run)
+    return True
+
+
 def tell_store(problem: str, log: Log, publishing: Publishing) -> None:
     """Once when the store is lost, and once when it is back; workers say so in their readiness."""
     if problem:
@@ -238,7 +269,15 @@ def store_figures(settings: Settings, problem: str) -> StoreFigures:
     return StoreFigures(kind=kind, place=place_of(settings), problem=problem)
 
 
-def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, clock: Clock, log: Log) -> Loop:
+def build_loop(
+    settings: Settings,
+    store: StoreThread,
+    *,
+    keyring: Keyring,
+    clock: Clock,
+    log: Log,
+    teams: Callable[[], dict[str, TeamEntry]],
+) -> Loop:
     """The control loop, with nothing declared yet."""
     drivers: dict[str, EngineDriver] = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
     logs = settings.home_path / "logs" / "replicas"
@@ -252,6 +291,8 @@ def build_loop(settings: Settings, store: StoreThread, *, keyring: Keyring, cloc
         leases,
         fleet,
         keys=keyring.entries,
+        teams=teams,
+        prices=prices_of(settings),
         epoch=new_id(),
         # In milliseconds: no earlier controller published more often than once in each.
         first_revision=int(clock.now() * 1000),

@@ -95,7 +95,11 @@ class Duties:
 
     async def _drain_once(self) -> bool:
         parts = self._parts
-        result = await parts.store.call(parts.drain.drain_once)
+        try:
+            result = await parts.store.call(parts.drain.drain_once)
+        finally:
+            parts.ledger.drained(parts.drain.take_settled())
+        parts.ledger.passed(result.writers, is_whole=result.is_whole)
         parts.lag.records = result.lag_records
         told = {"torn": result.torn, "corrupt": result.corrupt, "blocked": result.blocked}
         found = {kind: places for kind, places in told.items() if places}

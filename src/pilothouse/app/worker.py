@@ -8,6 +8,7 @@ It lives on snapshots; when its supervisor is gone, it drains and exits.
 import argparse
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -24,10 +25,14 @@ from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
 from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix import UnixFeed
 from pilothouse.adapters.keys.file import FileKeys
+from pilothouse.adapters.ledgers.local import LocalLedger
 from pilothouse.config import Settings, read_secret
+from pilothouse.domain.ledger import Book
 from pilothouse.domain.snapshot import ReplicaEntry, WorkerHello, WorkerReport
 from pilothouse.gateway.authenticate import Authenticator
 from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.leases import Leases
+from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.recall import Recall
@@ -49,6 +54,7 @@ from pilothouse.kit.resp import RespClient, parse_address
 from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.engine import Engine
 from pilothouse.ports.feed import Feed
+from pilothouse.ports.ledger import Ledger
 
 REPORT_S = 0.5
 LEAVING_REPORT_S = 0.05
@@ -116,7 +122,7 @@ class Worker:
         controller = Client(Address(path=str(settings.control_socket)), self._sweeper)
         self._far_cache = self._open_far_cache(keys.subject_key())
         recall = Recall(self.state, self.keeper, MemoryCache(settings.cache_bytes), self._far_cache)
-        pipeline = Pipeline(self.state, self.keeper, self.meters, self.log, recall)
+        pipeline = Pipeline(self.state, self.keeper, self.meters, self.log, recall, self._limiter())
         self._shadows = pipeline.shadows
         self.plane = DataPlane(self.state, pipeline, self.feed, controller)
         self.server = Server(
@@ -127,6 +133,20 @@ class Worker:
             refusal=refusal,
             cohort=cohort,
         )
+
+    def _limiter(self) -> Limiter:
+        book = Book()
+        self.leases = Leases(
+            ledger_of(self.settings, self.feed),
+            book,
+            worker=self.name,
+            workers=self.settings.workers,
+            when_lost=self.settings.ledger_lost,
+            is_shared=self.settings.ledger != "local",
+        )
+        self.keeper.limiter = limiter = Limiter(book, self.leases)
+        self.state.followers.append(limiter.apply)
+        return limiter
 
     async def run(self, listening: socket.socket, heartbeat_fd: int, *, ready_fd: int = -1) -> None:
         """
@@ -144,6 +164,7 @@ class Worker:
         self._sweeper.start()
         self._tasks.keep("feed", self._follow_feed)
         self._tasks.keep("report", self._report)
+        self._tasks.keep("leases", self.leases.run)
         self._tasks.start("heartbeat", lambda: self._watch(heartbeat_fd, stop))
         await self._first_snapshot(stop)
         tls = self.settings.tls_certificate
@@ -158,6 +179,7 @@ class Worker:
         linger_s = min(LINGER_S, self.settings.drain_timeout_s) if self._is_leaving else 0.0
         await self._shadows.aclose()
         await self.server.drain(self.settings.drain_timeout_s, linger_s=linger_s)
+        await self.leases.hand_back()
         self.feed.report(self._snapshot_report())
         await self._tasks.aclose(timeout_s=1.0)
         await self.feed.aclose()
@@ -257,6 +279,18 @@ class Worker:
         task = asyncio.get_running_loop().create_task(engine.aclose())
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
+
+
+def ledger_of(settings: Settings, feed: Feed) -> Ledger:
+    """Where leases come from. The Redis client is only loaded where it is used."""
+    if settings.ledger == "local":
+        return LocalLedger(feed)
+    module = importlib.import_module("pilothouse.adapters.ledgers.redis")
+    made: Ledger = module.RedisLedger(
+        settings.ledger_url,
+        password=lambda: read_secret(settings.ledger_password).reveal() if settings.ledger_password else None,
+    )
+    return made
 
 
 def _limits(settings: Settings) -> Limits:

@@ -1,20 +1,42 @@
 """`pilothouse key`, `team` and `role`: who may use the server."""
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
+from pilothouse.cli.client import Json, as_object
 from pilothouse.cli.get import Filters, quoted, show_all
 from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.options import json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command
-from pilothouse.cli.text import moment
+from pilothouse.cli.text import limits_text, moment
 from pilothouse.domain.policy import GRANTS, ROLES
+
+
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--rpm`, `--tpm`, `--parallel` and `--budget`; what is not given is None."""
+    for option in (
+        click.option("--budget", metavar="MONEY", help="Such as 10usd/month; '' is no limit."),
+        click.option("--parallel", type=click.IntRange(0), metavar="N", help="Requests at the same time."),
+        click.option("--tpm", type=click.IntRange(0), metavar="N", help="Tokens a minute."),
+        click.option("--rpm", type=click.IntRange(0), metavar="N", help="Requests a minute; 0 is no limit."),
+    ):
+        command = option(command)
+    return command
+
+
+def limits_given(given: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options of `limit_options` out of a command's own."""
+    found = {name: given.pop(name) for name in ("rpm", "tpm", "parallel", "budget")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @click.group()
 def key() -> None:
     """
-    Create, list, rotate and revoke API keys.
+    Create, list, limit, rotate and revoke API keys.
 
     \b
     Example:
@@ -32,9 +54,18 @@ def key() -> None:
 )
 @click.option("--expires", default="never", show_default=True, metavar="DURATION", help="Such as 30d.")
 @click.option("--name", default="", metavar="TEXT", help="What people call it.")
+@limit_options
 @client_command
 def create_key(
-    reach: Reach, team: str, *, role: str, endpoints: tuple[str, ...], expires: str, name: str
+    reach: Reach,
+    /,
+    team: str,
+    *,
+    role: str,
+    endpoints: tuple[str, ...],
+    expires: str,
+    name: str,
+    **given: Any,
 ) -> None:
     """
     Create a key. It is shown this once.
@@ -42,6 +73,7 @@ def create_key(
     \b
     Example:
       pilothouse key create --team research --endpoint smollm2 --expires 30d
+      pilothouse key create --team research --rpm 60 --budget 10usd/month
       KEY=$(pilothouse key create --team research --json | jq -r .key)
     """
     body = {
@@ -50,6 +82,7 @@ def create_key(
         "name": name,
         "expires": expires,
         "endpoints": list(endpoints) or None,
+        "limits": limits_given(given),
     }
     _show_new(reach, reach.server().post("/admin/v1/keys", body))
 
@@ -89,6 +122,23 @@ def rotate_key(reach: Reach, key_id: str, *, overlap: str) -> None:
     _show_new(reach, reach.server().post(f"/admin/v1/keys/{quoted(key_id)}/rotate", body))
 
 
+@key.command("limit")
+@click.argument("key_id", metavar="ID")
+@limit_options
+@client_command
+def limit_key(reach: Reach, /, key_id: str, **given: Any) -> None:
+    """
+    Change the limits of a key; what is not named stays as it is.
+
+    \b
+    Example:
+      pilothouse key limit 3f8k2m1x9q7ab --rpm 60 --budget 10usd/month
+      pilothouse key limit 3f8k2m1x9q7ab --rpm 0
+    """
+    body = {"limits": limits_given(given)}
+    _show_limits(reach, _changed(reach, f"/admin/v1/keys/{quoted(key_id)}/limits", body))
+
+
 @key.command("revoke")
 @click.argument("key_id", metavar="ID")
 @client_command
@@ -117,10 +167,23 @@ def _show_new(reach: Reach, made: dict[str, object]) -> None:
     click.echo(note, err=True)
 
 
+def _changed(reach: Reach, path: str, body: Json) -> Json:
+    return as_object(reach.server().call("PATCH", path, body=body))
+
+
+def _show_limits(reach: Reach, changed: dict[str, Any]) -> None:
+    if reach.out.is_json:
+        reach.out.json(changed)
+    said = [f"limits: {limits_text(changed['limits']) or 'none'}"]
+    if changed.get("per_subject"):
+        said.append(f"for each subject: {limits_text(changed['per_subject'])}")
+    reach.out.line("; ".join(said))
+
+
 @click.group()
 def team() -> None:
     """
-    Create and list teams.
+    Create, list and limit teams.
 
     \b
     Example:
@@ -130,19 +193,39 @@ def team() -> None:
 
 @team.command("create")
 @click.argument("name")
+@limit_options
 @client_command
-def create_team(reach: Reach, name: str) -> None:
+def create_team(reach: Reach, /, name: str, **given: Any) -> None:
     """
     Create a team: the tenant that keys, records and costs belong to.
 
     \b
     Example:
       pilothouse team create research
+      pilothouse team create research --tpm 100000 --budget 500usd/month
     """
-    made = reach.server().post("/admin/v1/teams", {"name": name})
+    made = reach.server().post("/admin/v1/teams", {"name": name, "limits": limits_given(given)})
     if reach.out.is_json:
         reach.out.json(made)
     reach.out.line(f"created: {name}. A key for it: pilothouse key create --team {name}")
+
+
+@team.command("limit")
+@click.argument("name", metavar="TEAM")
+@click.option("--per-subject", "is_per_subject", is_flag=True, help="Of each person, not of the team.")
+@limit_options
+@client_command
+def limit_team(reach: Reach, /, name: str, *, is_per_subject: bool, **given: Any) -> None:
+    """
+    Change the limits of a team; what is not named stays as it is.
+
+    \b
+    Example:
+      pilothouse team limit research --rpm 600 --budget 500usd/month
+      pilothouse team limit research --per-subject --rpm 20
+    """
+    body = {"per_subject" if is_per_subject else "limits": limits_given(given)}
+    _show_limits(reach, _changed(reach, f"/admin/v1/teams/{quoted(name)}/limits", body))
 
 
 @team.command("list")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from pilothouse.cli.client import Json
-from pilothouse.cli.text import ago, dollars, moment, size
+from pilothouse.cli.text import ago, dollars, limits_text, moment, size
 from pilothouse.domain.errors import InvalidRequest
 
 Cells = Callable[[Json], Sequence[object]]
@@ -63,7 +63,17 @@ def _model(m: Json) -> Sequence[object]:
 def _key(k: Json) -> Sequence[object]:
     scope = k["endpoints"] if k.get("endpoints") is not None else "all"
     expires = moment(k["expires_at"]) if k.get("expires_at") else "never"
-    return (k["id"], k.get("name"), k["team"], k["role"], scope, k["state"], ago(k["created_at"]), expires)
+    return (
+        k["id"],
+        k.get("name"),
+        k["team"],
+        k["role"],
+        scope,
+        k["state"],
+        ago(k["created_at"]),
+        expires,
+        limits_text(k.get("limits")),
+    )
 
 
 def _record(r: Json) -> Sequence[object]:
@@ -139,15 +149,20 @@ KINDS: dict[str, Kind] = {
     ),
     "keys": Kind(
         path="/admin/v1/keys",
-        columns=("id", "name", "team", "role", "endpoints", "state", "age", "expires"),
+        columns=("id", "name", "team", "role", "endpoints", "state", "age", "expires", "limits"),
         cells=_key,
         id_field="id",
         is_paged=True,
     ),
     "teams": Kind(
         path="/admin/v1/teams",
-        columns=("name", "created"),
-        cells=lambda team: (team["name"], moment(team["created_at"])),
+        columns=("name", "created", "limits", "for each subject"),
+        cells=lambda team: (
+            team["name"],
+            moment(team["created_at"]),
+            limits_text(team.get("limits")),
+            limits_text(team.get("per_subject")),
+        ),
     ),
     "records": Kind(
         path="/admin/v1/records",

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 
-from pilothouse.config import Settings, make_settings, read_secret, read_spec
+from pilothouse.config import Settings, make_settings, read_secret, read_spec, read_token_prices
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.kit.resp import parse_address
 
@@ -23,6 +23,7 @@ class UpOptions(Struct, frozen=True, kw_only=True):
     workers: int | None
     config: str | None
     store: str | None
+    prices: str | None
     tls_certificate: str | None
     tls_key: str | None
     more: tuple[str, ...]
@@ -46,6 +47,8 @@ def settings_of(options: UpOptions) -> Settings:
         raise InvalidRequest("TLS needs both. fix: --tls-certificate FILE --tls-key FILE")
     if options.config:
         check_spec(Path(options.config))
+    if options.prices:
+        check_prices(Path(options.prices))
     more = parse_more(options.more)
     if options.store:
         check_store(options.store)
@@ -63,6 +66,7 @@ def settings_of(options: UpOptions) -> Settings:
         workers=options.workers,
         store=options.store,
         config=_absolute(options.config),
+        prices=_absolute(options.prices),
         tls_certificate=_absolute(options.tls_certificate),
         tls_key=_absolute(options.tls_key),
         **more,
@@ -125,6 +129,19 @@ def check_spec(path: Path) -> None:
         read_spec(path.read_bytes(), name=str(path))
     except OSError as exc:
         raise InvalidRequest(f"--config: cannot read {path}: {exc.strerror}. fix: name a spec file") from exc
+
+
+def check_prices(path: Path) -> None:
+    """
+    Raises:
+        InvalidRequest: It cannot be read, or is no file of prices.
+    """
+    try:
+        read_token_prices(path.read_bytes(), name=str(path))
+    except OSError as exc:
+        raise InvalidRequest(
+            f"--prices: cannot read {path}: {exc.strerror}. fix: name a file of prices"
+        ) from exc
 
 
 def parse_more(given: Iterable[str]) -> dict[str, object]:

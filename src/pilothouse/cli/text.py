@@ -44,3 +44,10 @@ def moment(then: float | None) -> str:
 
 def dollars(micro_usd: int) -> str:
     return f"${micro_usd / 1e6:.4f}" if micro_usd % 10_000 else f"${micro_usd / 1e6:.2f}"
+
+
+def limits_text(limits: object) -> str | None:
+    """`60 rpm, 10usd/month`; None where there is no limit."""
+    found = limits if isinstance(limits, dict) else {}
+    numbers = [f"{found[name]} {name}" for name in ("rpm", "tpm", "parallel") if found.get(name)]
+    return ", ".join([*numbers, *([str(found["budget"])] if found.get("budget") else [])]) or None

@@ -43,6 +43,7 @@ ENGINE_GRACE_S = 5.0
 @click.option("--workers", type=click.IntRange(1, 64), help="Gateway processes (default: 1).")
 @click.option("--config", metavar="FILE", help="Spec file, such as pilothouse.yaml.")
 @click.option("--store", metavar="URL", help="Store (default: SQLite in the home).")
+@click.option("--prices", metavar="FILE", help="File of prices (default: those that come with Pilothouse).")
 @click.option("--tls-certificate", metavar="FILE", help="PEM file with the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file with its key.")
 @click.option(

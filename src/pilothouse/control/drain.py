@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from pilothouse.control.seals import Seals
 from pilothouse.domain.errors import OperationFailed, PilothouseError, StoreUnavailable
-from pilothouse.domain.record import JournalEntry
+from pilothouse.domain.record import InferenceRecord, JournalEntry
 from pilothouse.kit.journal.reader import Batch, JournalReader
 from pilothouse.ports.store import JournalPosition, Store, UnitOfWork
 
@@ -40,8 +40,20 @@ class DrainResult(Struct, frozen=True, kw_only=True):
     """The unfinished end of a segment was dropped: nobody was told that it was kept."""
     corrupt: tuple[str, ...] = ()
     """A segment was put aside as damaged; what is whole in it is drained all the same."""
+    writers: tuple[str, ...] = ()
+    """Who still has segments after this pass: workers that live, or that left something undrained."""
+    is_whole: bool = False
+    """Every segment was read to its end, but for blocked ones."""
     blocked: tuple[str, ...] = ()
     """A segment cannot be opened, for its key is not here. The others go on."""
+
+
+class Settled(Struct, frozen=True):
+    """A record with a cost that is in the store now, and whose lease pays for it."""
+
+    writer: str
+    life: int
+    record: InferenceRecord
 
 
 class _Pass(Struct):
@@ -77,8 +89,13 @@ class Drain:
         self._batch_frames = batch_frames
         self._batches = batches
         self._watch = watch
+        self._settled: deque[Settled] = deque()
         self._counted: dict[str, tuple[int, int]] = {}
         """By segment: frames counted ahead of the drain, and the offset where the count ended."""
+
+    def take_settled(self) -> list[Settled]:
+        """Records with a cost that were stored since the last call, by passes that failed later too."""
+        return [self._settled.popleft() for _ in range(len(self._settled))]
 
     def drain_once(self, store: Store) -> DrainResult:
         """
@@ -102,7 +119,7 @@ class Drain:
             if found.gone:
                 with store.unit() as unit:
                     unit.journals.forget(found.gone)
-            return self._result(found, behind={*waiting, *found.blocked})
+            return self._result(found, behind={*waiting, *found.blocked}, is_whole=not waiting)
 
     def _drain_batch(self, store: Store, segment: str, found: _Pass) -> bool:
         """Whether there may be more of this segment at once."""
@@ -122,6 +139,10 @@ class Drain:
         offset = batch.resume if batch.state == "damaged" else batch.offset
         if entries or offset != position:
             self._store(store, entries, JournalPosition(segment, offset), found)
+            writer = segment.rpartition("-")[0]
+            self._settled += [
+                Settled(writer, one.life, one.record) for one in entries if one.record.cost_micro_usd
+            ]
             found.positions[segment] = offset
             self._count_drained(segment, len(batch.frames))
         if batch.state == "done":
@@ -179,7 +200,8 @@ class Drain:
         counted, end = self._counted.get(segment, (0, 0))
         self._counted[segment] = (max(0, counted - frames), end)
 
-    def _result(self, found: _Pass, *, behind: set[str]) -> DrainResult:
+    def _result(self, found: _Pass, *, behind: set[str], is_whole: bool) -> DrainResult:
+        left = {*self._reader.segments()} - {*self._reader.damaged(), *found.blocked}
         lag_records = lag_bytes = 0
         for segment in behind:
             position = found.positions.get(segment, 0)
@@ -197,6 +219,8 @@ class Drain:
             lag_bytes=lag_bytes,
             torn=tuple(found.torn),
             corrupt=tuple(found.corrupt),
+            writers=tuple(sorted({name.rpartition("-")[0] for name in left})),
+            is_whole=is_whole,
             blocked=tuple(f"{segment}: {reason}" for segment, reason in found.blocked.items()),
         )
 

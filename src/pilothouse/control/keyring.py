@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from pilothouse.domain import apikey
 from pilothouse.domain.errors import InvalidApiKey
+from pilothouse.domain.limits import Limits
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import KeyEntry
 from pilothouse.domain.tenancy import ApiKeyRow
@@ -30,6 +31,7 @@ class NewKey(Struct, frozen=True, kw_only=True):
     name: str = ""
     endpoints: frozenset[str] | None = None
     expires_at: float | None = None
+    limits: Limits = Limits()
 
 
 class CreatedKey(Struct, frozen=True, kw_only=True):
@@ -66,6 +68,7 @@ class Keyring:
             endpoints=new.endpoints,
             expires_at=new.expires_at,
             name=new.name,
+            limits=new.limits,
         )
         return CreatedKey(row=row, key=Secret(apikey.make(key_id, secret)))
 
@@ -93,6 +96,7 @@ class Keyring:
                 mac=row.mac,
                 endpoints=row.endpoints,
                 expires_at=row.expires_at,
+                limits=row.limits,
             )
             for row in self._rows.values()
             if row.is_active(now)

@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from pilothouse.control.fleet import Fleet
 from pilothouse.control.lease import SlotLeases
 from pilothouse.domain.duration import parse_duration_s
+from pilothouse.domain.limits import limits_of, spec_words
 from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.price import Price, TokenPrices
 from pilothouse.domain.snapshot import (
     CachePolicy,
     DeploymentEntry,
@@ -26,12 +28,13 @@ from pilothouse.domain.snapshot import (
     Shadow,
     Snapshot,
     Task,
+    TeamEntry,
     WorkerHello,
     WorkerReport,
 )
 from pilothouse.domain.spec import EndpointSpec, Spec, TimeoutsSpec
 from pilothouse.domain.status import DeploymentStatus, Phase, Replica, SystemStatus
-from pilothouse.ports.feed import Publisher
+from pilothouse.ports.feed import AnswerLedger, Publisher
 
 RETRY_AFTER_S: Mapping[Phase, float] = {"starting": 2.0, "pulling": 15.0, "pending": 5.0, "failed": 30.0}
 """What a caller is told to wait: about as long as each phase takes."""
@@ -73,6 +76,8 @@ class Publishing:
         fleet: Fleet,
         *,
         keys: Callable[[], dict[str, KeyEntry]],
+        teams: Callable[[], dict[str, TeamEntry]] = dict,
+        prices: TokenPrices | None = None,
         epoch: str,
         first_revision: int,
     ) -> None:
@@ -80,6 +85,11 @@ class Publishing:
         self._leases = leases
         self._fleet = fleet
         self._keys = keys
+        self._teams = teams
+        self._prices = prices
+        self.answer_ledger: AnswerLedger | None = None
+        """Answers workers about their leases; and is told of those who leave."""
+        self.left: Callable[[str], None] = lambda worker: None  # noqa: ARG005
         self._base = Snapshot(epoch=epoch, revision=first_revision)
         self._was_settled = leases.is_settled
         self._shares: Callable[[str, Mapping[str, int]], Mapping[str, int]] = lambda _, declared: declared
@@ -100,7 +110,9 @@ class Publishing:
     async def serve(self) -> None:
         """Serve the workers until cancelled."""
         self._leases.open()
-        await self._publisher.serve(view=self._view, on_report=self._hear, on_leave=self._leave)
+        await self._publisher.serve(
+            view=self._view, on_report=self._hear, on_leave=self._leave, on_ask=self.answer_ledger
+        )
 
     async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:
         return await self._publisher.collect(timeout_s=timeout_s)
@@ -115,13 +127,17 @@ class Publishing:
             replace(
                 self._base,
                 keys=self._keys(),
+                teams=self._teams(),
                 endpoints={
                     name: self._shared(
                         endpoint_entry(name, spec, status, models=models, declared_at=declared_at)
                     )
                     for name in spec.endpoints
                 },
-                deployments={name: _deployment(one) for name, one in status.deployments.items()},
+                deployments={
+                    name: _deployment(one, self._price(name, spec))
+                    for name, one in status.deployments.items()
+                },
                 replicas=_by_deployment(_entry(replica, spec) for replica in ready),
             )
         )
@@ -139,8 +155,8 @@ class Publishing:
         )
 
     def keys_changed(self) -> None:
-        """Tell all workers the keys that are valid now; returns when that is under way."""
-        self._change(replace(self._base, keys=self._keys()))
+        """Tell all workers the keys and limits that are valid now; returns when that is under way."""
+        self._change(replace(self._base, keys=self._keys(), teams=self._teams()))
 
     def purged(self, purges: Mapping[str, int]) -> None:
         """Tell all workers which cached answers count no more."""
@@ -149,6 +165,12 @@ class Publishing:
     def warn(self, warnings: tuple[str, ...]) -> None:
         """Tell all workers what is not well with the control plane, for their readiness."""
         self._change(replace(self._base, warnings=warnings))
+
+    def _price(self, name: str, spec: Spec) -> Price | None:
+        declared = spec.deployments.get(name)
+        if declared is None or self._prices is None:
+            return None
+        return self._prices.of(name, declared.provider_model or declared.model)
 
     def _change(self, base: Snapshot) -> bool:
         settled = self._leases.is_settled
@@ -184,6 +206,7 @@ class Publishing:
     def _leave(self, worker: str) -> None:
         self._fleet.leave(worker)
         self._leases.leave(worker)
+        self.left(worker)
         self._publisher.publish()  # its slots go to those who wait for theirs
 
 
@@ -218,7 +241,7 @@ def _entry(replica: Replica, spec: Spec) -> ReplicaEntry:
     )
 
 
-def _deployment(status: DeploymentStatus) -> DeploymentEntry:
+def _deployment(status: DeploymentStatus, price: Price | None) -> DeploymentEntry:
     reason = f"{status.reason}: {status.message}" if status.message else status.reason
     is_asleep = status.reason == "scaled_to_zero"
     return DeploymentEntry(
@@ -227,6 +250,7 @@ def _deployment(status: DeploymentStatus) -> DeploymentEntry:
         reason=reason,
         retry_after_s=2.0 if is_asleep else RETRY_AFTER_S.get(status.phase, 1.0),
         may_hold=status.may_wake and not status.ready and (is_asleep or status.phase == "starting"),
+        price=price,
     )
 
 
@@ -266,6 +290,8 @@ def endpoint_entry(
         queue_size=declared.queue.size,
         queue_per_team=declared.queue.per_team,
         queue_weights=declared.queue.weights,
+        limits=limits_of(spec_words(declared.limits)),
+        per_subject=limits_of(declared.limits.per_subject),
         created_at=int(min((model.created_at for model in known), default=declared_at)),
         cache=_cache(declared),
     )

@@ -14,7 +14,9 @@ from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.keyring import CreatedKey, Keyring, NewKey
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict, InvalidApiKey, InvalidRequest
+from pilothouse.domain.limits import Limits
 from pilothouse.domain.policy import ROLES
+from pilothouse.domain.snapshot import TeamEntry
 from pilothouse.domain.tenancy import ApiKeyRow, Team
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.log import Level, Log
@@ -53,23 +55,57 @@ class Tenants:
         self._changed = changed
         self._admin_file = admin_file
         self._log = log
+        self.limited: dict[str, TeamEntry] = {}
+        """Teams with limits, as workers know them: for the snapshot."""
         self._commits: set[asyncio.Task[list[ApiKeyRow]]] = set()
 
     async def load(self) -> None:
         """Fill the keyring from the store. Call it once, before anybody asks."""
         now = self._clock.now()
         self._keyring.replace(await self._transact(lambda unit: unit.keys.active(now)))
+        for team in await self.teams():
+            self._follow_team(team)
 
-    async def create_team(self, name: str) -> Team:
+    async def create_team(
+        self,
+        name: str,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        per_subject: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Team:
         """Conflict when it is there."""
         if not _TEAM.fullmatch(name):
             raise InvalidRequest(
                 "name: a team is 1 to 63 lower-case letters, digits and inner dashes, such as research-eu",
                 param="name",
             )
-        team = Team(name=name, created_at=self._clock.now())
+        team = Team(name=name, created_at=self._clock.now(), limits=limits, per_subject=per_subject)
         await self._transact(lambda unit: unit.teams.add(team))
+        self._follow_team(team)
         return team
+
+    async def team(self, name: str) -> Team:
+        """NotFound when there is none."""
+        return await self._transact(lambda unit: unit.teams.get(name))
+
+    async def limit_team(self, name: str, *, limits: Limits, per_subject: Limits) -> Team:
+        """Replace a team's limits, everywhere within a second. NotFound."""
+        team = await self._transact(
+            lambda unit: unit.teams.limit(name, limits=limits, per_subject=per_subject)
+        )
+        self._follow_team(team)
+        return team
+
+    async def limit_key(self, key_id: str, limits: Limits) -> ApiKeyRow:
+        """Replace a key's limits, everywhere within a second. NotFound."""
+        return (await self._commit(lambda unit: [unit.keys.limit(key_id, limits)]))[0]
+
+    def _follow_team(self, team: Team) -> None:
+        before = self.limited.pop(team.name, None)
+        if team.limits or team.per_subject:
+            self.limited[team.name] = TeamEntry(limits=team.limits, per_subject=team.per_subject)
+        if self.limited.get(team.name) != before:
+            self._changed()
 
     async def teams(self) -> list[Team]:
         return await self._transact(lambda unit: unit.teams.all())
@@ -116,6 +152,7 @@ class Tenants:
                 name=old.name,
                 endpoints=old.endpoints,
                 expires_at=renewed_expiry(old, now),
+                limits=old.limits,
             )
         )
 

@@ -11,6 +11,7 @@ Every error that Pilothouse raises, and what it means to the caller.
     ├── Conflict 409
     ├── RequestTooLarge 413
     ├── RateLimitExceeded 429
+    ├── BudgetExceeded 429            the money of the period is spent
     ├── ClientClosed 499              the caller hung up
     ├── Internal 500                  a defect of ours
     ├── NotSupported 501
@@ -97,6 +98,10 @@ class RequestTooLarge(PilothouseError):
 
 class RateLimitExceeded(PilothouseError):
     code, status, retryable, level, kind = "rate_limit_exceeded", 429, True, "info", "rate_limit_error"
+
+
+class BudgetExceeded(PilothouseError):
+    code, status, level, kind = "budget_exceeded", 429, "info", "insufficient_quota"
 
 
 class ClientClosed(PilothouseError):

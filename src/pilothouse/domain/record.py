@@ -72,3 +72,5 @@ class JournalEntry(Struct, frozen=True):
     content: Content | None = None
     shadowed: Shadowed | None = None
     """Of a shadow: what it is compared with."""
+    life: int = 0
+    """The worker's lease that the cost is settled against (`domain.ledger.LedgerAsk.life`)."""

@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from pilothouse.domain.limits import Limits
+from pilothouse.domain.price import Price
 from pilothouse.domain.routing import Balance, Sticky
 
 Task = Literal["chat", "completion", "embedding"]
@@ -25,6 +27,14 @@ class KeyEntry(Struct, frozen=True, kw_only=True):
     """Endpoints it may call; None is all of them."""
     expires_at: float | None = None
     """Unix seconds; None is never."""
+    limits: Limits = Limits()
+
+
+class TeamEntry(Struct, frozen=True, kw_only=True):
+    """The limits of a team; teams without any are absent."""
+
+    limits: Limits = Limits()
+    per_subject: Limits = Limits()
 
 
 class ReplicaEntry(Struct, frozen=True, kw_only=True):
@@ -118,6 +128,8 @@ class EndpointEntry(Struct, frozen=True, kw_only=True):
     shadow: Shadow | None = None
     cache: CachePolicy | None = None
     """None where it is off, which costs a request one look at this."""
+    limits: Limits = Limits()
+    per_subject: Limits = Limits()
 
 
 class DeploymentEntry(Struct, frozen=True, kw_only=True):
@@ -129,6 +141,8 @@ class DeploymentEntry(Struct, frozen=True, kw_only=True):
     retry_after_s: float = 1.0
     may_hold: bool = False
     """It sleeps or is waking: requests may wait for its first replica instead of being refused."""
+    price: Price | None = None
+    """None costs nothing."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -137,6 +151,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     epoch: str = ""
     revision: int = 0
     keys: dict[str, KeyEntry] = field(default_factory=dict)
+    teams: dict[str, TeamEntry] = field(default_factory=dict)
     endpoints: dict[str, EndpointEntry] = field(default_factory=dict)
     deployments: dict[str, DeploymentEntry] = field(default_factory=dict)
     replicas: dict[str, tuple[ReplicaEntry, ...]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from pilothouse.domain.limits import LimitWords
 from pilothouse.domain.routing import Balance, Sticky
 
 
@@ -139,6 +140,16 @@ class LimitsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Most new tokens of one answer; a larger wish is lowered to it."""
     timeout: str = "60s"
     """Time for a whole answer, waiting for a place included."""
+    rpm: int = 0
+    """Requests a minute, of all callers together; 0 is no limit."""
+    tpm: int = 0
+    """Tokens a minute, of prompts and answers together; 0 is no limit."""
+    parallel: int = 0
+    """Requests at the same time; 0 is no limit."""
+    budget: str = ""
+    """Money in a period, such as `10usd/month`, `2.50usd/day` or `100usd/week`; empty is no limit."""
+    per_subject: LimitWords = LimitWords()
+    """The same four, for each person whom requests are about."""
 
 
 class RecordsSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

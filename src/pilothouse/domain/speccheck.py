@@ -15,6 +15,7 @@ from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest, NotFound
 from pilothouse.domain.judging import judge_faults
 from pilothouse.domain.licence import licence_fault
+from pilothouse.domain.limits import limits_of, spec_words
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.model_name import split_reference
 from pilothouse.domain.model_ref import find_version
@@ -179,6 +180,8 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         yield "routes: all weights are 0, so that nothing would be served"
     if endpoint.limits.max_tokens < 1:
         yield f"limits.max_tokens: {endpoint.limits.max_tokens} is less than 1"
+    yield from _refusals(partial(limits_of, spec_words(endpoint.limits)))
+    yield from _refusals(partial(limits_of, endpoint.limits.per_subject, param="limits.per_subject"))
     for field, text in (
         ("limits.timeout", endpoint.limits.timeout),
         ("records.retain", endpoint.records.retain),

@@ -7,12 +7,17 @@ shape that a worker knows is `domain.snapshot.KeyEntry`.
 
 from msgspec import Struct
 
+from pilothouse.domain.limits import Limits
+
 
 class Team(Struct, frozen=True, kw_only=True):
     """The tenant: every row, key and record belongs to one."""
 
     name: str
     created_at: float
+    limits: Limits = Limits()
+    per_subject: Limits = Limits()
+    """For each person whom its requests are about."""
 
 
 class ApiKeyRow(Struct, frozen=True, kw_only=True):
@@ -29,6 +34,7 @@ class ApiKeyRow(Struct, frozen=True, kw_only=True):
     revoked_at: float | None = None
     name: str = ""
     """What people call it."""
+    limits: Limits = Limits()
 
     def is_active(self, now: float) -> bool:
         """Whether it opens anything at `now`."""

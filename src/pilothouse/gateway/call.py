@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
 from pilothouse.domain.snapshot import EndpointEntry
@@ -35,6 +36,10 @@ class Call:
     cache: CacheResult = "bypass"
     flight: Flight | None = None
     """What this call generates for others as well, where the endpoint has a cache."""
+    reservation: Reservation | None = None
+    life = 0
+    cost_micro_usd = 0
+    limit_headers = ""
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
     failed_first = ""
@@ -62,4 +67,5 @@ class Call:
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
             f"x-pilothouse-overhead-us: {self.measure_overhead()}\r\n"
             f"x-pilothouse-cache: {self.cache}\r\nx-pilothouse-deployment: {self.deployment}\r\n"
+            f"{self.limit_headers}"
         ).encode()

@@ -21,6 +21,7 @@ from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.gateway.call import Call
+from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort, Pause
 from pilothouse.kit.http1.responder import Responder
@@ -65,6 +66,8 @@ class Keeper:
         self._on_dropped = on_dropped
         self._waits_for_disk = waits_for_disk
         self._cohort = cohort
+        self.limiter: Limiter | None = None
+        """Settles each call before its record is made, which carries the cost."""
         self._group: list[JournalEntry] = []
         """Records of this turn of the loop; who waits until they are written, and what is sent then."""
         self._waiting: list[Pause] = []
@@ -140,6 +143,8 @@ class Keeper:
         if call.is_kept or call.principal is None:
             return
         call.is_kept = True
+        if self.limiter is not None and self.limiter.is_on:
+            self.limiter.settle(call)
         record = _record(call)
         self._meters.count(record)
         content = None
@@ -149,7 +154,7 @@ class Keeper:
             content = Content(call.request.body, texts)
         if not self._group:
             self._cohort.at_close(self.flush)
-        self._group.append(JournalEntry(record, content))
+        self._group.append(JournalEntry(record, content, life=call.life))
 
     def facts(self, call: Call) -> InferenceRecord:
         """Its record as it stands."""
@@ -230,7 +235,7 @@ def _record(call: Call) -> InferenceRecord:
         (call.first_token_ns - received_ns) / 1e6 if call.first_token_ns else None,
         (now_ns - received_ns) / 1e6,
         call.overhead_us,
-        0,
+        call.cost_micro_usd,
         call.cache,
         call.finish_reason,
         isinstance(ask, GenerateRequest) and ask.stream,

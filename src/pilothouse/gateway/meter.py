@@ -67,6 +67,9 @@ class Meters:
             "pilothouse_tokens_total", "Tokens as engines counted them.", (*_LABELS, "kind")
         )
         self._add_cache(registry)
+        self.cost = registry.counter(
+            "pilothouse_cost_usd_total", "Cost of requests by the prices in force, in US dollars.", ("team",)
+        )
         self.refused = registry.counter(
             "pilothouse_refused_total",
             "Requests that were refused before anyone was known to ask.",
@@ -148,6 +151,8 @@ class Meters:
             found = self._find(key)
         code, route = found
         code.value += 1
+        if record.cost_micro_usd:
+            self.cost.labels(record.team).inc(record.cost_micro_usd / 1e6)
         route.duration.observe(record.duration_ms / 1000)
         route.overhead.observe(record.overhead_us / 1e6)
         route.cache[record.cache].value += 1

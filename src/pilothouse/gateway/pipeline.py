@@ -21,6 +21,7 @@ from pilothouse.gateway import admit, deliver
 from pilothouse.gateway.attempt import Attempts
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.shadow import Shadows
@@ -35,7 +36,15 @@ from pilothouse.wire.openai import answers, inbound
 class Pipeline:
     """Answers the OpenAI routes that reach an engine."""
 
-    def __init__(self, state: GatewayState, keeper: Keeper, meters: Meters, log: Log, recall: Recall) -> None:
+    def __init__(
+        self,
+        state: GatewayState,
+        keeper: Keeper,
+        meters: Meters,
+        log: Log,
+        recall: Recall,
+        limiter: Limiter,
+    ) -> None:
         self._recall = recall
         self._state = state
         self._keeper = keeper
@@ -43,6 +52,7 @@ class Pipeline:
         self._attempts = Attempts(keeper, meters, Random().random, recall)  # noqa: S311 - a choice, no secret
         self._log = log
         self.shadows = Shadows(keeper, meters, log)
+        self._limiter = limiter
 
     def chat(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
         return self._run(Call(request, responder, "chat"))
@@ -85,6 +95,8 @@ class Pipeline:
         if subject:
             self._keeper.hash_subject(call, subject)
         self._keeper.check_room(len(request.body))
+        if self._limiter.is_on:
+            await self._limiter.admit(call, ask, endpoint)
         deadline = time.monotonic() + endpoint.timeout_s
         routes = state.routes[endpoint.name]
         routes.note_request(principal.team)

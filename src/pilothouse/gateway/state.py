@@ -49,6 +49,8 @@ class GatewayState:
         self.on_ejected: Callable[[str, str], None] = lambda _deployment, _replica: None
         """Told of a replica that failed too often and is left alone from now on."""
         self.demand: dict[str, int] = {}
+        self.followers: list[Callable[[Snapshot], None]] = []
+        """Told of each snapshot that takes effect."""
         self._connect = connect
         self._retire = retire
         self._on_refused = on_refused
@@ -77,6 +79,8 @@ class GatewayState:
         aliases = {alias: e for e in snapshot.endpoints.values() for alias in e.aliases}
         self.endpoints = aliases | snapshot.endpoints
         self.demand = {name: self.demand.get(name, 0) for name in snapshot.endpoints}
+        for follow in self.followers:
+            follow(snapshot)
 
     def _made(self, deployment: str) -> Places:
         return Places(

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar import delete, get, post
+from litestar import delete, get, patch, post
 from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
@@ -11,12 +11,21 @@ from pilothouse.control.keyring import NewKey
 from pilothouse.control.tenants import check_new_key, renewed_expiry
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest, NotFound
+from pilothouse.domain.limits import LimitChange, LimitWords, limits_of
 from pilothouse.domain.policy import Action, Grant, decide_grant, sees_all_teams
-from pilothouse.domain.tenancy import ApiKeyRow, Team
+from pilothouse.domain.tenancy import ApiKeyRow
 from pilothouse.http.access import Asked, allow, needs, team_filter
 from pilothouse.http.paging import Cursor, Id, Limit, Word
 from pilothouse.http.plane import plane_of
-from pilothouse.http.views import CreatedKeyView, Items, KeyView, created_key_view, key_view
+from pilothouse.http.views import (
+    CreatedKeyView,
+    Items,
+    KeyView,
+    TeamView,
+    created_key_view,
+    key_view,
+    team_view,
+)
 
 Name = Annotated[str, Meta(max_length=100)]
 
@@ -29,6 +38,7 @@ class KeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Endpoints it may call; absent or null is all of them."""
     expires: Annotated[str, Meta(max_length=32)] = "never"
     """A duration from now, such as 30d or 12h, or never."""
+    limits: LimitWords = LimitWords()
 
 
 class RotateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +48,19 @@ class RotateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class TeamBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(max_length=1000)]
+    limits: LimitWords = LimitWords()
+    per_subject: LimitWords = LimitWords()
+    """For each person whom its requests are about."""
+
+
+class KeyLimitsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limits: LimitChange
+
+
+class TeamLimitsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limits: LimitChange = LimitChange()
+    """What is absent stays as it is."""
+    per_subject: LimitChange = LimitChange()
 
 
 @get("/keys", opt=needs("keys.read"))
@@ -63,6 +86,7 @@ async def create_key(request: Asked, data: JSONBody[KeyBody]) -> CreatedKeyView:
         name=data.name,
         endpoints=None if data.endpoints is None else frozenset(data.endpoints),
         expires_at=None if life_s is None else plane.clock.now() + life_s,
+        limits=limits_of(data.limits),
     )
     check_new_key(new)
     grant = Grant(team=new.team, role=new.role, expires_at=new.expires_at)
@@ -87,6 +111,15 @@ async def rotate_key(request: Asked, key_id: Id, data: JSONBody[RotateBody | Non
     return created_key_view(await plane.tenants.rotate(row.id, overlap_s=overlap_s))
 
 
+@patch("/keys/{key_id:str}/limits", opt=needs("keys.create"))
+async def limit_key(request: Asked, key_id: Id, data: JSONBody[KeyLimitsBody]) -> KeyView:
+    """Change the limits of a key; all workers know within a second."""
+    plane = plane_of(request)
+    row = await _visible_key(request, "keys.create", key_id)
+    _may_hand_out(request, "keys.create", row, expires_at=row.expires_at)
+    return key_view(await plane.tenants.limit_key(row.id, data.limits.of(row.limits)), plane.clock.now())
+
+
 @delete("/keys/{key_id:str}", opt=needs("keys.revoke"), status_code=200)
 async def revoke_key(request: Asked, key_id: Id) -> KeyView:
     """End the key at once; all workers know within a second. A second call changes nothing."""
@@ -97,15 +130,35 @@ async def revoke_key(request: Asked, key_id: Id) -> KeyView:
 
 
 @get("/teams", opt=needs("teams.read"))
-async def list_teams(request: Asked) -> Items[Team]:
+async def list_teams(request: Asked) -> Items[TeamView]:
     """All teams for an admin, his own for anybody else."""
     teams = await plane_of(request).tenants.teams()
-    return Items([team for team in teams if sees_all_teams(request.user) or team.name == request.user.team])
+    return Items(
+        [team_view(team) for team in teams if sees_all_teams(request.user) or team.name == request.user.team]
+    )
 
 
 @post("/teams", opt=needs("teams.create"))
-async def create_team(request: Asked, data: JSONBody[TeamBody]) -> Team:
-    return await plane_of(request).tenants.create_team(data.name)
+async def create_team(request: Asked, data: JSONBody[TeamBody]) -> TeamView:
+    made = await plane_of(request).tenants.create_team(
+        data.name,
+        limits=limits_of(data.limits),
+        per_subject=limits_of(data.per_subject, param="per_subject"),
+    )
+    return team_view(made)
+
+
+@patch("/teams/{name:str}/limits", opt=needs("teams.create"))
+async def limit_team(request: Asked, name: Id, data: JSONBody[TeamLimitsBody]) -> TeamView:
+    """Change the limits of a team; all workers know within a second."""
+    tenants = plane_of(request).tenants
+    team = await tenants.team(name)
+    changed = await tenants.limit_team(
+        name,
+        limits=data.limits.of(team.limits),
+        per_subject=data.per_subject.of(team.per_subject, param="per_subject"),
+    )
+    return team_view(changed)
 
 
 async def _visible_key(request: Asked, action: Action, key_id: str) -> ApiKeyRow:
@@ -129,7 +182,9 @@ ROUTES: list[ControllerRouterHandler] = [
     list_keys,
     create_key,
     rotate_key,
+    limit_key,
     revoke_key,
     list_teams,
     create_team,
+    limit_team,
 ]

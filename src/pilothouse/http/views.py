@@ -12,13 +12,14 @@ from msgspec import Struct
 
 from pilothouse.control.keyring import CreatedKey
 from pilothouse.control.status import ProcessFigures
+from pilothouse.domain.limits import LimitWords, words_of
 from pilothouse.domain.model import Lineage, ModelHeader, ModelVersion
 from pilothouse.domain.model_ref import stages_of, users_of_version
 from pilothouse.domain.record import CacheResult, Content, InferenceRecord
 from pilothouse.domain.rollout import Rollout
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec, Spec
 from pilothouse.domain.status import DeploymentStatus, EndpointStatus, Load, Replica, ReplicaState
-from pilothouse.domain.tenancy import ApiKeyRow
+from pilothouse.domain.tenancy import ApiKeyRow, Team
 
 T = TypeVar("T")
 EMPTY = Spec()
@@ -42,6 +43,7 @@ class KeyView(Struct, frozen=True, kw_only=True):
     expires_at: float | None
     revoked_at: float | None
     state: Literal["active", "expired", "revoked"]
+    limits: LimitWords
 
 
 class CreatedKeyView(Struct, frozen=True, kw_only=True):
@@ -55,6 +57,14 @@ class CreatedKeyView(Struct, frozen=True, kw_only=True):
     endpoints: list[str] | None
     created_at: float
     expires_at: float | None
+    limits: LimitWords
+
+
+class TeamView(Struct, frozen=True, kw_only=True):
+    name: str
+    created_at: float
+    limits: LimitWords
+    per_subject: LimitWords
 
 
 class Tokens(Struct, frozen=True):
@@ -187,6 +197,7 @@ def key_view(row: ApiKeyRow, now: float) -> KeyView:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         state="active" if row.is_active(now) else ended,
+        limits=words_of(row.limits),
     )
 
 
@@ -201,6 +212,16 @@ def created_key_view(made: CreatedKey) -> CreatedKeyView:
         endpoints=_sorted(row.endpoints),
         created_at=row.created_at,
         expires_at=row.expires_at,
+        limits=words_of(row.limits),
+    )
+
+
+def team_view(team: Team) -> TeamView:
+    return TeamView(
+        name=team.name,
+        created_at=team.created_at,
+        limits=words_of(team.limits),
+        per_subject=words_of(team.per_subject),
     )
 
 

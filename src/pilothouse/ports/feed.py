@@ -4,9 +4,10 @@ The Feed: how a worker learns what to serve, and tells how it goes.
 The same in process, over a local socket, or over HTTP.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
+from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 
 
@@ -26,7 +27,14 @@ class Feed(Protocol):
         """Send when connected, else forget: the newest replaces the last. Never blocks."""
         ...
 
+    async def exchange(self, ask: LedgerAsk, *, timeout_s: float) -> LedgerAnswer | None:
+        """The controller's answer about leases; None when it is not there in time. One at a time."""
+        ...
+
     async def aclose(self) -> None: ...
+
+
+AnswerLedger = Callable[[LedgerAsk], Awaitable[LedgerAnswer]]
 
 
 class Publisher(Protocol):
@@ -42,8 +50,9 @@ class Publisher(Protocol):
         view: Callable[[WorkerHello], Snapshot],
         on_report: Callable[[WorkerReport], None],
         on_leave: Callable[[str], None],
+        on_ask: AnswerLedger | None = None,
     ) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled. Without `on_ask`, asks about leases have no answer."""
         ...
 
     def publish(self) -> None:

@@ -19,6 +19,7 @@ from typing import Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from pilothouse.domain.events import Event
+from pilothouse.domain.limits import BudgetScope, Limits
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import Spec
@@ -130,6 +131,10 @@ class Teams(Protocol):
 
     def all(self) -> list[Team]: ...
 
+    def limit(self, name: str, *, limits: Limits, per_subject: Limits) -> Team:
+        """Replace its limits. NotFound."""
+        ...
+
 
 class ApiKeys(Protocol):
     def add(self, row: ApiKeyRow) -> None:
@@ -146,6 +151,10 @@ class ApiKeys(Protocol):
         self, *, team: str | None = None, cursor: str | None = None, limit: int = 100
     ) -> Page[ApiKeyRow]:
         """Newest first; revoked and expired ones too."""
+        ...
+
+    def limit(self, key_id: str, limits: Limits) -> ApiKeyRow:
+        """Replace its limits. NotFound."""
         ...
 
     def revoke(self, key_id: str, *, at: float) -> ApiKeyRow:
@@ -257,6 +266,10 @@ class Records(Protocol):
 
 
 class UsageRollups(Protocol):
+    def spent(self, scope: BudgetScope) -> int:
+        """Cost of a budget's scope in its period. Of a subject from the records that are kept."""
+        ...
+
     def report(self, by: UsageBy, *, since: float, until: float, team: str | None = None) -> list[UsageLine]:
         """
         Totals of [since, until), whole minutes, largest cost first, then most requests.

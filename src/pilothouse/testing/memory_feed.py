@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.kit.clock import Clock, SystemClock
+from pilothouse.ports.feed import AnswerLedger
 
 
 class MemoryPublisher:
@@ -16,6 +18,7 @@ class MemoryPublisher:
         self._on_report: Callable[[WorkerReport], None] | None = None
         self._on_leave: Callable[[str], None] | None = None
         self._reports: dict[str, WorkerReport] = {}
+        self.on_ask: AnswerLedger | None = None
 
     @property
     def is_serving(self) -> bool:
@@ -27,13 +30,15 @@ class MemoryPublisher:
         view: Callable[[WorkerHello], Snapshot],
         on_report: Callable[[WorkerReport], None],
         on_leave: Callable[[str], None],
+        on_ask: AnswerLedger | None = None,
     ) -> None:
+        self.on_ask = on_ask
         self._view, self._on_report, self._on_leave = view, on_report, on_leave
         self.publish()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            self._view = self._on_report = self._on_leave = None
+            self._view = self._on_report = self._on_leave = self.on_ask = None
             for feed in self.feeds:
                 feed.lose()
 
@@ -101,6 +106,16 @@ class MemoryFeed:
     def report(self, report: WorkerReport) -> None:
         if self._since is None:
             self._publisher.take(report)
+
+    async def exchange(self, ask: LedgerAsk, *, timeout_s: float) -> LedgerAnswer | None:
+        on_ask = self._publisher.on_ask
+        if self._since is not None or on_ask is None:
+            return None
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await on_ask(ask)
+        except TimeoutError:
+            return None
 
     async def aclose(self) -> None:
         if not self._closed:

@@ -15,6 +15,7 @@ from msgspec.structs import asdict, replace
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
 from pilothouse.domain.events import Event
 from pilothouse.domain.feedback import Feedback
+from pilothouse.domain.limits import BudgetScope, Limits
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.rollout import Rollout
@@ -123,6 +124,11 @@ class MemoryTeams(_Repository):
     def all(self) -> list[Team]:
         return sorted(self._state.teams.values(), key=lambda team: team.name)
 
+    def limit(self, name: str, *, limits: Limits, per_subject: Limits) -> Team:
+        team = replace(self.get(name), limits=limits, per_subject=per_subject)
+        self._state.teams[name] = team
+        return team
+
 
 class MemoryApiKeys(_Repository):
     def add(self, row: ApiKeyRow) -> None:
@@ -144,6 +150,10 @@ class MemoryApiKeys(_Repository):
     ) -> Page[ApiKeyRow]:
         rows = [row for row in self._state.keys.values() if team in (None, row.team)]
         return _page(sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True), cursor, limit)
+
+    def limit(self, key_id: str, limits: Limits) -> ApiKeyRow:
+        row = self._state.keys[key_id] = replace(self.get(key_id), limits=limits)
+        return row
 
     def revoke(self, key_id: str, *, at: float) -> ApiKeyRow:
         row = self.get(key_id)
@@ -292,6 +302,17 @@ def _forget(rows: dict[Any, Any], is_old: Any, limit: int) -> int:
 
 
 class MemoryUsage(_Repository):
+    def spent(self, scope: BudgetScope) -> int:
+        return sum(
+            row.record.cost_micro_usd
+            for row in self._state.records.values()
+            if scope.since <= row.record.time < scope.until
+            and all(
+                getattr(scope, name) in (None, getattr(row.record, name))
+                for name in ("key_id", "team", "endpoint", "subject_hash")
+            )
+        )
+
     def report(self, by: UsageBy, *, since: float, until: float, team: str | None = None) -> list[UsageLine]:
         since, until = minute_of(since), minute_of(until)
         lines: dict[tuple[str, str], Sums] = {}

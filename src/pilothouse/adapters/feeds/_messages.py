@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 
 WRITE_TIMEOUT_S = 30.0
@@ -41,9 +42,21 @@ class AskMessage(Struct, frozen=True, tag="ask"):
     number: int
 
 
+class LedgerAskMessage(Struct, frozen=True, tag="ledger_ask"):
+    """Of a worker, about its leases; the answer has the same number."""
+
+    number: int
+    ask: LedgerAsk
+
+
+class LedgerAnswerMessage(Struct, frozen=True, tag="ledger_answer"):
+    number: int
+    answer: LedgerAnswer
+
+
 encode = msgspec.msgpack.Encoder().encode
-from_worker = msgspec.msgpack.Decoder(HelloMessage | ReportMessage)
-from_controller = msgspec.msgpack.Decoder(SnapshotMessage | AskMessage)
+from_worker = msgspec.msgpack.Decoder(HelloMessage | ReportMessage | LedgerAskMessage)
+from_controller = msgspec.msgpack.Decoder(SnapshotMessage | AskMessage | LedgerAnswerMessage)
 
 
 async def until_first_ends(ends: Sequence["asyncio.Future[None]"]) -> None:

@@ -17,12 +17,15 @@ from pilothouse.adapters.feeds._messages import (
     WRITE_TIMEOUT_S,
     AskMessage,
     HelloMessage,
+    LedgerAnswerMessage,
+    LedgerAskMessage,
     ReportMessage,
     SnapshotMessage,
     encode,
     from_controller,
     until_first_ends,
 )
+from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.kit.clock import Clock, SystemClock
 from pilothouse.kit.framing import read_frame, write_frame
@@ -61,6 +64,10 @@ class UnixFeed:
         self._last_report: WorkerReport | None = None
         self._asked = 0
         self._to_send = asyncio.Event()
+        self._report_due = False
+        self._exchanges = 0
+        self._ledger_ask: LedgerAskMessage | None = None
+        self._ledger_answer: asyncio.Future[LedgerAnswer | None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -84,7 +91,25 @@ class UnixFeed:
         self._connect_once()
         self._last_report = report
         if self._since is None:
+            self._report_due = True
             self._to_send.set()
+
+    async def exchange(self, ask: LedgerAsk, *, timeout_s: float) -> LedgerAnswer | None:
+        self._connect_once()
+        if self._since is not None:
+            return None
+        self._exchanges += 1
+        self._ledger_ask = LedgerAskMessage(self._exchanges, ask)
+        answer: asyncio.Future[LedgerAnswer | None] = asyncio.get_running_loop().create_future()
+        self._ledger_answer = answer
+        self._to_send.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            self._ledger_ask = self._ledger_answer = None
 
     async def aclose(self) -> None:
         self._closed = True
@@ -108,6 +133,8 @@ class UnixFeed:
                     await self._exchange(reader, writer)
                 finally:
                     writer.close()
+            if self._ledger_answer is not None and not self._ledger_answer.done():
+                self._ledger_answer.set_result(None)  # whoever waits for it learns that nobody is there
             if self._since is None:
                 attempt, self._since = 0, self._clock.now()
             attempt += 1
@@ -129,12 +156,21 @@ class UnixFeed:
                     self._asked = number
                     if self._fresh_report is not None:
                         self._last_report = self._fresh_report()
+                    self._report_due = True
                     self._to_send.set()
+                case LedgerAnswerMessage(number=number, answer=answer):
+                    waiting = self._ledger_answer
+                    if number == self._exchanges and waiting is not None and not waiting.done():
+                        waiting.set_result(answer)
 
     async def _send(self, writer: asyncio.StreamWriter) -> None:
         while True:
             await self._to_send.wait()
             self._to_send.clear()
-            if self._last_report is not None:
+            ask, self._ledger_ask = self._ledger_ask, None
+            if ask is not None:  # first: a request may wait for it
+                await write_frame(writer, encode(ask), timeout_s=WRITE_TIMEOUT_S)
+            if self._report_due and self._last_report is not None:
+                self._report_due = False
                 message = ReportMessage(self._last_report, answers=self._asked)
                 await write_frame(writer, encode(message), timeout_s=WRITE_TIMEOUT_S)

@@ -17,6 +17,8 @@ from pilothouse.adapters.feeds._messages import (
     WRITE_TIMEOUT_S,
     AskMessage,
     HelloMessage,
+    LedgerAnswerMessage,
+    LedgerAskMessage,
     ReportMessage,
     SnapshotMessage,
     encode,
@@ -24,9 +26,11 @@ from pilothouse.adapters.feeds._messages import (
     until_first_ends,
 )
 from pilothouse.domain.errors import Conflict
+from pilothouse.domain.ledger import LedgerAnswer
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.kit.framing import read_frame, write_frame
 from pilothouse.kit.local_socket import listen_privately
+from pilothouse.ports.feed import AnswerLedger
 
 
 class _Worker:
@@ -42,6 +46,9 @@ class _Worker:
         self.work.set()
         self.report: WorkerReport | None = None
         self.answered: dict[int, asyncio.Future[None]] = {}
+        self.ledger: tuple[int, LedgerAnswer] | None = None
+        """What is to be said about leases."""
+        self.answering: asyncio.Task[None] | None = None
 
 
 class UnixPublisher:
@@ -52,6 +59,7 @@ class UnixPublisher:
         self._workers: dict[str, _Worker] = {}
         self._sessions: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._asked = 0
+        self._on_ask: AnswerLedger | None = None
 
     async def serve(
         self,
@@ -59,7 +67,10 @@ class UnixPublisher:
         view: Callable[[WorkerHello], Snapshot],
         on_report: Callable[[WorkerReport], None],
         on_leave: Callable[[str], None],
+        on_ask: AnswerLedger | None = None,
     ) -> None:
+        self._on_ask = on_ask
+
         async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             if task is not None:
@@ -124,11 +135,13 @@ class UnixPublisher:
             self._enter(worker, on_leave)
             try:
                 ends = [
-                    asyncio.ensure_future(_listen(worker, reader, on_report)),
+                    asyncio.ensure_future(_listen(worker, reader, on_report, self._on_ask)),
                     asyncio.ensure_future(_send(worker, view)),
                 ]
                 await until_first_ends(ends)
             finally:
+                if worker.answering is not None:
+                    worker.answering.cancel()
                 self._leave(worker, on_leave)
 
     def _enter(self, worker: _Worker, on_leave: Callable[[str], None]) -> None:
@@ -148,10 +161,19 @@ class UnixPublisher:
 
 
 async def _listen(
-    worker: _Worker, reader: asyncio.StreamReader, on_report: Callable[[WorkerReport], None]
+    worker: _Worker,
+    reader: asyncio.StreamReader,
+    on_report: Callable[[WorkerReport], None],
+    on_ask: AnswerLedger | None,
 ) -> None:
     while frame := await read_frame(reader):
         message = from_worker.decode(frame)
+        if isinstance(message, LedgerAskMessage):
+            if on_ask is not None:
+                if worker.answering is not None:  # a worker that asks anew gave up waiting for the last
+                    worker.answering.cancel()
+                worker.answering = asyncio.ensure_future(_answer(worker, message, on_ask))
+            continue
         if not isinstance(message, ReportMessage):
             return
         worker.report = message.report
@@ -161,10 +183,20 @@ async def _listen(
         on_report(message.report)
 
 
+async def _answer(worker: _Worker, message: LedgerAskMessage, on_ask: AnswerLedger) -> None:
+    worker.ledger = (message.number, await on_ask(message.ask))
+    worker.work.set()
+
+
 async def _send(worker: _Worker, view: Callable[[WorkerHello], Snapshot]) -> None:
     while True:
         await worker.work.wait()
         worker.work.clear()
+        if worker.ledger is not None:
+            number, answer = worker.ledger
+            worker.ledger = None
+            frame = encode(LedgerAnswerMessage(number, answer))
+            await write_frame(worker.writer, frame, timeout_s=WRITE_TIMEOUT_S)
         if worker.stale:
             worker.stale = False
             message = encode(SnapshotMessage(view(worker.hello)))

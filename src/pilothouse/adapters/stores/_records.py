@@ -24,6 +24,7 @@ from pilothouse.adapters.stores._cursor import decode_cursor, fetch_page
 from pilothouse.adapters.stores._dialect import total, upsert
 from pilothouse.adapters.stores._tables import contents, records, resource_minutes, usage_minutes
 from pilothouse.domain.errors import NotFound
+from pilothouse.domain.limits import BudgetScope
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.usage import Sums, UsageBy, UsageLine, minute_of, roll_up
 from pilothouse.ports.store import Page, RecordFilter, ResourceSample, SealedRecord
@@ -141,6 +142,15 @@ def _record(row: Row[Any]) -> InferenceRecord:
 class SqlUsage:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def spent(self, scope: BudgetScope) -> int:
+        source = usage_minutes if scope.subject_hash is None else records
+        at = source.c.minute if scope.subject_hash is None else source.c.time
+        query = select(total(source.c.cost_micro_usd)).where(at >= scope.since, at < scope.until)
+        for name in ("key_id", "team", "endpoint", "subject_hash"):
+            if (value := getattr(scope, name)) is not None:
+                query = query.where(source.c[name] == value)
+        return self._connection.execute(query).scalar() or 0
 
     def report(self, by: UsageBy, *, since: float, until: float, team: str | None = None) -> list[UsageLine]:
         if by == "subject":

@@ -9,6 +9,7 @@ from pilothouse.adapters.stores._cursor import decode_cursor, fetch_page
 from pilothouse.adapters.stores._dialect import insert_new
 from pilothouse.adapters.stores._tables import api_keys, models, specs, teams
 from pilothouse.domain.errors import Conflict, NotFound
+from pilothouse.domain.limits import Limits
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import ApiKeyRow, Team
@@ -20,7 +21,13 @@ class SqlTeams:
         self._connection = connection
 
     def add(self, team: Team) -> None:
-        if not insert_new(self._connection, teams, {"name": team.name, "created_at": team.created_at}):
+        values = {
+            "name": team.name,
+            "created_at": team.created_at,
+            "limits": _limits_text(team.limits),
+            "per_subject": _limits_text(team.per_subject),
+        }
+        if not insert_new(self._connection, teams, values):
             raise Conflict(f"the team {team.name!r} exists already; choose another name")
 
     def get(self, name: str) -> Team:
@@ -32,9 +39,30 @@ class SqlTeams:
     def all(self) -> list[Team]:
         return [_team(row) for row in self._connection.execute(select(teams).order_by(teams.c.name))]
 
+    def limit(self, name: str, *, limits: Limits, per_subject: Limits) -> Team:
+        self._connection.execute(
+            update(teams)
+            .where(teams.c.name == name)
+            .values(limits=_limits_text(limits), per_subject=_limits_text(per_subject))
+        )
+        return self.get(name)
+
 
 def _team(row: Row[Any]) -> Team:
-    return Team(name=row.name, created_at=row.created_at)
+    return Team(
+        name=row.name,
+        created_at=row.created_at,
+        limits=_limits(row.limits),
+        per_subject=_limits(row.per_subject),
+    )
+
+
+def _limits_text(limits: Limits) -> str | None:
+    return msgspec.json.encode(limits).decode() if limits else None
+
+
+def _limits(text: str | None) -> Limits:
+    return msgspec.json.decode(text, type=Limits) if text else Limits()
 
 
 class SqlApiKeys:
@@ -43,6 +71,7 @@ class SqlApiKeys:
 
     def add(self, row: ApiKeyRow) -> None:
         values = msgspec.structs.asdict(row)
+        values["limits"] = _limits_text(row.limits)
         if row.endpoints is not None:
             values["endpoints"] = msgspec.json.encode(sorted(row.endpoints)).decode()
         if self._connection.execute(select(teams.c.name).where(teams.c.name == row.team)).first() is None:
@@ -78,6 +107,12 @@ class SqlApiKeys:
             self._connection, query, limit=limit, make=_key, place=lambda key: (key.created_at, key.id)
         )
 
+    def limit(self, key_id: str, limits: Limits) -> ApiKeyRow:
+        self._connection.execute(
+            update(api_keys).where(api_keys.c.id == key_id).values(limits=_limits_text(limits))
+        )
+        return self.get(key_id)
+
     def revoke(self, key_id: str, *, at: float) -> ApiKeyRow:
         self._connection.execute(
             update(api_keys)
@@ -98,6 +133,7 @@ class SqlApiKeys:
 
 def _key(row: Row[Any]) -> ApiKeyRow:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    values["limits"] = _limits(row.limits)
     if row.endpoints is not None:
         values["endpoints"] = frozenset(msgspec.json.decode(row.endpoints, type=list[str]))
     return ApiKeyRow(**values)

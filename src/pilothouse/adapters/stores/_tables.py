@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -46,6 +46,8 @@ teams = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("created_at", Float, nullable=False),
+    Column("limits", Text),
+    Column("per_subject", Text),
 )
 
 api_keys = Table(
@@ -60,6 +62,7 @@ api_keys = Table(
     Column("expires_at", Float),
     Column("revoked_at", Float),
     Column("name", String, nullable=False),
+    Column("limits", Text),
     Index(None, "team", "created_at", "id"),
     Index(None, "created_at", "id"),
 )

@@ -1,0 +1,261 @@
+"""
+Limits and budgets of a request: reserve before anything is done, settle when it ended.
+
+The accounts that a caller's requests go through are looked up once for each key
+and endpoint, and kept until the next snapshot. A refusal is a value until the
+last line of `admit`, where it becomes the caller's error.
+"""
+
+import time
+from collections.abc import Iterator
+from math import ceil
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, RateLimitExceeded
+from pilothouse.domain.ledger import Account, Book, Kind, Plan, Reservation, Shortage
+from pilothouse.domain.limits import Limits, account_id, budget_id, budget_scope, format_usd, period_bounds
+from pilothouse.domain.price import BYTES_PER_TOKEN, TEMPLATE_TOKENS, Price
+from pilothouse.domain.principal import Principal
+from pilothouse.domain.snapshot import EndpointEntry, Snapshot
+from pilothouse.gateway.call import Call
+from pilothouse.gateway.leases import Leases
+
+WAIT_S = 0.1
+"""How long a request that would be refused waits for the pools: memory of another process, not a database."""
+MOST_PLANS = 20_000
+"""Of one snapshot; beyond it all are looked up anew."""
+_EMPTY = Plan(())
+_WORDS: dict[Kind, str] = {
+    "rpm": "requests a minute",
+    "tpm": "tokens a minute",
+    "parallel": "parallel requests",
+}
+
+
+class Limiter:
+    """Owns no lease: those are `Leases`. `is_on` is False while no limit and no price is in force."""
+
+    def __init__(self, book: Book, leases: Leases) -> None:
+        self.is_on = False
+        self._book = book
+        self._leases = leases
+        self._snapshot = Snapshot()
+        self._limited = False
+        self._by_subject = False
+        self._plans: dict[tuple[str, str, str], Plan] = {}
+        self._prices: dict[str, Price] = {}
+        self._dearest: dict[str, tuple[Price, ...]] = {}
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """From now on these limits and prices hold; reservations that are open are settled as they are."""
+        self._snapshot = snapshot
+        self._plans = {}
+        self._prices = {d.name: d.price for d in snapshot.deployments.values() if d.price is not None}
+        self._dearest = {
+            endpoint.name: tuple(
+                [
+                    self._prices[name]
+                    for name in (*(route.deployment for route in endpoint.routes), *endpoint.fallback)
+                    if name in self._prices
+                ]
+            )
+            for endpoint in snapshot.endpoints.values()
+        }
+        keys, teams, endpoints = snapshot.keys.values(), snapshot.teams.values(), snapshot.endpoints.values()
+        self._by_subject = any(t.per_subject for t in teams) or any(e.per_subject for e in endpoints)
+        self._limited = (
+            self._by_subject
+            or any(key.limits for key in keys)
+            or any(team.limits for team in teams)
+            or any(endpoint.limits for endpoint in endpoints)
+        )
+        self.is_on = self._limited or bool(self._prices)
+
+    async def admit(self, call: Call, ask: GenerateRequest | EmbedRequest, endpoint: EndpointEntry) -> None:
+        """
+        Reserve for this call, at all scopes or at none.
+
+        Raises:
+            RateLimitExceeded, BudgetExceeded: A limit is used up; the message says whose and which.
+            Overloaded: What grants limits is out of reach, and nothing is left of what it granted.
+        """
+        if not self._limited or call.principal is None:
+            return
+        shortage = self._reserve(call, ask, endpoint, call.principal)
+        if shortage is None:
+            return
+        now = time.monotonic()
+        ends = now + WAIT_S
+        while shortage is not None and not self._leases.is_lost and now < ends and shortage.may_wait(now):
+            self._book.want(shortage)
+            await self._leases.answered(ends - now)
+            shortage = self._reserve(call, ask, endpoint, call.principal)
+            now = time.monotonic()
+        if shortage is not None:
+            raise self._refusal(shortage, now)
+
+    def settle(self, call: Call) -> None:
+        """Put what was used in the place of what was reserved; give the call its cost. Once for each call."""
+        usage = call.usage
+        if call.cache in ("hit", "semantic"):
+            tokens = cost = 0
+        else:
+            input_tokens = usage.input
+            if not input_tokens and (usage.output or (call.code == "client_closed" and call.replica)):
+                # It was cut before the engine told its count: the prompt was computed all the same.
+                input_tokens = -(-_prompt_bytes(call) // BYTES_PER_TOKEN)
+            price = self._prices.get(call.deployment)
+            tokens = input_tokens + usage.output
+            cost = price.cost_micro_usd(input_tokens, usage.output, usage.cached) if price else 0
+        call.cost_micro_usd = cost
+        if call.reservation is not None:
+            call.life = self._leases.life
+            self._book.settle(call.reservation, tokens, cost)
+            if self._book.asks:
+                self._leases.nudge()
+
+    def _reserve(
+        self, call: Call, ask: GenerateRequest | EmbedRequest, endpoint: EndpointEntry, principal: Principal
+    ) -> Shortage | None:
+        subject = call.subject_hash if self._by_subject else ""
+        plan = self._plans.get((principal.key_id, endpoint.name, subject))
+        if plan is None or not plan.begins <= call.created_at < plan.ends:
+            plan = self._plan(principal, endpoint, subject, call.created_at)
+        if plan is _EMPTY:
+            return None
+        tokens = cost = 0
+        if plan.tokens or plan.costs:
+            prompt, answer = bounds(call, ask, endpoint)
+            tokens = prompt + answer
+            if plan.costs:
+                cost = max(
+                    [p.bound_micro_usd(prompt, answer) for p in self._dearest[endpoint.name]], default=0
+                )
+        now = time.monotonic()
+        made = self._book.reserve(plan, tokens, cost, now=now, expires=now + endpoint.timeout_s)
+        call.limit_headers = headers(plan, now)
+        if isinstance(made, Reservation):
+            call.reservation = made
+            if self._book.asks:
+                self._leases.nudge()
+            return None
+        return made
+
+    def _plan(self, principal: Principal, endpoint: EndpointEntry, subject: str, now: float) -> Plan:
+        if len(self._plans) >= MOST_PLANS:
+            self._plans = {}
+        begins, ends = 0.0, float("inf")
+        accounts: list[Account] = []
+        for scope, limits in self._scopes(principal, endpoint, subject):
+            rates: tuple[tuple[Kind, int], ...] = (
+                ("rpm", limits.rpm),
+                ("tpm", limits.tpm),
+                ("parallel", limits.parallel),
+            )
+            for kind, limit in rates:
+                if limit:
+                    accounts.append(self._account(account_id(scope, kind), kind, limit, scope))
+            if limits.budget_micro_usd:
+                since, until = period_bounds(now, limits.budget_period)
+                begins, ends = max(begins, since), min(ends, until)
+                name = budget_id(scope, limits.budget_period, since)
+                accounts.append(self._account(name, "budget", limits.budget_micro_usd, scope))
+        plan = Plan(accounts, begins=begins, ends=ends) if accounts else _EMPTY
+        self._plans[(principal.key_id, endpoint.name, subject)] = plan
+        return plan
+
+    def _scopes(
+        self, principal: Principal, endpoint: EndpointEntry, subject: str
+    ) -> Iterator[tuple[str, Limits]]:
+        key = self._snapshot.keys.get(principal.key_id)
+        if key is not None and key.limits:
+            yield f"key:{key.id}", key.limits
+        team = self._snapshot.teams.get(principal.team)
+        if team is not None:
+            if team.limits:
+                yield f"team:{principal.team}", team.limits
+            if subject and team.per_subject:
+                yield f"team:{principal.team}/subject:{subject}", team.per_subject
+        if endpoint.limits:
+            yield f"endpoint:{endpoint.name}", endpoint.limits
+        if subject and endpoint.per_subject:
+            yield f"endpoint:{endpoint.name}/subject:{subject}", endpoint.per_subject
+
+    def _account(self, name: str, kind: Kind, limit: int, scope: str) -> Account:
+        return self._leases.account(name, lambda: Account(name, kind, limit, scope), limit)
+
+    def _refusal(self, shortage: Shortage, now: float) -> PilothouseError:
+        account, scope = shortage.account, shown(shortage.account.scope)
+        if self._leases.is_lost and not account.rate:
+            return Overloaded(
+                f"what grants the limits of {scope} is out of reach, and what it granted before is used up; "
+                "try again",
+                retry_after_s=2.0,
+            )
+        if account.kind == "budget":
+            money = budget_scope(account.id)
+            return BudgetExceeded(
+                f"the budget of {scope} ({format_usd(account.limit)} USD) does not cover this request, which "
+                f"may cost up to {format_usd(shortage.need)} USD; lower max_tokens or raise the budget",
+                retry_after_s=max(1.0, money.until - time.time()) if money else None,
+            )
+        if shortage.is_hopeless:
+            return RateLimitExceeded(
+                f"this request may take {shortage.need} tokens, and the limit of {scope} is {account.limit} "
+                "tokens a minute; lower max_tokens or shorten the prompt"
+            )
+        return RateLimitExceeded(
+            f"the limit of {scope} is reached: {account.limit} {_WORDS[account.kind]}; try again later",
+            retry_after_s=shortage.retry_after_s(now),
+        )
+
+
+def bounds(call: Call, ask: GenerateRequest | EmbedRequest, endpoint: EndpointEntry) -> tuple[int, int]:
+    """The most tokens that the prompt and the answers can have: no token is shorter than a byte."""
+    if isinstance(ask, EmbedRequest):
+        return len(call.request.body) + TEMPLATE_TOKENS, 0
+    wished = endpoint.max_tokens if ask.max_tokens is None else min(ask.max_tokens, endpoint.max_tokens)
+    return ask.prompt_bytes + TEMPLATE_TOKENS, wished * ask.choices
+
+
+def shown(scope: str) -> str:
+    """A scope in words; a person's hash is nobody's business."""
+    first, _, subject = scope.partition("/subject:")
+    kind, _, name = first.partition(":")
+    return f"each subject of {kind} {name}" if subject else f"{kind} {name}"
+
+
+def headers(plan: Plan, now: float) -> str:
+    """`x-ratelimit-*` of the tightest scope; nothing where no rate is limited."""
+    return _lines(plan.requests, "requests", now) + _lines(plan.tokens, "tokens", now)
+
+
+def _lines(accounts: tuple[Account, ...], name: str, now: float) -> str:
+    if not accounts:
+        return ""
+    tightest = accounts[0]
+    remaining = tightest.remaining(now)
+    for account in accounts[1:]:
+        if (there := account.remaining(now)) < remaining:
+            tightest, remaining = account, there
+    reset = duration((tightest.limit - remaining) * 60 / tightest.limit)
+    return (
+        f"x-ratelimit-limit-{name}: {tightest.limit}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
+        f"x-ratelimit-reset-{name}: {reset}\r\n"
+    )
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: `20ms`, `1s`, `6m0s`, `1h0m0s`; rounded up, so that waiting for it is enough."""
+    if seconds < 1:
+        return f"{ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
+    minutes, rest = divmod(ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _prompt_bytes(call: Call) -> int:
+    ask = call.ask
+    return ask.prompt_bytes if isinstance(ask, GenerateRequest) else 0
