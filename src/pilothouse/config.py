@@ -84,12 +84,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     """How long requests in flight may go on when a worker ends."""
     prices: str = ""
     """File of the prices of tokens; empty takes those that come with Pilothouse."""
-    ledger: Literal["local", "redis"] = "local"
-    """Who grants leases of limits and budgets: the controller (`local`), or Redis for several machines."""
-    ledger_url: str = ""
-    """Address of Redis or Valkey, such as `redis://host:6379/0`, without a password."""
-    ledger_password: str = ""
-    """Where its password is: `env:NAME` or `file:PATH`; empty has none."""
     ledger_lost: Literal["closed", "share"] = "closed"
     """When what grants leases is lost and a lease is spent: refuse with 503 (`closed`), or go on with a
     bounded part of each limit, a worker's share of rates and of a twentieth of budgets (`share`)."""

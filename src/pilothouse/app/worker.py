@@ -8,7 +8,6 @@ It lives on snapshots; when its supervisor is gone, it drains and exits.
 import argparse
 import asyncio
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix import UnixFeed
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.ledgers.local import LocalLedger
-from pilothouse.config import Settings, read_secret
+from pilothouse.config import Settings
 from pilothouse.domain.ledger import Book
 from pilothouse.domain.snapshot import ReplicaEntry, WorkerHello, WorkerReport
 from pilothouse.gateway.authenticate import Authenticator
@@ -54,7 +53,6 @@ from pilothouse.kit.resp import RespClient, parse_address
 from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.engine import Engine
 from pilothouse.ports.feed import Feed
-from pilothouse.ports.ledger import Ledger
 
 REPORT_S = 0.5
 LEAVING_REPORT_S = 0.05
@@ -137,12 +135,12 @@ class Worker:
     def _limiter(self) -> Limiter:
         book = Book()
         self.leases = Leases(
-            ledger_of(self.settings, self.feed),
+            LocalLedger(self.feed),
             book,
             worker=self.name,
             workers=self.settings.workers,
             when_lost=self.settings.ledger_lost,
-            is_shared=self.settings.ledger != "local",
+            is_shared=False,
         )
         self.keeper.limiter = limiter = Limiter(book, self.leases)
         self.state.followers.append(limiter.apply)
@@ -279,18 +277,6 @@ class Worker:
         task = asyncio.get_running_loop().create_task(engine.aclose())
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
-
-
-def ledger_of(settings: Settings, feed: Feed) -> Ledger:
-    """Where leases come from. The Redis client is only loaded where it is used."""
-    if settings.ledger == "local":
-        return LocalLedger(feed)
-    module = importlib.import_module("pilothouse.adapters.ledgers.redis")
-    made: Ledger = module.RedisLedger(
-        settings.ledger_url,
-        password=lambda: read_secret(settings.ledger_password).reveal() if settings.ledger_password else None,
-    )
-    return made
 
 
 def _limits(settings: Settings) -> Limits:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pilothouse.domain import limits
 from pilothouse.domain import spec as shapes
 from pilothouse.domain.spec import Spec
 
@@ -33,7 +34,8 @@ def spec_schema() -> dict[str, Any]:
 def _meanings() -> dict[tuple[str, str], str]:
     """(class, field) -> the text under the field."""
     found = {}
-    for node in ast.parse(inspect.getsource(shapes)).body:
+    sources = [node for module in (shapes, limits) for node in ast.parse(inspect.getsource(module)).body]
+    for node in sources:
         if not isinstance(node, ast.ClassDef):
             continue
         for field, below in zip(node.body, node.body[1:], strict=False):

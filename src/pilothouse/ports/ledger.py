@@ -1,7 +1,7 @@
 """
 The Ledger: where a worker's leases of limits and budgets come from.
 
-The controller grants them on one machine, Redis beyond. Asked in the background,
+The controller grants them on its machine. Asked in the background,
 before a lease runs dry; only a request that would otherwise be refused waits for
 an answer, and only for a moment.
 """

@@ -1,1 +1,1 @@
-"""Where leases come from: `local` (the controller) and `redis`."""
+"""Where leases come from. One file each: `local` is the controller of this machine."""
