@@ -25,7 +25,7 @@ from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix import UnixFeed
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.ledgers.local import LocalLedger
-from pilothouse.config import Settings
+from pilothouse.config import Settings, read_secret
 from pilothouse.domain.ledger import Book
 from pilothouse.domain.snapshot import ReplicaEntry, WorkerHello, WorkerReport
 from pilothouse.gateway.authenticate import Authenticator
