@@ -92,6 +92,12 @@ class Meters:
             (*_LABELS, "outcome"),
         )
         self.shadows, self.shadows_dropped = _shadow_counters(registry)
+        self._add_gauges(registry)
+        self._pending: list[InferenceRecord] = []
+        self._routes: dict[tuple[str, str], _RouteMeter] = {}
+        self._found: dict[tuple[str, str, str], tuple[Series, _RouteMeter]] = {}
+
+    def _add_gauges(self, registry: Registry) -> None:
         self.ejected = registry.gauge(
             "pilothouse_ejected_replicas", "Replicas that are left alone now.", ("deployment",)
         )
@@ -101,9 +107,6 @@ class Meters:
         self.queued = registry.gauge(
             "pilothouse_queue_depth", "Requests that wait for a place in an engine.", ("deployment",)
         )
-        self._pending: list[InferenceRecord] = []
-        self._routes: dict[tuple[str, str], _RouteMeter] = {}
-        self._found: dict[tuple[str, str, str], tuple[Series, _RouteMeter]] = {}
 
     def _add_cache(self, registry: Registry) -> None:
         self.cache = registry.counter(
