@@ -389,6 +389,8 @@ def write_spec(spec: Spec) -> bytes:
 
 
 def _spec_of(document: Document, name: str) -> Spec:
+    if document.value is None:
+        raise InvalidRequest(f"{name} is empty; see: pilothouse spec, which writes what runs", param="spec")
     value, misfits = fit(document.value, Spec, document.texts)
     if misfits:
         faults = [

@@ -68,6 +68,13 @@ def _cell(value: Cell) -> Text:
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, list | tuple | set | frozenset):
-        return Text(clean(", ".join(map(str, value))))
+        return Text(clean(", ".join(map(_words, value))))
     text = clean(str(value))
     return Text(text, style=_STYLES.get(text, ""))
+
+
+def _words(item: object) -> str:
+    """One of a list; a mapping, such as a route, as its fields: `deployment smollm2 weight 100`."""
+    return (
+        " ".join(f"{name} {value}" for name, value in item.items()) if isinstance(item, dict) else str(item)
+    )

@@ -1,5 +1,6 @@
 """`pilothouse store`: from one database to another, with every row counted and compared."""
 
+import shlex
 import time
 
 import click
@@ -67,7 +68,7 @@ def copy(url: str, password: str | None, source: str | None, from_password: str 
         f"copied {rows:,} rows of {len(copied)} tables in {time.monotonic() - began:.1f} s; all compare equal"
     )
     reference = f" --set store_password={password}" if password else ""
-    out.line(f"Use it: pilothouse up --home {home.home} --store {url}{reference}")
+    out.line(f"Use it: pilothouse up --home {home.home} --store {shlex.quote(url)}{reference}")
 
 
 def _with_store(home: Settings, url: str, password: str | None) -> Settings:

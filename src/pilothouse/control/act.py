@@ -93,7 +93,7 @@ class Actor:
         others = sum(size for other, size in self._promised.items() if other != name)
         if others and others + size_bytes > available_bytes:
             raise OperationFailed(
-                f"{name} does not fit beside what is loading: it needs {size_bytes / 1e6:.0f} MB, "
+                f"does not fit beside what is loading: it needs {size_bytes / 1e6:.0f} MB, "
                 f"the others {others / 1e6:.0f} MB, but {available_bytes / 1e6:.0f} MB of memory are free; "
                 "lower replicas.max, context_tokens or slots"
             )

@@ -206,7 +206,7 @@ class Rollouts:
         def work(unit: UnitOfWork) -> tuple[Rollout, list[Rollout]]:
             active = {one.endpoint: one for one in unit.rollouts.active()}
             if endpoint not in active:
-                raise NotFound(f"no rollout of {endpoint[:64]!r} is under way")
+                raise NotFound(f"no rollout of {endpoint[:64]!r} is under way; see: pilothouse get rollouts")
             ended = active[endpoint] = end(active[endpoint], phase, reason, self._clock.now())
             unit.rollouts.put(ended)
             return ended, list(active.values())
@@ -244,7 +244,7 @@ class Rollouts:
 
     def _active(self, endpoint: str) -> Rollout:
         if endpoint not in self.active:
-            raise NotFound(f"no rollout of {endpoint[:64]!r} is under way")
+            raise NotFound(f"no rollout of {endpoint[:64]!r} is under way; see: pilothouse get rollouts")
         return self.active[endpoint]
 
     def _new_retries(self) -> dict[tuple[str, str], int]:

@@ -82,7 +82,11 @@ async def start_rollout(request: Asked, data: JSONBody[StartBody]) -> RolloutVie
     """The candidate gets requests as soon as a replica of it is ready."""
     plane, author = plane_of(request), request.user.key_id
     if (data.to is None) == (data.model is None):
-        raise InvalidRequest("say what is rolled out: either `to` or `model`", param="to")
+        raise InvalidRequest(
+            "say what is rolled out: either a deployment (`to`, --to NAME) "
+            "or a model (`model`, --model NAME@VERSION)",
+            param="to",
+        )
     candidate = data.to if data.to is not None else await _deploy(plane, data, author)
     return rollout_view(await plane.rollouts.start(data.endpoint, candidate, author=author))
 

@@ -22,6 +22,14 @@ def test_a_table_has_its_columns_and_no_cut_names_when_piped(capsys: pytest.Capt
     assert lines[1].split() == [long, "ready"]
 
 
+def test_the_routes_of_an_endpoint_are_words_and_no_python(capsys: pytest.CaptureFixture[str]) -> None:
+    routes = [{"deployment": "a", "weight": 95}, {"deployment": "b", "weight": 5}]
+
+    Output(is_json=False).facts(None, {"routes": routes})
+
+    assert capsys.readouterr().out.strip() == "routes  deployment a weight 95, deployment b weight 5"
+
+
 def test_text_of_others_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     Output(is_json=False).table(None, ("name", "state", "list", "reason"), ROWS)
 

@@ -67,6 +67,11 @@ def test_a_fault_is_told_with_line_column_field_value_and_the_nearest_name(
     assert fault in fault_of(text)
 
 
+@pytest.mark.parametrize("text", [b"", b"# nothing but words\n"])
+def test_an_empty_file_is_told_where_to_get_a_full_one(text: bytes) -> None:
+    assert "is empty; see: pilothouse spec" in fault_of(text)
+
+
 def test_all_faults_are_told_at_once() -> None:
     text = FILE.replace(b"slots", b"slot").replace(b"max_tokens: 64", b"max_tokens: x").replace(b"100", b"''")
 
