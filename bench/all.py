@@ -16,6 +16,7 @@ BENCHES = (
     "hangup",
     "crash",
     "memory",
+    "affinity",
     "plan",
     "canary",
     "planner",
