@@ -3,7 +3,7 @@ Ask a second replica when the first is late, and take who speaks first.
 
 For endpoints that ask for it: it trades work for the slowest answers. The other
 one is cancelled at once, which frees its slot; the prompt that it read is
-counted all the same (`Call.asked_twice`).
+not charged: see `pilothouse_hedges_total` (`Call.asked_twice`).
 
 Source: Dean and Barroso, "The Tail at Scale" (2013), hedged requests.
 """
