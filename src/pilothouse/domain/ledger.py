@@ -110,7 +110,8 @@ class Account:
 
     def stand_alone(self, share: int, now: float) -> None:
         """The pools are lost: from now on so much of the limit is this worker's own."""
-        self.low, self.at = -1, now
+        # What came back since the pools were last heard of came back here: nobody else could take it there.
+        self.low, self.at = -1, self.answered_at or now
         if self.is_rate:
             self.most, self.rate = share, share / MINUTE_S
         else:
@@ -132,9 +133,13 @@ class Account:
         return min(self.limit, self.left + max(0.0, now - self.answered_at) * self.limit / MINUTE_S)
 
     def remaining(self, now: float) -> int:
-        """What a caller may still expect to get: here and in the pools."""
-        here = max(0, int(self.available))
-        return here if self.rate else min(self.limit, here + int(self.expected_left(now)))
+        """What a caller may still expect to get of a rate: here and in the pools."""
+        here = self.available
+        if not self.rate:
+            if self.left is None:
+                return self.limit
+            here += self.left + (now - self.answered_at) * self.limit / MINUTE_S
+        return self.limit if here > self.limit else int(here) if here > 0 else 0
 
     # with the pools
 

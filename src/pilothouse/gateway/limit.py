@@ -235,13 +235,13 @@ def _lines(accounts: tuple[Account, ...], name: str, now: float) -> str:
         return ""
     tightest = accounts[0]
     remaining = tightest.remaining(now)
-    for account in accounts[1:]:
-        if (there := account.remaining(now)) < remaining:
+    for account in accounts:
+        if account is not tightest and (there := account.remaining(now)) < remaining:
             tightest, remaining = account, there
-    reset = duration((tightest.limit - remaining) * 60 / tightest.limit)
+    limit = tightest.limit
     return (
-        f"x-ratelimit-limit-{name}: {tightest.limit}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
-        f"x-ratelimit-reset-{name}: {reset}\r\n"
+        f"x-ratelimit-limit-{name}: {limit}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
+        f"x-ratelimit-reset-{name}: {duration((limit - remaining) * 60 / limit)}\r\n"
     )
 
 

@@ -68,7 +68,7 @@ class Meters:
         )
         self._add_cache(registry)
         self.cost = registry.counter(
-            "pilothouse_cost_usd_total", "Cost of requests by the prices in force, in US dollars.", ("team",)
+            "pilothouse_cost_usd_total", "Cost of requests in US dollars.", ("team",)
         )
         self.refused = registry.counter(
             "pilothouse_refused_total",

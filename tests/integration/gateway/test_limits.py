@@ -190,7 +190,7 @@ async def test_lost_pools_leave_what_was_leased_and_then_refuse_with_a_reason() 
 
 
 async def test_alone_a_worker_goes_on_with_its_rates_when_the_controller_is_lost() -> None:
-    async with house(served=limited(of_key=Limits(rpm=600_000))) as running:
+    async with house(served=limited(of_key=Limits(rpm=60_000))) as running:
         first = await running.ask()
         running.ledger.is_lost = True
         running.accounts[f"key:{DEVELOPER}|rpm"].available = 2.0  # as if the rest were spent
