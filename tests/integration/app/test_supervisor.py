@@ -348,7 +348,8 @@ def test_a_signal_that_comes_during_the_exec_still_ends_the_server(bench: Bench)
             time.sleep(0.02)
     process.communicate(timeout=20)
 
-    assert process.returncode == 0
+    # The last of the twenty may meet an interpreter that is at its end, and has no handlers any more.
+    assert process.returncode in (0, -signal.SIGTERM)
     assert not bench.family()
 
 
