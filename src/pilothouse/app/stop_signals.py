@@ -78,7 +78,7 @@ class StopSignals:
 
 
 def hold_signals(*, held: bool) -> None:
-    """Keep the handled signals waiting: a program that was just exec'ed has no handlers yet."""
+    """Keep the handled signals waiting: one that was just exec'ed, or is at its end, has no handlers."""
     signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, HANDLED)
 
 

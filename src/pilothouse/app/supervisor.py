@@ -177,6 +177,8 @@ class Supervisor:
                 self._watch()
             finally:
                 self._stop()
+                # Nothing is left to be told: one more signal must not end it with another status.
+                hold_signals(held=True)
         return 1 if self.failure else 0
 
     def _watch(self) -> None:
