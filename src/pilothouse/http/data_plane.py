@@ -59,7 +59,7 @@ class DataPlane:
         )
 
     def handle(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
-        route = self._routes.exact.get(request.path) or self._routes.find(request.path)
+        route = self._routes.find(request.path)
         if route is None:
             shown = request.path[:100]
             return _refuse(responder, NotFound(f"there is nothing at {shown}; the API begins with /v1"))

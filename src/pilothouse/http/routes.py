@@ -31,11 +31,11 @@ class Routes:
         for path, route in (*exact.items(), *prefixes.items()):
             if route.policy not in ("key", "open", "controller"):
                 raise ValueError(f"route {path} has no policy")
-        self.exact = dict(exact)
+        self._exact = dict(exact)
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
 
     def find(self, path: str) -> Route | None:
-        route = self.exact.get(path)
+        route = self._exact.get(path)
         if route is None:
             for prefix, candidate in self._prefixes:
                 if path.startswith(prefix):
