@@ -39,7 +39,7 @@ def endpoint_for(known: Known, principal: Principal, name: str, task: str) -> En
     if principal.role not in INVOKING_ROLES:
         raise PermissionDenied(f"keys of role {principal.role} may not call models")
     endpoint = known.endpoints.get(name)
-    if endpoint is None or (principal.endpoints is not None and not may_see(principal, endpoint.name)):
+    if endpoint is None or not may_see(principal, endpoint.name):
         shown = name if len(name) <= 100 else name[:100] + "..."
         raise ModelNotFound(
             f"the model {shown!r} does not exist or this key may not use it; GET /v1/models lists yours",

@@ -340,7 +340,7 @@ def test_killed_and_restarted_under_load_it_has_every_record_once(own_postgres, 
         own_postgres.start()
         for _ in range(10):
             allowed.release()
-        wait_until(lambda: len(failures) > seen, what="a batch that fails", within_s=30)
+        wait_until(lambda seen=seen: len(failures) > seen, what="a batch that fails", within_s=30)
     for _ in range(200):
         allowed.release()
     thread.join(60)
