@@ -17,6 +17,7 @@ from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.declarations import Declarations
 from pilothouse.control.evidence import Evidence
 from pilothouse.control.feedback import FeedbackInbox
+from pilothouse.control.fitting import Fit
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.purges import Purges
 from pilothouse.control.registry import Verified
@@ -153,6 +154,7 @@ class AdminHouse:
         )
         self.declared: list[int] = []
         self.spec = Spec()
+        self.fit = Fit()
         self.specs = Declarations(
             self.store,
             self.clock,
@@ -160,6 +162,7 @@ class AdminHouse:
             targets={"local"},
             declared=self._declared,
             versions=lambda: self.models.present,
+            fit=lambda spec, present: Fit() if spec == present else self.fit,
         )
         self.models = FakeModels()
         self.log_lines = [f"line {number}" for number in range(1, 6)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import psutil
+from msgspec.structs import replace
 
 from pilothouse import __version__
 from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
@@ -28,6 +29,7 @@ from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.declarations import Declarations
 from pilothouse.control.drain import Drain
 from pilothouse.control.fence import Fence, FencedStore
+from pilothouse.control.fitting import Fitting
 from pilothouse.control.fleet import Fleet
 from pilothouse.control.happenings import Happenings
 from pilothouse.control.keyring import Keyring
@@ -35,6 +37,7 @@ from pilothouse.control.leadership import Leadership
 from pilothouse.control.lease import SlotLeases
 from pilothouse.control.ledger import LedgerDesk
 from pilothouse.control.overview import Overview
+from pilothouse.control.processes import private_bytes
 from pilothouse.control.publish import Publishing
 from pilothouse.control.purges import Purges
 from pilothouse.control.recent_errors import RecentErrors
@@ -48,6 +51,7 @@ from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.vitals import VitalSigns
 from pilothouse.control.world import World
 from pilothouse.domain.errors import StoreUnavailable
+from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.snapshot import TeamEntry
 from pilothouse.govern.retain import Retention
 from pilothouse.kit.clock import Clock, SystemClock
@@ -151,7 +155,7 @@ def build_parts(settings: Settings) -> Parts:
         store=lambda: store_figures(settings, store.problem),
     )
     seals = Seals(keys)
-    declarations = build_declarations(store, loop, clock)
+    declarations = build_declarations(store, loop, clock, workers=settings.workers)
     releases = build_releases(
         store,
         loop.reconciler,
@@ -204,14 +208,24 @@ def build_tenants(
     )
 
 
-def build_declarations(store: StoreThread, loop: Loop, clock: Clock) -> Declarations:
+def build_declarations(store: StoreThread, loop: Loop, clock: Clock, *, workers: int) -> Declarations:
+    def versions() -> tuple[ModelVersion, ...]:
+        return loop.reconciler.stock.versions
+
+    def machine() -> Machine:
+        """With what our replicas hold: who replaces them may have it."""
+        held = sum(private_bytes(one.pid) for one in loop.reconciler.status.replicas if one.pid)
+        measured = measure_machine(workers)
+        return replace(measured, memory_available_bytes=measured.memory_available_bytes + held)
+
     return Declarations(
         store,
         clock,
         engines=tuple(loop.drivers),
         targets=tuple(loop.targets),
         declared=loop.reconciler.declare,
-        versions=lambda: loop.reconciler.stock.versions,
+        versions=versions,
+        fit=Fitting(loop.drivers, machine=machine, versions=versions).fit,
         happened=loop.happenings.note,
     )
 

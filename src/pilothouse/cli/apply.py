@@ -35,6 +35,7 @@ class Declared(Struct, frozen=True, kw_only=True):
     time: float
     spec: Json
     changes: list[Change] = []
+    warnings: list[str] = []
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -92,13 +93,15 @@ def apply(
         _refuse_outdated(present, wanted, made_from)
     checked = _put(server, wanted, present.revision, dry_run=True)
     show_changes(reach.out, checked.changes)
+    for warning in checked.warnings:
+        reach.out.line(f"warning: {warning}", style="yellow")
     applied = checked
     if not dry_run and checked.changes:
         applied = _put(server, wanted, present.revision, dry_run=False)
         reach.out.line(f"revision {applied.revision}")
     if reach.out.is_json:
         body = {"revision": applied.revision, "dry_run": dry_run, "changes": checked.changes}
-        reach.out.json(body)
+        reach.out.json({**body, "warnings": checked.warnings})
     if wait and not dry_run:
         wait_for(reach.out, server, applied.revision, timeout=timeout)
 

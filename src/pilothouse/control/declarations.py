@@ -7,12 +7,13 @@ The controller is the only writer, so both agree.
 
 from collections.abc import Callable, Collection
 
+from pilothouse.control.fitting import Fit
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.spec import Spec
-from pilothouse.domain.speccheck import check_spec
+from pilothouse.domain.speccheck import check_spec, refuse
 from pilothouse.domain.specdiff import changes
 from pilothouse.kit.clock import Clock
 from pilothouse.ports.store import Page, StoredSpec
@@ -30,6 +31,7 @@ class Declarations:
         targets: Places where they may run.
         declared: Told of each new revision, after it was stored.
         versions: The model versions that are here, newest first.
+        fit: What a spec asks for beyond the present one, against this machine's memory.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Declarations:
         targets: Collection[str],
         declared: Callable[[StoredSpec], None],
         versions: Callable[[], Collection[ModelVersion]] = tuple,
+        fit: Callable[[Spec, Spec], Fit] = lambda _, __: Fit(),
         happened: Callable[[Occurrence], None] = lambda _: None,
     ) -> None:
         self._transact = transact
@@ -49,6 +52,7 @@ class Declarations:
         self._targets = targets
         self._declared = declared
         self._versions = versions
+        self._fit = fit
         self._happened = happened
         self._current = NOTHING
 
@@ -84,6 +88,7 @@ class Declarations:
                 f"{expected_revision}: it would undo what was changed since. Read the spec again, then make "
                 "the change anew"
             )
+        refuse(self._fit(spec, present.spec).faults)
         if dry_run or (spec == present.spec and present.revision):
             return present
         now = self._clock.now()
@@ -98,6 +103,10 @@ class Declarations:
         self._take_over(stored)
         self._tell(present, stored)
         return stored
+
+    def warnings(self, spec: Spec) -> list[str]:
+        """What may not have the memory that it asks for; nothing is refused for it."""
+        return self._fit(spec, self._current.spec).warnings
 
     async def edit(
         self, change: Callable[[Spec], Spec], *, expected_revision: int | None, author: str

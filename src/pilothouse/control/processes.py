@@ -67,6 +67,18 @@ def _figures(process: KnownProcess, handle: psutil.Process, gpus: Sequence[GpuPr
         )
 
 
+def private_bytes(pid: int) -> int:
+    """
+    Memory that would be free if the process ended.
+
+    Without pages of files: those count as free memory already, whoever reads them.
+    """
+    with suppress(psutil.Error):
+        info = psutil.Process(pid).memory_info()
+        return max(0, int(info.rss) - int(getattr(info, "shared", 0)))
+    return 0
+
+
 def _peak_bytes(pid: int) -> int:
     """As Linux counts it; 0 where that is not to be had, and then the present counts."""
     with suppress(OSError, ValueError, IndexError):

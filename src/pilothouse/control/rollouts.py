@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from pilothouse.control.evidence import Evidence
 from pilothouse.control.transact import Transact
 from pilothouse.domain.duration import parse_duration_s
-from pilothouse.domain.errors import Conflict, NotFound, PilothouseError
+from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound, PilothouseError
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.rollout import Rollout, RolloutPhase, RolloutPolicy, end, weights
 from pilothouse.domain.snapshot import Shadow
@@ -189,7 +189,7 @@ class Rollouts:
         if rollout.phase == "promoting":
             try:
                 await self._around.edit(lambda spec: promoted(spec, rollout), f"rollout:{rollout.id}")
-            except NotFound as exc:
+            except (NotFound, InvalidRequest) as exc:  # the spec does not allow it any more
                 await self._end(rollout.endpoint, "aborted", str(exc))
             else:
                 await self._end(rollout.endpoint, "promoted", rollout.reason)
@@ -276,7 +276,7 @@ def promoted(spec: Spec, rollout: Rollout) -> Spec:
     for route in declared.routes:
         name = rollout.candidate if route.deployment == rollout.stable else route.deployment
         known = routes.get(name)
-        routes[name] = replace(route, deployment=name, weight=max(route.weight, known.weight if known else 0))
+        routes[name] = replace(route, deployment=name, weight=route.weight + (known.weight if known else 0))
     endpoint = replace(declared, routes=list(routes.values()))
     return replace(spec, endpoints={**spec.endpoints, rollout.endpoint: endpoint})
 

@@ -99,7 +99,7 @@ class RouteSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deployment: str
     """A name under `deployments`."""
     weight: int = 100
-    """Its share of the requests, relative to the other routes; 0 gets none."""
+    """Its share of the requests in per cent; 0 gets none. Those of several routes sum to 100."""
 
 
 class RetriesSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

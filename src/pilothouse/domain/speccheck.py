@@ -26,6 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}")
 """Longer and freer than a name: it may be the one that another provider gave a model."""
 MIN_SHARE, MAX_SHARE = 0.01, 100.0
+WHOLE = 100
+"""What the weights of an endpoint's routes sum to, where there is more than one."""
 _SHOWN = 10
 MOST_REPLICAS = 64
 """Of one deployment on one machine."""
@@ -50,7 +52,16 @@ def check_spec(
     Raises:
         InvalidRequest: With every fault (the first ten), each with its place and the fix.
     """
-    faults = [*_faults(spec, engines, targets), *_model_faults(spec, versions)]
+    refuse([*_faults(spec, engines, targets), *_model_faults(spec, versions)])
+
+
+def refuse(faults: list[str]) -> None:
+    """
+    Do nothing when there are none.
+
+    Raises:
+        InvalidRequest: With all of them (the first ten in the message).
+    """
     if not faults:
         return
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -174,10 +185,11 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
     for place, route in enumerate(endpoint.routes):
         if route.deployment not in spec.deployments:
             yield f"routes[{place}].deployment: {_not_one_of(route.deployment, spec.deployments)}"
-        if not 0 <= route.weight <= 1_000_000:
-            yield f"routes[{place}].weight: {route.weight} is not within 0..1000000"
-    if endpoint.routes and sum(route.weight for route in endpoint.routes) <= 0:
-        yield "routes: all weights are 0, so that nothing would be served"
+        elif route.deployment in (one.deployment for one in endpoint.routes[:place]):
+            yield f"routes[{place}].deployment: {route.deployment!r} is named twice; add up its weights"
+        if not 0 <= route.weight <= WHOLE:
+            yield f"routes[{place}].weight: {route.weight} is not within 0..{WHOLE}"
+    yield from _weights([route.weight for route in endpoint.routes])
     if endpoint.limits.max_tokens < 1:
         yield f"limits.max_tokens: {endpoint.limits.max_tokens} is less than 1"
     yield from _refusals(partial(limits_of, spec_words(endpoint.limits)))
@@ -199,6 +211,28 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         if not _NAME.fullmatch(name):
             yield f"judges.{name[:64]!r}: a name is 1 to 63 letters, digits, dots, dashes or underscores"
         yield from (f"judges.{name[:64]}.{fault}" for fault in judge_faults(judge))
+
+
+def _weights(weights: list[int]) -> Iterator[str]:
+    """A route alone gets all, whatever its weight; several are shares of a hundred."""
+    total = sum(weights)
+    if not weights or min(weights) < 0:
+        return
+    if total == 0:
+        yield "routes: all weights are 0, so that nothing would be served"
+    elif len(weights) > 1 and total != WHOLE:
+        given, near = (", ".join(map(str, some)) for some in (weights, shares_of_whole(weights)))
+        yield f"routes: the weights {given} sum to {total}, not {WHOLE}; such as {near}"
+
+
+def shares_of_whole(weights: list[int]) -> list[int]:
+    """The whole per cents nearest to these relative weights, which sum to 100 (largest remainders)."""
+    total = sum(weights)
+    shares = [weight * WHOLE // total for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda place: -(weights[place] * WHOLE % total))
+    for place in by_remainder[: WHOLE - sum(shares)]:
+        shares[place] += 1
+    return shares
 
 
 def _routing(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:

@@ -28,6 +28,8 @@ class SpecView(Struct, frozen=True, kw_only=True):
     spec: Spec
     changes: list[Change] | UnsetType = UNSET
     """What a `PUT` changed, or with `dry_run` would change."""
+    warnings: list[str] | UnsetType = UNSET
+    """Of a `PUT`: what is not refused but may go wrong, such as memory that not all replicas can have."""
 
 
 class RevisionView(Struct, frozen=True, kw_only=True):
@@ -61,10 +63,11 @@ async def put_spec(request: Asked, *, dry_run: Flag = False) -> Response[SpecVie
     expected = _expected_revision(request, or_any=False)
     spec = read_spec_json(await request.body())
     before = await specs.current()
+    warnings = specs.warnings(spec)
     stored = await specs.declare(
         spec, expected_revision=expected, author=request.user.key_id, dry_run=dry_run
     )
-    return _answer(stored, changed=changes(before.spec, spec))
+    return _answer(stored, changed=changes(before.spec, spec), warnings=warnings)
 
 
 @delete("/spec/{kind:str}/{name:str}", opt=needs("spec.write"), status_code=200)
@@ -128,9 +131,19 @@ async def get_revision(request: Asked, revision: Id) -> Response[SpecView]:
     return _answer(stored, changed=changes(before, stored.spec))
 
 
-def _answer(stored: StoredSpec, *, changed: list[Change] | UnsetType = UNSET) -> Response[SpecView]:
+def _answer(
+    stored: StoredSpec,
+    *,
+    changed: list[Change] | UnsetType = UNSET,
+    warnings: list[str] | UnsetType = UNSET,
+) -> Response[SpecView]:
     view = SpecView(
-        revision=stored.revision, author=stored.author, time=stored.time, spec=stored.spec, changes=changed
+        revision=stored.revision,
+        author=stored.author,
+        time=stored.time,
+        spec=stored.spec,
+        changes=changed,
+        warnings=warnings,
     )
     return Response(msgspec.to_builtins(view), headers={"etag": f'"{stored.revision}"'})
 

@@ -66,6 +66,10 @@ class Specs(Protocol):
         """
         ...
 
+    def warnings(self, spec: Spec) -> list[str]:
+        """What a declaration of it would not be refused for, but may go wrong."""
+        ...
+
     async def edit(
         self, change: Callable[[Spec], Spec], *, expected_revision: int | None, author: str
     ) -> StoredSpec:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli_shell import Shell
+from pilothouse.control.fitting import Fit
 from pilothouse.domain.events import Event
 
 FILE = """version: 1
@@ -175,3 +176,22 @@ async def test_what_happened_is_shown_with_its_reason(shell: Shell) -> None:
     assert "3x" in described
     assert "smollm2-abc-0" in described
     assert "revision" in spec
+
+
+async def test_a_warning_is_shown_with_the_changes(shell: Shell, file: Path) -> None:
+    shell.house.fit = Fit(warnings=["deployments: not all can have replicas.max at once"])
+
+    tried = await shell.run("apply", "-f", str(file), "--dry-run")
+    done = await shell.json("apply", "-f", str(file))
+
+    assert "warning: deployments: not all can have replicas.max at once" in tried
+    assert done["warnings"] == shell.house.fit.warnings
+
+
+async def test_what_cannot_fit_is_refused_with_its_line_and_what_runs_stays(shell: Shell, file: Path) -> None:
+    shell.house.fit = Fit(faults=["deployments.smollm2.replicas.max: 3 replicas do not fit into 9 MB"])
+
+    refused = await shell.run("apply", "-f", str(file), "--dry-run", status=2)
+
+    assert f"{file}:5:53: deployments.smollm2.replicas.max: 3 replicas do not fit into 9 MB" in refused
+    assert (await shell.json("get", "revisions"))["items"][0]["revision"] == 1

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from control_fakes import TickingClock, model
 from pilothouse.control.declarations import Declarations
+from pilothouse.control.fitting import Fit
 from pilothouse.domain.errors import Conflict, InvalidRequest
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.spec import DEFAULT_SPEC, ModelSpec, Spec
@@ -24,6 +25,7 @@ class House:
         self.store = MemoryStore()
         self.told: list[int] = []
         self.happened: list[Occurrence] = []
+        self.found = Fit()
         self.versions = [replace(model("assistant"), version=version) for version in ("2", "1")]
         self.declarations = Declarations(
             self.transact,
@@ -32,6 +34,7 @@ class House:
             targets={"local"},
             declared=lambda stored: self.told.append(stored.revision),
             versions=lambda: self.versions,
+            fit=lambda spec, present: Fit() if spec == present else self.found,
             happened=self.happened.append,
         )
 
@@ -116,3 +119,24 @@ async def test_every_revision_is_read_back_with_its_author(house: House) -> None
 
     assert (first.spec, first.author) == (DEFAULT_SPEC, "k1")
     assert [one.revision for one in page.items] == [2, 1]
+
+
+async def test_what_cannot_have_its_memory_is_refused_also_by_a_dry_run(house: House) -> None:
+    house.found = Fit(faults=["deployments.smollm2: the model does not fit"])
+    more = scaled(DEFAULT_SPEC, "smollm2", least=9, most=9)
+
+    with pytest.raises(InvalidRequest, match="does not fit") as caught:
+        await house.declare(more)
+    with pytest.raises(InvalidRequest, match="does not fit"):
+        await house.declarations.declare(more, expected_revision=None, author="k", dry_run=True)
+
+    assert caught.value.faults == tuple(house.found.faults)
+    assert (await house.declare(DEFAULT_SPEC)).revision == 1
+
+
+async def test_what_may_not_have_it_is_declared_and_warned_of(house: House) -> None:
+    house.found = Fit(warnings=["deployments: not all at once"])
+    more = scaled(DEFAULT_SPEC, "smollm2", least=0, most=9)
+
+    assert house.declarations.warnings(more) == house.found.warnings
+    assert (await house.declare(more)).revision == 2

@@ -8,7 +8,7 @@ from control_fakes import Silent, TickingClock
 from house_store import HouseStore
 from pilothouse.control.evidence import LOST_AFTER_S, Evidence
 from pilothouse.control.rollouts import Rollouts, Surroundings, promoted
-from pilothouse.domain.errors import Conflict, NotFound
+from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import ANSWERS, Rollout
 from pilothouse.domain.snapshot import Shadow
@@ -55,6 +55,7 @@ class House:
         self.log = Silent()
         self.spec = spec
         self.edits = 0
+        self.refusal = ""
         self.changes = 0
         self.ready = {"old": 1, "new": 1}
         self.failed = ""
@@ -85,6 +86,8 @@ class House:
         return self
 
     async def edit(self, change: Callable[[Spec], Spec], author: str) -> StoredSpec:
+        if self.refusal:
+            raise InvalidRequest(self.refusal)
         changed = change(self.spec)
         self.edits += changed != self.spec
         self.spec = changed
@@ -445,3 +448,25 @@ async def test_whoever_routes_elsewhere_meanwhile_ends_it(house):
     await house.rollouts.tick()
 
     assert (await house.rollouts.newest("e")).phase == "aborted"
+
+
+async def test_a_candidate_that_is_a_route_already_takes_both_shares(house):
+    weights = {"old": 60, "new": 10, "third": 30}
+    routes = [RouteSpec(deployment=name, weight=weight) for name, weight in weights.items()]
+    declared = replace(DECLARED, endpoints={"e": replace(DECLARED.endpoints["e"], routes=routes)})
+    house.spec = declared
+    rollout = await house.rollouts.start("e", "new", author="k")
+
+    after = promoted(declared, rollout).endpoints["e"].routes
+
+    assert {route.deployment: route.weight for route in after} == {"new": 70, "third": 30}
+
+
+async def test_a_promotion_that_the_spec_does_not_allow_any_more_ends_it(house):
+    house.refusal = "spec: endpoints.e.routes: the weights 50, 20 sum to 70, not 100"
+    await house.rollouts.start("e", "new", author="k")
+    await house.rollouts.tick()
+    await house.rollouts.promote("e", author="k")
+
+    ended = await house.rollouts.newest("e")
+    assert (ended.phase, "sum to 70" in ended.reason) == ("aborted", True)

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pilothouse.domain.errors import InvalidRequest
@@ -18,7 +20,7 @@ from pilothouse.domain.spec import (
     Spec,
     TimeoutsSpec,
 )
-from pilothouse.domain.speccheck import check_spec
+from pilothouse.domain.speccheck import check_spec, shares_of_whole
 
 
 def check(spec: Spec) -> None:
@@ -134,3 +136,51 @@ def test_what_cannot_be_routed_is_refused_with_its_place(more: dict[str, object]
 def test_a_shadow_without_an_end_before_the_rollouts_is_refused(pairs: int):
     with pytest.raises(InvalidRequest, match="shadow_pairs"):
         check(endpoint(rollout=RolloutSpec(shadow_pairs=pairs)))
+
+
+def routed(*weights: int) -> Spec:
+    names = [f"d{place}" for place in range(len(weights))]
+    routes = [RouteSpec(deployment=name, weight=weight) for name, weight in zip(names, weights, strict=True)]
+    return Spec(
+        models=DEFAULT_SPEC.models,
+        deployments=dict.fromkeys(names, DEFAULT_SPEC.deployments["smollm2"]),
+        endpoints={"e": EndpointSpec(routes=routes)},
+    )
+
+
+@pytest.mark.parametrize("weights", [(100,), (50,), (95, 5), (100, 0), (33, 33, 34)])
+def test_shares_of_a_hundred_are_taken(weights: tuple[int, ...]):
+    check(routed(*weights))
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"),
+    [
+        ((50, 30), "routes: the weights 50, 30 sum to 80, not 100; such as 63, 37"),
+        ((100, 100), "routes: the weights 100, 100 sum to 200, not 100; such as 50, 50"),
+        ((1, 1, 1), "such as 34, 33, 33"),
+        ((99, 101), "routes[1].weight: 101 is not within 0..100"),
+    ],
+)
+def test_weights_that_do_not_sum_are_refused_with_some_that_do(weights: tuple[int, ...], fault: str):
+    with pytest.raises(InvalidRequest) as caught:
+        check(routed(*weights))
+
+    assert fault in caught.value.message
+
+
+@given(st.lists(st.integers(0, 100), min_size=2, max_size=20).filter(any))
+def test_the_weights_of_the_hint_are_taken(weights: list[int]):
+    near = shares_of_whole(weights)
+
+    check(routed(*near))
+    assert all(
+        abs(share - 100 * weight / sum(weights)) <= 1 for share, weight in zip(near, weights, strict=True)
+    )
+
+
+def test_one_deployment_is_routed_to_once():
+    routes = [RouteSpec(deployment="smollm2", weight=50)] * 2
+
+    with pytest.raises(InvalidRequest, match="'smollm2' is named twice; add up its weights"):
+        check(endpoint(routes=routes))
