@@ -10,7 +10,7 @@ import hmac
 from hashlib import blake2s
 
 PREFIX = "req_"
-_ANSWERS = ("chatcmpl-", "cmpl-", PREFIX)
+_ANSWERS = ("chatcmpl-", "cmpl-", "resp_", "msg_", "ollama-", PREFIX)
 _DIGITS = 32
 _MAC_BYTES = 5
 """40 bits: who may try a thousand a second needs 17 years for the first that fits."""

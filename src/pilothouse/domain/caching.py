@@ -53,6 +53,8 @@ class CachedAnswer(Struct):
             size += wide * len(delta.text) + 100 * _PIECES
             if delta.logprobs is not None:
                 size += 3 * len(delta.logprobs)
+            if delta.aside is not None:
+                size += 3 * len(_encode(delta.aside))
         return size
 
 
@@ -164,6 +166,8 @@ def steps_of(deltas: Iterable[Delta]) -> Iterator[Delta]:
     choice that has them is one step.
     """
     for delta in deltas:
+        if delta.aside is not None:
+            yield Delta("", delta.index, None, None, delta.aside)
         if delta.logprobs is not None:
             yield Delta(delta.text, delta.index, None, delta.logprobs)
         else:

@@ -10,14 +10,17 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+Ability = Literal["tools", "image", "audio", "file"]
+"""What a request may need of an engine beyond text."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
     """
-    Sampling settings that reach an engine: the allow-list, and nothing else.
+    What shapes an answer beside its prompt: the allow-list, and nothing else reaches an engine.
 
     The names are the OpenAI dialect's, so that encoding one gives an engine's fields.
+    `tools`, `tool_choice` and `response_format` are valid JSON in that dialect's shape.
     """
 
     temperature: float | None = None
@@ -31,6 +34,10 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     logprobs: bool | int | None = None
     top_logprobs: int | None = None
     response_format: Raw | None = None
+    tools: Raw | None = None
+    tool_choice: Raw | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
 
 
 class GenerateRequest(Struct, frozen=True):
@@ -38,8 +45,10 @@ class GenerateRequest(Struct, frozen=True):
     A valid request for generated text.
 
     `prompt` is the JSON of the messages (chat) or the JSON string of the prompt
-    (completion): bytes that are carried, not taken apart. `prompt_bytes` bounds
-    the prompt's tokens from above, for no token is shorter than a byte.
+    (completion): bytes that are carried, not taken apart. Whatever protocol a
+    request came in, its messages are in the OpenAI dialect's shape
+    (`wire.openai.messages`). `prompt_bytes` bounds the prompt's tokens from above,
+    tools included, for no token is shorter than a byte.
     """
 
     kind: Literal["chat", "completion"]
@@ -52,6 +61,8 @@ class GenerateRequest(Struct, frozen=True):
     choices: int = 1
     sampling: Sampling = Sampling()
     subject: str | None = None
+    needs: frozenset[Ability] = frozenset()
+    """What not every engine can, and this request cannot do without."""
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
@@ -71,13 +82,36 @@ class Usage(Struct, frozen=True):
     cached: int = 0
 
 
+class ToolCall(Struct, frozen=True):
+    """
+    A call of a tool, or the next piece of one.
+
+    Its id and name come once, its arguments as pieces of a JSON text; `index` says
+    which of an answer's calls it is.
+    """
+
+    index: int = 0
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class Aside(Struct, frozen=True):
+    """What a model says beside its text, in pieces as that."""
+
+    reasoning: str = ""
+    refusal: str = ""
+    tools: tuple[ToolCall, ...] = ()
+
+
 class Delta(Struct, frozen=True):
-    """One step of one choice: text, its end, or both."""
+    """One step of one choice: text, something beside it, its end, or several of these."""
 
     text: str = ""
     index: int = 0
     finish_reason: str | None = None
     logprobs: Raw | None = None
+    aside: Aside | None = None
 
 
 class Chunk(Struct, frozen=True):

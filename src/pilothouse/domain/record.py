@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from pilothouse.domain.chat import Aside
+
 CacheResult = Literal["hit", "semantic", "miss", "bypass"]
 
 FOUND: frozenset[CacheResult] = frozenset({"hit", "semantic"})
@@ -53,6 +55,10 @@ class Content(Struct, frozen=True):
 
     request: bytes
     answers: list[str]
+    protocol: str = "openai"
+    """What the request is written in."""
+    asides: list[Aside] = []
+    """What was said beside each choice's text, such as calls of tools; empty where nothing was."""
 
 
 class Shadowed(Struct, frozen=True):

@@ -16,7 +16,7 @@ from typing import Any
 
 from pilothouse.domain.breaker import HEALTHY, is_answer, is_fault, may_retry
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
-from pilothouse.domain.errors import EngineUnavailable, Overloaded, PilothouseError
+from pilothouse.domain.errors import EngineUnavailable, InvalidRequest, Overloaded, PilothouseError
 from pilothouse.domain.fairness import Priority
 from pilothouse.domain.routing import prefix_of
 from pilothouse.gateway import deliver
@@ -112,6 +112,8 @@ class Attempts:
         left_s = max(0.001, deadline - time.monotonic())
         if isinstance(ask, EmbedRequest):
             return deliver.embed(call, ask, place, self._keeper, deadline_s=left_s)
+        if ask.needs:
+            _check_abilities(ask, place)
         hand_over = deliver.stream if ask.stream else deliver.whole
         return hand_over(call, ask, place, places, self._keeper, deadline_s=left_s)
 
@@ -226,6 +228,22 @@ class _Tried:
         )
 
 
+def _check_abilities(ask: GenerateRequest, place: Place) -> None:
+    """
+    Raises:
+        InvalidRequest: The request holds what this engine's model cannot take.
+    """
+    missing = sorted(ask.needs - place.engine.info.can)
+    if missing:
+        name = place.replica.entry.deployment
+        if missing == ["tools"]:
+            raise InvalidRequest(f"deployment {name} takes no tools; leave them out", param="tools")
+        raise InvalidRequest(
+            f"messages hold what deployment {name} cannot read ({', '.join(missing)}); it reads text",
+            param="messages",
+        )
+
+
 def _note(error: PilothouseError, places: Places, place: Place, *, left_s: float) -> None:
     """What an outcome says of the replica."""
     if is_fault(error, left_s=left_s - LEAST_S):
@@ -238,7 +256,7 @@ def _forget(call: Call) -> None:
     """What an attempt without an answer left behind."""
     call.failed_first = call.failed_first or call.deployment
     call.usage = Usage()
-    call.answers = ()
+    call.answers = call.asides = ()
     call.finish_reason = ""
     call.first_token_ns = 0
     call.asked_twice = call.second_won = False

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.errors import Internal
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
@@ -13,6 +14,7 @@ from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
+from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, Writer
 
 
 class Call:
@@ -42,18 +44,44 @@ class Call:
     limit_headers = ""
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
+    asides: Sequence[Aside] = ()
+    """What was said beside the text of each choice; empty where nothing was."""
     failed_first = ""
     """The deployment of the first attempt, where that failed and another was made."""
     asked_twice = False
     """A second replica read the prompt as well: that costs as much as the first did."""
     second_won = False
+    writer: Writer | None = None
+    """What a stream is written with, once it has begun."""
 
-    def __init__(self, request: Request, responder: Responder, kind: str) -> None:
+    def __init__(
+        self, request: Request, responder: Responder, dialect: GenerateDialect | EmbedDialect
+    ) -> None:
         self.request = request
         self.responder = responder
-        self.kind = kind
+        self.dialect = dialect
+        self.kind = dialect.kind
         self.id = new_id("req_")
         self.created_at = time.time()
+
+    @property
+    def generating(self) -> GenerateDialect:
+        """The dialect of a request for text."""
+        if not isinstance(self.dialect, GenerateDialect):
+            raise Internal("a request for vectors came to where text is generated")
+        return self.dialect
+
+    @property
+    def answer_id(self) -> str:
+        """The answer's id leads to its record."""
+        return self.generating.id_prefix + self.id.removeprefix("req_")
+
+    def begin_writer(self, ask: GenerateRequest) -> Writer:
+        dialect = self.generating
+        self.writer = dialect.writer(
+            ask, answer_id=dialect.id_prefix + self.id.removeprefix("req_"), created=int(self.created_at)
+        )
+        return self.writer
 
     def measure_overhead(self) -> int:
         """Microseconds since the request was complete that Pilothouse itself took."""

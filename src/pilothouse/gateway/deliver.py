@@ -6,10 +6,10 @@ sets the pace: nothing is asked of the engine that the client does not take.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Aside, Chunk, Delta, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal
 from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call
@@ -17,11 +17,9 @@ from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
-from pilothouse.kit import sse
-from pilothouse.wire.openai import answers
+from pilothouse.wire.dialect import EmbedDialect
 
 JSON = "application/json"
-EVENTS = "text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
 
 
 async def whole(
@@ -42,9 +40,10 @@ async def whole(
     deltas = answer.deltas
     call.usage = answer.usage or call.usage
     call.answers = ((deltas[0].text,),) if len(deltas) == 1 else [(delta.text,) for delta in deltas]
+    note_asides(call, deltas)
     call.finish_reason = deltas[0].finish_reason or "stop"
-    body = answers.write_whole(
-        ask, deltas, call.usage, answer_id=answer_id(call), created=int(call.created_at)
+    body = call.generating.whole(
+        ask, deltas, call.usage, answer_id=call.answer_id, created=int(call.created_at)
     )
     if call.flight is not None:
         call.flight.land(call, deltas, body)
@@ -64,12 +63,13 @@ async def _gathered(
                 parts.add(chunk)
                 if call.flight is not None:
                     call.flight.add(chunk)
-                if not call.first_token_ns and chunk.deltas and chunk.deltas[0].text:
+                if not call.first_token_ns and generate.says_something(chunk):
                     call.first_token_ns = time.perf_counter_ns()
                     place.is_used = True
     finally:
         call.usage = parts.counted()
         call.finish_reason = parts.finish_reason
+        call.asides = parts.asides()
     return Chunk(tuple(parts.deltas(unnamed=None)), call.usage)
 
 
@@ -79,7 +79,7 @@ async def stream(
     if call.flight is not None:
         await _stream_for_all(call, call.flight, ask, place, places, keeper, deadline_s)
         return
-    writer = answers.StreamWriter(ask, answer_id=answer_id(call), created=int(call.created_at))
+    writer = call.begin_writer(ask)
     responder = call.responder
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
@@ -93,9 +93,8 @@ async def stream(
                     continue
                 if not responder.is_started:
                     call.engine_ns += time.perf_counter_ns() - asked_ns
-                    responder.start(200, call.answer_headers(EVENTS))
-                    responder.keepalive = sse.KEEPALIVE
-                if not call.first_token_ns and chunk.deltas[0].text:
+                    _start(call)
+                if not call.first_token_ns and (chunk.deltas[0].text or chunk.deltas[0].aside):
                     call.first_token_ns = time.perf_counter_ns()
                     place.is_used = True
                 responder.write(writer.chunk(chunk))
@@ -106,10 +105,17 @@ async def stream(
             call.engine_ns += time.perf_counter_ns() - asked_ns
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
+        call.asides = gathered.asides()
     if not responder.is_started:
-        responder.start(200, call.answer_headers(EVENTS))
+        _start(call)
     await keeper.keep(call)
     responder.end(writer.end(call.usage))
+
+
+def _start(call: Call) -> None:
+    dialect = call.generating
+    call.responder.start(200, call.answer_headers(dialect.stream_type))
+    call.responder.keepalive = dialect.keepalive
 
 
 async def _stream_for_all(
@@ -132,7 +138,7 @@ async def _stream_for_all(
             async for chunk in chunks:
                 gathered.add(chunk)
                 flight.add(chunk)
-                if not call.first_token_ns and chunk.deltas and chunk.deltas[0].text:
+                if not call.first_token_ns and generate.says_something(chunk):
                     call.engine_ns += time.perf_counter_ns() - asked_ns
                     call.first_token_ns = time.perf_counter_ns()
                     place.is_used = True
@@ -144,6 +150,7 @@ async def _stream_for_all(
             call.engine_ns += time.perf_counter_ns() - asked_ns
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
+        call.asides = gathered.asides()
     flight.land(call, gathered.deltas(unnamed=None))
     if call.responder.is_gone:
         call.code = "client_closed"
@@ -159,7 +166,7 @@ class Telling:
         self._call = call
         self._chunks = chunks
         self._position = 0
-        self._writer = answers.StreamWriter(ask, answer_id=answer_id(call), created=int(call.created_at))
+        self._writer = call.begin_writer(ask)
 
     def catch_up(self) -> None:
         """Write all that is new, until the client is slow."""
@@ -172,10 +179,8 @@ class Telling:
                 responder.write(self._writer.chunk(chunk))
 
     def _begin(self) -> None:
-        responder = self._call.responder
-        if not responder.is_started:
-            responder.start(200, self._call.answer_headers(EVENTS))
-            responder.keepalive = sse.KEEPALIVE
+        if not self._call.responder.is_started:
+            _start(self._call)
 
     async def finish(self, keeper: Keeper) -> None:
         """Write the rest at the client's pace, keep the record, and end the stream."""
@@ -196,7 +201,9 @@ async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, 
         call.engine_ns += time.perf_counter_ns() - asked_ns
     call.usage = embeddings.usage
     call.finish_reason = "stop"
-    body = answers.write_embeddings(embeddings, endpoint=ask.endpoint, base64=ask.base64)
+    if not isinstance(call.dialect, EmbedDialect):
+        raise Internal("vectors were made for a request for text")
+    body = call.dialect.vectors(ask, embeddings)
     await keeper.answer(call, call.answer_headers(JSON), body)
 
 
@@ -211,6 +218,9 @@ def _chunks(
     return generate.chunks(ask, place, places, place.team, deadline_s=deadline_s, timeouts=routes.timeouts)
 
 
-def answer_id(call: Call) -> str:
-    """The answer's id leads to its record."""
-    return ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.id.removeprefix("req_")
+def note_asides(call: Call, deltas: Sequence[Delta]) -> None:
+    """For the record: what was said beside the text, where anything was."""
+    for delta in deltas:
+        if delta.aside is not None:
+            call.asides = [each.aside or Aside() for each in deltas]
+            return

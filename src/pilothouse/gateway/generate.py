@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
@@ -40,6 +40,11 @@ def chunks(
     return _several(ask, place, places, team, deadline_s=deadline_s, timeouts=timeouts)
 
 
+def says_something(chunk: Chunk) -> bool:
+    """Whether it holds a first token, of text or beside it."""
+    return bool(chunk.deltas) and bool(chunk.deltas[0].text or chunk.deltas[0].aside)
+
+
 class Gathered:
     """
     Collects chunks into whole choices.
@@ -48,7 +53,7 @@ class Gathered:
         with_logprobs: Join the log probabilities of the steps as well; a stream has no use for that.
     """
 
-    __slots__ = ("_finish", "_logprobs", "_size", "_with_logprobs", "texts", "usage")
+    __slots__ = ("_asides", "_finish", "_logprobs", "_size", "_with_logprobs", "texts", "usage")
 
     def __init__(self, choices: int, *, with_logprobs: bool = True) -> None:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
@@ -57,6 +62,7 @@ class Gathered:
         self._with_logprobs = with_logprobs
         self._finish: list[str | None] = [None] * choices
         self._logprobs: list[list[msgspec.Raw]] = [[] for _ in range(choices)]
+        self._asides: dict[int, _Beside] = {}
 
     def add(self, chunk: Chunk) -> None:
         """
@@ -76,6 +82,11 @@ class Gathered:
             if delta.logprobs is not None and self._with_logprobs:
                 self._logprobs[delta.index].append(delta.logprobs)
                 self._size += len(delta.logprobs)
+            if delta.aside is not None:
+                beside = self._asides.get(delta.index)
+                if beside is None:
+                    beside = self._asides[delta.index] = _Beside()
+                self._size += beside.add(delta.aside)
         if self._size > MAX_ANSWER_CHARS:
             raise UpstreamError(f"the engine's answer is longer than {MAX_ANSWER_CHARS} characters")
 
@@ -87,7 +98,8 @@ class Gathered:
         """The engine's usage, or what could be counted where it gave none."""
         if self.usage.input or self.usage.output:
             return self.usage
-        return Usage(0, sum(map(len, self.texts)), 0)
+        said = sum(map(len, self.texts)) + sum(beside.pieces for beside in self._asides.values())
+        return Usage(0, said, 0)
 
     def deltas(self, *, unnamed: str | None = "stop") -> list[Delta]:
         """
@@ -97,9 +109,50 @@ class Gathered:
             unnamed: Why a choice ended of which the engine did not say it.
         """
         return [
-            Delta("".join(text), i, self._finish[i] or unnamed, _joined(self._logprobs[i]))
+            Delta("".join(text), i, self._finish[i] or unnamed, _joined(self._logprobs[i]), self._aside(i))
             for i, text in enumerate(self.texts)
         ]
+
+    def asides(self) -> list[Aside]:
+        """Of each choice what was said beside its text; empty where nothing was."""
+        return [self._aside(i) or Aside() for i in range(len(self.texts))] if self._asides else []
+
+    def _aside(self, index: int) -> Aside | None:
+        beside = self._asides.get(index)
+        return beside.whole() if beside is not None else None
+
+
+class _Beside:
+    """Collects what one choice says beside its text."""
+
+    __slots__ = ("_calls", "_reasoning", "_refusal", "pieces")
+
+    def __init__(self) -> None:
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, tuple[list[str], list[str], list[str]]] = {}
+        self.pieces = 0
+
+    def add(self, aside: Aside) -> int:
+        """Its size in characters."""
+        self.pieces += 1
+        self._reasoning.append(aside.reasoning)
+        self._refusal.append(aside.refusal)
+        size = len(aside.reasoning) + len(aside.refusal)
+        for call in aside.tools:
+            ids, names, arguments = self._calls.setdefault(call.index, ([], [], []))
+            ids.append(call.id)
+            names.append(call.name)
+            arguments.append(call.arguments)
+            size += len(call.id) + len(call.name) + len(call.arguments) + 1
+        return size
+
+    def whole(self) -> Aside:
+        calls = [
+            ToolCall(index, "".join(ids), "".join(names), "".join(arguments))
+            for index, (ids, names, arguments) in sorted(self._calls.items())
+        ]
+        return Aside("".join(self._reasoning), "".join(self._refusal), tuple(calls))
 
 
 class _ChatLogprobs(msgspec.Struct):
@@ -214,7 +267,7 @@ def _one_choice(ask: GenerateRequest, index: int) -> GenerateRequest:
 
 
 def _at(delta: Delta, index: int) -> Delta:
-    return Delta(delta.text, index, delta.finish_reason, delta.logprobs)
+    return Delta(delta.text, index, delta.finish_reason, delta.logprobs, delta.aside)
 
 
 def _summed(a: Usage, b: Usage) -> Usage:

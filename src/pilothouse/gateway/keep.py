@@ -24,7 +24,6 @@ from pilothouse.gateway.call import Call
 from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort, Pause
-from pilothouse.kit.http1.responder import Responder
 from pilothouse.wire.openai import answers
 
 ROOM_FOR_ANSWER_BYTES = 256 * 1024
@@ -71,7 +70,7 @@ class Keeper:
         self._group: list[JournalEntry] = []
         """Records of this turn of the loop; who waits until they are written, and what is sent then."""
         self._waiting: list[Pause] = []
-        self._answers: list[tuple[Responder, bytes, bytes]] = []
+        self._answers: list[tuple[Call, bytes, bytes]] = []
         self.dropped = 0
 
     def check_room(self, body_bytes: int) -> None:
@@ -135,7 +134,7 @@ class Keeper:
             call.responder.send(200, headers, body)
             return
         call.responder.promise()
-        self._answers.append((call.responder, headers, body))
+        self._answers.append((call, headers, body))
         self.keep_soon(call)
 
     def keep_soon(self, call: Call) -> None:
@@ -151,7 +150,7 @@ class Keeper:
         if call.endpoint is not None and call.endpoint.records == "sealed":
             said = call.answers
             texts = ["".join(said[0])] if len(said) == 1 else ["".join(parts) for parts in said]
-            content = Content(call.request.body, texts)
+            content = Content(call.request.body, texts, call.dialect.protocol, list(call.asides))
         if not self._group:
             self._cohort.at_close(self.flush)
         self._group.append(JournalEntry(record, content, life=call.life))
@@ -186,15 +185,14 @@ class Keeper:
             for written in waiting:
                 written.end(_not_kept(failed))
             refusal = _not_kept(failed)
-            for responder, headers, _ in ready:
-                responder.send(
-                    refusal.status, headers + answers.error_headers(refusal), answers.write_error(refusal)
-                )
+            for call, headers, _ in ready:
+                lines = headers + answers.error_headers(refusal)
+                call.responder.send(refusal.status, lines, call.dialect.error(refusal))
             return
         for written in waiting:
             written.end()
-        for responder, headers, body in ready:
-            responder.send(200, headers, body)
+        for call, headers, body in ready:
+            call.responder.send(200, headers, body)
 
     def _drop(self, count: int) -> None:
         self.dropped += count

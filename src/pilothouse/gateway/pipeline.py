@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import EmbedRequest
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.gateway import admit, deliver
 from pilothouse.gateway.attempt import Attempts
@@ -26,15 +26,17 @@ from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.shadow import Shadows
 from pilothouse.gateway.state import GatewayState
-from pilothouse.kit import sse
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.log import Log
-from pilothouse.wire.openai import answers, inbound
+from pilothouse.wire.dialect import EmbedDialect, GenerateDialect
+from pilothouse.wire.openai import answers
+
+Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
 
 class Pipeline:
-    """Answers the OpenAI routes that reach an engine."""
+    """Answers the routes that reach an engine, each in its dialect."""
 
     def __init__(
         self,
@@ -54,14 +56,13 @@ class Pipeline:
         self.shadows = Shadows(keeper, meters, log)
         self._limiter = limiter
 
-    def chat(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
-        return self._run(Call(request, responder, "chat"))
+    def serving(self, dialect: GenerateDialect | EmbedDialect) -> Handler:
+        """The handler of a route."""
 
-    def completion(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
-        return self._run(Call(request, responder, "completion"))
+        def handle(request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
+            return self._run(Call(request, responder, dialect))
 
-    def embedding(self, request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
-        return self._run(Call(request, responder, "embedding"))
+        return handle
 
     async def _run(self, call: Call) -> None:
         try:
@@ -84,7 +85,7 @@ class Pipeline:
         request, state = call.request, self._state
         call.principal = principal = state.authenticator.authenticate(request.headers)
         self._keeper.sign_id(call, principal.team)
-        call.ask = ask = _READERS[call.kind](request.body)
+        call.ask = ask = call.dialect.read(request.body)
         call.endpoint = endpoint = admit.endpoint_for(state, principal, ask.endpoint, call.kind)
         asked = request.headers.get(b"x-pilothouse-priority")
         priority = admit.priority_of(asked, principal) if asked else "normal"
@@ -105,7 +106,7 @@ class Pipeline:
         )
 
     async def _fail(self, call: Call, error: PilothouseError) -> None:
-        """Tell the caller: as an answer, or inside the stream that has begun, which then has no `[DONE]`."""
+        """Tell the caller: as an answer, or inside the stream that has begun, which then has no good end."""
         call.code = error.code
         responder = call.responder
         if call.flight is not None:
@@ -113,13 +114,13 @@ class Pipeline:
         if responder.is_started:
             self._meters.cut.labels(call.endpoint.name if call.endpoint else "", call.deployment).inc()
             await self._keep_quietly(call)
-            responder.end(sse.event(answers.write_error(error)))
+            responder.end(call.writer.fail(error) if call.writer is not None else b"")
             return
         headers = call.answer_headers(deliver.JSON)
         if call.principal is None:
             self._meters.refused.labels(error.code).inc()
         await self._keep_quietly(call)
-        responder.send(error.status, headers + answers.error_headers(error), answers.write_error(error))
+        responder.send(error.status, headers + answers.error_headers(error), call.dialect.error(error))
 
     async def _keep_quietly(self, call: Call) -> None:
         """Keep the record of a call that failed; a full journal has nothing to add to that."""
@@ -127,10 +128,3 @@ class Pipeline:
             await self._keeper.keep(call)
         except PilothouseError as exc:
             self._log.failure("record_not_kept", exc, request_id=call.id)
-
-
-_READERS: dict[str, Callable[[bytes], GenerateRequest | EmbedRequest]] = {
-    "chat": inbound.read_chat,
-    "completion": inbound.read_completion,
-    "embedding": inbound.read_embed,
-}

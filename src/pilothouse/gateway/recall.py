@@ -20,13 +20,13 @@ from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
 from pilothouse.domain.snapshot import EndpointEntry, SemanticPolicy, Snapshot
 from pilothouse.gateway.call import Call
-from pilothouse.gateway.deliver import EVENTS, JSON, Telling, answer_id
+from pilothouse.gateway.deliver import JSON, Telling, note_asides
 from pilothouse.gateway.flight import MAX_FOLLOWERS, Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
 from pilothouse.gateway.state import GatewayState
 from pilothouse.ports.cache import Cache
-from pilothouse.wire.openai import answers, inbound
+from pilothouse.wire.openai import inbound
 
 _CHANCES = 2
 """Generations that a caller follows when they fail: then it fails with the last."""
@@ -209,23 +209,16 @@ class Recall:
     async def _give(self, call: Call, ask: GenerateRequest, answer: CachedAnswer) -> None:
         """Answer with what is known."""
         _take_over(call, answer)
+        dialect = call.generating
         if not ask.stream:
-            rest = answer.whole
-            if not rest:
-                made = answers.write_whole(ask, answer.deltas, answer.usage, answer_id="", created=0)
-                rest = answer.whole = answers.rest_of_whole(made)
-            body = answers.write_whole_again(
-                ask, rest, answer_id=answer_id(call), created=int(call.created_at)
-            )
+            body = dialect.again(ask, answer, answer_id=call.answer_id, created=int(call.created_at))
             await self._keeper.answer(call, call.answer_headers(JSON), body)
             return
-        writer = answers.StreamWriter(ask, answer_id=answer_id(call), created=int(call.created_at))
-        if not answer.events:
-            answer.events = writer.bare(caching.steps_of(answer.deltas))
+        writer = call.begin_writer(ask)
         responder = call.responder
-        responder.start(200, call.answer_headers(EVENTS))
+        responder.start(200, call.answer_headers(dialect.stream_type))
         call.first_token_ns = time.perf_counter_ns()
-        events = writer.dress(answer.events)
+        events = dialect.replay(answer, writer)
         for i in range(0, len(events) - _PACED_BYTES, _PACED_BYTES):
             responder.write(events[i : i + _PACED_BYTES])
             await responder.drain()
@@ -251,8 +244,9 @@ class Recall:
             tuple(deltas),
             call.usage,
             time.time() + endpoint.cache.exact_ttl_s,
-            answers.rest_of_whole(whole) if whole else b"",
         )
+        if whole:
+            call.generating.keep(answer, whole)
         self._end(flight, answer=answer)
         if caching.is_complete(deltas) and self._answered_as_said(call, flight):
             self._near.put(flight.key, answer)
@@ -314,4 +308,5 @@ def _take_over(call: Call, answer: CachedAnswer) -> None:
     """The call's record tells of this answer as the client gets it."""
     call.usage = answer.usage
     call.answers = [(delta.text,) for delta in answer.deltas]
+    note_asides(call, answer.deltas)
     call.finish_reason = answer.deltas[0].finish_reason or "stop"

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.record import FOUND, Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import FAULTS
@@ -39,6 +39,7 @@ class _Copy(Struct, frozen=True):
 
     ask: GenerateRequest | EmbedRequest
     body: bytes
+    protocol: str
     shadowed: Shadowed
     routes: EndpointRoutes
 
@@ -47,6 +48,7 @@ class _Answer(Struct):
     """What the candidate says, as far as it got."""
 
     texts: list[str] = []
+    asides: list[Aside] = []
     usage: Usage = Usage()
     finish_reason: str = ""
     ttft_ms: float | None = None
@@ -87,7 +89,7 @@ class Shadows:
             ask = admit.bounded(ask, routes.entry)
         said = ["".join(parts) for parts in call.answers] if routes.entry.records == "sealed" else []
         shadowed = Shadowed(self._keeper.facts(call), said, bool(call.failed_first))
-        copy = _Copy(ask, body, shadowed, routes)
+        copy = _Copy(ask, body, call.dialect.protocol, shadowed, routes)
         if not self._tasks.start(shadowed.record.id, lambda: self._send(copy, places)):
             self._drop(routes, places, "busy")
 
@@ -126,7 +128,9 @@ class Shadows:
             duration_ms=(time.perf_counter_ns() - began_ns) / 1e6,
         )
         self._meters.shadows.labels(record.endpoint, record.deployment, record.code).inc()
-        content = Content(copy.body, answer.texts) if copy.routes.entry.records == "sealed" else None
+        content = None
+        if copy.routes.entry.records == "sealed":
+            content = Content(copy.body, answer.texts, copy.protocol, answer.asides)
         self._keeper.keep_shadow(JournalEntry(record, content, shadowed=copy.shadowed))
 
     def _drop(self, routes: EndpointRoutes, places: Places, reason: str) -> None:
@@ -148,11 +152,12 @@ async def _ask(copy: _Copy, place: Place, places: Places, answer: _Answer) -> No
         async with aclosing(chunks):
             async for chunk in chunks:
                 gathered.add(chunk)
-                if answer.ttft_ms is None and chunk.deltas and chunk.deltas[0].text:
+                if answer.ttft_ms is None and generate.says_something(chunk):
                     answer.ttft_ms = (time.perf_counter_ns() - asked_ns) / 1e6
                     place.is_used = True
     finally:
         answer.texts = ["".join(parts) for parts in gathered.texts]
+        answer.asides = gathered.asides()
         answer.usage = gathered.counted()
         answer.finish_reason = gathered.finish_reason
 

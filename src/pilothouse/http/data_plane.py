@@ -25,7 +25,7 @@ from pilothouse.kit.http1.client import Client
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.ports.feed import Feed
-from pilothouse.wire.openai import answers
+from pilothouse.wire.openai import answers, dialect
 
 POST = frozenset({"POST"})
 GET = frozenset({"GET", "HEAD"})
@@ -42,9 +42,9 @@ class DataPlane:
         not_built = Route(ANY, self._not_built, "key")
         self._routes = Routes(
             {
-                "/v1/chat/completions": Route(POST, pipeline.chat, "key"),
-                "/v1/completions": Route(POST, pipeline.completion, "key"),
-                "/v1/embeddings": Route(POST, pipeline.embedding, "key"),
+                "/v1/chat/completions": Route(POST, pipeline.serving(dialect.CHAT), "key"),
+                "/v1/completions": Route(POST, pipeline.serving(dialect.COMPLETION), "key"),
+                "/v1/embeddings": Route(POST, pipeline.serving(dialect.EMBEDDINGS), "key"),
                 "/v1/models": Route(GET, self._models, "key"),
                 "/livez": Route(GET, self._livez, "open"),
                 "/readyz": Route(GET, self._readyz, "open"),

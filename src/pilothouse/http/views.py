@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from pilothouse.control.keyring import CreatedKey
 from pilothouse.control.status import ProcessFigures
+from pilothouse.domain.chat import Aside
 from pilothouse.domain.limits import LimitWords, words_of
 from pilothouse.domain.model import Lineage, ModelHeader, ModelVersion
 from pilothouse.domain.model_ref import stages_of, users_of_version
@@ -73,11 +74,15 @@ class Tokens(Struct, frozen=True):
     cached: int
 
 
-class ContentView(Struct, frozen=True):
+class ContentView(Struct, frozen=True, omit_defaults=True):
     """The request as it came (JSON, or text where it was none) and the answers' text."""
 
     request: Any
     answers: list[str]
+    protocol: str = "openai"
+    """What the request is written in."""
+    asides: list[Aside] = []
+    """What was said beside each answer's text: reasoning, a refusal, calls of tools."""
 
 
 class RecordView(Struct, frozen=True, kw_only=True):
@@ -246,8 +251,13 @@ def record_view(record: InferenceRecord, content: Content | None = None) -> Reco
         finish_reason=record.finish_reason,
         streamed=record.streamed,
         shadow_of=record.shadow_of,
-        content=ContentView(_json_or_text(content.request), content.answers) if content else None,
+        content=_content_view(content) if content else None,
     )
+
+
+def _content_view(content: Content) -> ContentView:
+    asked = _json_or_text(content.request)
+    return ContentView(asked, content.answers, content.protocol, content.asides)
 
 
 def model_view(model: ModelVersion, spec: Spec = EMPTY, others: Iterable[ModelVersion] = ()) -> ModelView:

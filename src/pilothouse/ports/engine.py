@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Ability, Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Health, Load
@@ -56,6 +56,8 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     whole: bool = False
     slots: bool = False
     """Requests are placed on numbered slots, whose prefix cache is the caller's to share or not."""
+    can: frozenset[Ability] = frozenset()
+    """What it takes beyond text; a request that needs more is refused before it is sent."""
 
 
 class Placement(Struct, frozen=True):

@@ -30,6 +30,6 @@ def test_an_id_that_nobody_signed_is_none():
 
 
 def test_what_is_no_id_of_ours_leads_nowhere():
-    for text in ("", "chatcmpl-", "chatcmpl-123", "x" * 32, "chatcmpl-" + "g" * 32, "resp_" + "a" * 32):
+    for text in ("", "chatcmpl-", "chatcmpl-123", "x" * 32, "chatcmpl-" + "g" * 32, "run_" + "a" * 32):
         assert record_of(text) is None
     assert record_of("cmpl-" + "a" * 32) == record_of("req_" + "a" * 32) == "req_" + "a" * 32

@@ -14,6 +14,7 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.message import Request
+from pilothouse.wire.openai.dialect import CHAT
 from pilothouse.wire.openai.inbound import read_chat
 
 BODY = b'{"model":"chat","messages":[{"role":"user","content":"a secret"}],"stream":true}'
@@ -39,7 +40,7 @@ def a_call(team: str = "a", *, records: str = "sealed") -> Call:
     request = Request("POST", "/v1/chat/completions", "", {}, "127.0.0.1")
     request.body = BODY
     request.received_ns = 1
-    call = Call(request, None, "chat")
+    call = Call(request, None, CHAT)
     call.principal = Principal("key1", team, "developer", None, None)
     call.endpoint = endpoint_entry("chat", records=records)
     call.ask = read_chat(BODY)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import Overloaded, UpstreamError
+from pilothouse.gateway.generate import Gathered
 from pilothouse.kit.sse import EventParser
 from pilothouse.wire.openai import answers, outbound
 from pilothouse.wire.openai.inbound import read_chat
@@ -41,6 +42,35 @@ def test_a_stream_written_is_a_stream_read(chunks: list[Chunk]) -> None:
         written = "".join(d.text for c in chunks for d in c.deltas if d.index == index)
         read = "".join(d.text for e in said for d in outbound.read_said(e).deltas if d.index == index)
         assert read == written
+
+
+PIECES = st.builds(ToolCall, st.integers(0, 2), st.just(""), st.just(""), st.text(max_size=8))
+ASIDES = st.builds(
+    Aside,
+    st.text(max_size=5),
+    st.text(max_size=5),
+    st.lists(
+        st.builds(ToolCall, st.integers(0, 2), st.just(""), st.just(""), st.text(max_size=8)), max_size=2
+    ).map(tuple),
+)
+
+
+@settings(deadline=None)
+@given(asides=st.lists(ASIDES, max_size=6))
+def test_what_is_said_beside_the_text_is_read_as_it_was_written(asides: list[Aside]) -> None:
+    writer = answers.StreamWriter(ASK, answer_id="chatcmpl-1", created=7)
+    begin = tuple(ToolCall(i, f"call_{i}", f"tool_{i}") for i in range(3))
+    said, read = Gathered(1), Gathered(1)
+
+    for aside in (Aside(tools=begin), *asides):
+        chunk = Chunk((Delta("", 0, None, None, aside),))
+        said.add(chunk)
+        for event in events_of(writer.chunk(chunk)):
+            read.add(outbound.read_said(event))
+    whole = answers.write_whole(ASK, said.deltas(), Usage(1, 1), answer_id="x", created=7)
+
+    assert read.deltas() == said.deltas()
+    assert outbound.read_whole(whole).deltas[0].aside == said.deltas()[0].aside
 
 
 def test_each_choice_opens_with_its_role_once() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
 from pilothouse.wire.openai.inbound import NOT_BUILT, read_chat, read_completion, read_embed
 
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
@@ -130,16 +131,69 @@ def test_what_is_not_a_request_is_an_invalid_request(raw: bytes) -> None:
         read_chat(raw)
 
 
-def test_an_image_is_refused_where_the_model_has_no_eyes() -> None:
-    content = [{"type": "image_url", "image_url": {"url": "data:,"}}]
+def test_what_a_model_must_be_able_to_read_is_said() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    sound = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+    text = {"type": "text", "text": "x"}
 
-    with pytest.raises(InvalidRequest, match="reads text only"):
-        read_chat(body(messages=[{"role": "user", "content": content}]))
+    def needs(*parts: dict[str, Any], **fields: Any) -> frozenset[str]:
+        return read_chat(body(messages=[{"role": "user", "content": list(parts)}], **fields)).needs
+
+    assert needs(text) == frozenset()
+    assert needs(text, image) == {"image"}
+    assert needs(image, sound, tools=TOOLS) == {"image", "audio", "tools"}
 
 
-def test_tool_messages_are_refused_as_not_supported() -> None:
-    with pytest.raises(NotSupported):
-        read_chat(body(messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}]))
+CALLED = {
+    "role": "assistant",
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+}
+
+
+def test_tools_and_their_answers_are_carried() -> None:
+    answer = {"role": "tool", "tool_call_id": "c1", "content": "blue"}
+
+    ask = read_chat(
+        body(
+            messages=[*MESSAGES, CALLED, answer],
+            tools=TOOLS,
+            tool_choice="required",
+            parallel_tool_calls=False,
+            reasoning_effort="low",
+        )
+    )
+
+    assert ask.sampling.tools is not None
+    assert json.loads(bytes(ask.sampling.tools)) == TOOLS
+    assert json.loads(bytes(ask.sampling.tool_choice or b"")) == "required"
+    assert ask.sampling.parallel_tool_calls is False
+    assert ask.sampling.reasoning_effort == "low"
+    assert ask.prompt_bytes == len(bytes(ask.prompt)) + len(bytes(ask.sampling.tools))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": CALLED["tool_calls"] * 2}]},
+            "messages[0].tool_calls",
+        ),
+        ({"tools": []}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            "tool_choice",
+        ),
+    ],
+)
+def test_tools_that_fit_nothing_are_refused_with_their_field(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_chat(body(**fields))
+
+    assert caught.value.param == param
 
 
 @settings(deadline=None, max_examples=300)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from pilothouse.domain.caching import CachedAnswer
-from pilothouse.domain.chat import Delta, Usage
+from pilothouse.domain.chat import Aside, Delta, Usage
 from pilothouse.kit.resp import RespClient, RespError
 from pilothouse.kit.seal import SealBroken, Sealer, bind, key_id_of
 
@@ -38,6 +38,7 @@ class _StoredDelta(msgspec.Struct, array_like=True):
     index: int
     finish_reason: str | None
     logprobs: msgspec.Raw = _NULL  # msgspec reads Raw alone, not in a union
+    aside: Aside | None = None
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -88,7 +89,13 @@ class RedisCache:
         if stored.expires_at <= time.time() or not stored.deltas:
             return None
         deltas = tuple(
-            Delta(d.text, d.index, d.finish_reason, None if bytes(d.logprobs) == b"null" else d.logprobs)
+            Delta(
+                d.text,
+                d.index,
+                d.finish_reason,
+                None if bytes(d.logprobs) == b"null" else d.logprobs,
+                d.aside,
+            )
             for d in stored.deltas
         )
         return CachedAnswer(stored.team, stored.endpoint, deltas, stored.usage, stored.expires_at)
@@ -129,7 +136,9 @@ class RedisCache:
         if self._sealed % _RESEAL_AFTER == 0:
             self._own = self._new_sealer()
         deltas = [
-            _StoredDelta(d.text, d.index, d.finish_reason, _NULL if d.logprobs is None else d.logprobs)
+            _StoredDelta(
+                d.text, d.index, d.finish_reason, _NULL if d.logprobs is None else d.logprobs, d.aside
+            )
             for d in answer.deltas
         ]
         stored = _Stored(answer.team, answer.endpoint, deltas, answer.usage, answer.expires_at)

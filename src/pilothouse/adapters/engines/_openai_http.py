@@ -114,7 +114,7 @@ class OpenAIEngine:
                         if delta.finish_reason:
                             says_something = True
                             ended.add(delta.index)
-                        elif delta.logprobs is not None:
+                        elif delta.logprobs is not None or delta.aside is not None:
                             says_something = True
                     if says_something:  # not so: a bare role, or how far the prompt was read
                         yield chunk

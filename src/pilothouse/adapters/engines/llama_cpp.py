@@ -95,5 +95,11 @@ class LlamaCppDriver:
         allow_private: bool = False,  # noqa: ARG002 - nor an egress policy
     ) -> OpenAIEngine:
         # Not whole: an unstreamed request goes on computing when its caller is gone.
-        info = EngineInfo(name=self.name, context_tokens=context_tokens, whole=False, slots=True)
+        info = EngineInfo(
+            name=self.name,
+            context_tokens=context_tokens,
+            whole=False,
+            slots=True,
+            can=frozenset({"tools"}),
+        )
         return OpenAIEngine(info, address, model=model, cohort=self._cohort)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.domain.chat import Ability
 from pilothouse.domain.errors import NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
@@ -49,13 +50,17 @@ class OpenAIDriver:
         except ValueError as exc:
             raise OperationFailed(f"base_url {address!r}: {exc}") from exc
         return OpenAIEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
             address.rstrip("/"),
             model=model,
             token=_token(token_file),
             pin=_pinned(where.host, where.port, allow_private=allow_private),
             cohort=self._cohort,
         )
+
+
+_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
+"""What its model cannot read, the server says itself."""
 
 
 def _token(token_file: str) -> str:

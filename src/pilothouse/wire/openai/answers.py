@@ -8,10 +8,11 @@ string that is new: this is the inner loop of streaming.
 import struct
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.kit import sse
 
@@ -67,9 +68,11 @@ class StreamWriter:
         if not self._opened >> delta.index & 1:
             self._opened |= 1 << delta.index
             opening = _OPENING % (self._prefix, delta.index, self._suffix)
-            if not delta.text and not delta.finish_reason:
+            if not delta.text and not delta.finish_reason and delta.aside is None:
                 return opening
         content = b'{"content":%s}' % _encode(delta.text) if delta.text else b"{}"
+        if delta.aside is not None:
+            content = _delta_with_aside(delta.text, delta.aside)
         return b'%s%s{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}%s' % (
             opening, self._prefix, delta.index, content, logprobs, finish, self._suffix,
         )  # fmt: skip
@@ -90,6 +93,9 @@ class StreamWriter:
             return sse.DONE
         return b'%s],"usage":%s}\n\n%s' % (self._prefix, usage_json(usage), sse.DONE)
 
+    def fail(self, error: PilothouseError) -> bytes:
+        return sse.event(write_error(error))
+
 
 def write_whole(
     request: GenerateRequest, choices: Sequence[Delta], usage: Usage, *, answer_id: str, created: int
@@ -97,6 +103,8 @@ def write_whole(
     """A whole answer: one delta a choice, each with all of its text."""
     if request.kind == "chat":
         kind, shape = b"chat.completion", _CHAT_CHOICE
+        if choices[0].aside is not None or (len(choices) > 1 and any(choice.aside for choice in choices)):
+            return _write_richer(request, choices, usage, answer_id=answer_id, created=created)
     else:
         kind, shape = b"text_completion", _TEXT_CHOICE
     parts = [
@@ -122,6 +130,61 @@ _CHAT_CHOICE = (
     b'{"index":%d,"message":{"content":%s,"role":"assistant","refusal":null},'
     b'"logprobs":%s,"finish_reason":%s}'
 )
+
+
+def _delta_with_aside(text: str, aside: Aside) -> bytes:
+    said: dict[str, Any] = {"content": text} if text else {}
+    if aside.reasoning:
+        said["reasoning_content"] = aside.reasoning
+    if aside.refusal:
+        said["refusal"] = aside.refusal
+    if aside.tools:
+        said["tool_calls"] = [_call_step(call) for call in aside.tools]
+    return _encode(said)
+
+
+def _call_step(call: ToolCall) -> dict[str, Any]:
+    """The first piece of a call has its id and its name."""
+    if not call.id and not call.name:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.index, "id": call.id, "type": "function", "function": function}
+
+
+def _write_richer(
+    request: GenerateRequest, choices: Sequence[Delta], usage: Usage, *, answer_id: str, created: int
+) -> bytes:
+    return b'{"id":"%s","object":"chat.completion","created":%d,"model":%s,"choices":%s,"usage":%s}' % (
+        answer_id.encode(),
+        created,
+        _encode(request.endpoint),
+        _encode([_rich_choice(choice) for choice in choices]),
+        usage_json(usage),
+    )
+
+
+def _rich_choice(choice: Delta) -> dict[str, Any]:
+    aside = choice.aside or Aside()
+    message: dict[str, Any] = {
+        "content": choice.text if choice.text or not (aside.tools or aside.refusal) else None,
+        "role": "assistant",
+        "refusal": aside.refusal or None,
+    }
+    if aside.reasoning:
+        message["reasoning_content"] = aside.reasoning
+    if aside.tools:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in aside.tools
+        ]
+    return {
+        "index": choice.index,
+        "message": message,
+        "logprobs": choice.logprobs,
+        "finish_reason": choice.finish_reason or ("tool_calls" if aside.tools else "stop"),
+    }
+
+
 _TEXT_CHOICE = b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}'
 
 

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.messages import Message
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -35,16 +37,12 @@ HARMLESS = frozenset(
 
 NOT_BUILT = frozenset(
     {
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
         "functions",
         "function_call",
         "logit_bias",
         "modalities",
         "audio",
         "prediction",
-        "reasoning_effort",
         "verbosity",
         "web_search_options",
         "suffix",
@@ -87,6 +85,10 @@ class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: Raw = _NULL  # msgspec takes Raw alone, not in a union
+    tools: Raw = _NULL
+    tool_choice: Raw = _NULL
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
 
 
 class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
@@ -101,20 +103,6 @@ class _Embed(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Subject | None = None
 
 
-class _Part(Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
-    text: str
-
-
-class _Message(Struct, forbid_unknown_fields=True):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[_Part], Meta(min_length=1)]
-    name: Annotated[str, Meta(max_length=256)] | None = None
-    refusal: str | None = None
-
-
-_Messages = Annotated[list[_Message], Meta(min_length=1)]
-
-
 class _Format(Struct):
     type: Literal["text", "json_object", "json_schema"]
 
@@ -122,7 +110,6 @@ class _Format(Struct):
 _decode_chat = msgspec.json.Decoder(_Chat).decode
 _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_embed = msgspec.json.Decoder(_Embed).decode
-_decode_messages = msgspec.json.Decoder(_Messages).decode
 _decode_format = msgspec.json.Decoder(_Format).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -135,10 +122,12 @@ def read_chat(body: bytes) -> GenerateRequest:
     """
     try:
         chat = _decode_chat(body)
-        _decode_messages(chat.messages)
+        said = messages.decode(chat.messages)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         chat = _read(body, _decode_chat, _Chat)
-        _read_messages(chat.messages)
+        said = _sub_read(chat.messages, messages.decode, "messages")
+    if fault := messages.problem_of(said):
+        raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
     response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
     if response_format is not None:
         _sub_read(response_format, _decode_format, "response_format")
@@ -153,7 +142,11 @@ def read_chat(body: bytes) -> GenerateRequest:
     sampling = _sampling(
         chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
     )
-    return _request(chat, "chat", chat.messages, max_tokens, sampling)
+    ask = _request(chat, "chat", chat.messages, max_tokens, sampling)
+    needs = messages.needs_of(said)
+    if chat.tools is not _NULL or chat.tool_choice is not _NULL or needs or chat.reasoning_effort:
+        return _richer(ask, chat, needs)
+    return ask
 
 
 def read_completion(body: bytes) -> GenerateRequest:
@@ -180,7 +173,7 @@ def canonical_prompt(ask: GenerateRequest) -> bytes:
     """
     if ask.kind == "completion":
         return bytes(ask.prompt)
-    return _encode(_decode_messages(ask.prompt))
+    return messages.encode(messages.decode(ask.prompt))
 
 
 def last_question(prompt: bytes) -> tuple[bytes, str] | None:
@@ -190,20 +183,28 @@ def last_question(prompt: bytes) -> tuple[bytes, str] | None:
     Returns:
         The canonical rest, with the message's place but not its text, and the text.
     """
-    messages = _decode_messages(prompt)
-    last = messages[-1]
-    if last.role != "user" or not isinstance(last.content, str):
+    said: list[Message] = messages.decode(prompt)
+    last = said[-1]
+    if not isinstance(last, messages.User) or not isinstance(last.content, str):
         return None
     text, last.content = last.content, ""
-    return _encode(messages), text
+    return messages.encode(said), text
 
 
 def canonical_sampling(sampling: Sampling) -> Sampling:
-    """As `canonical_prompt`, for the response format: its whitespace goes, its order stays."""
-    if sampling.response_format is None:
+    """As `canonical_prompt`, for what is carried as it came: its whitespace goes, its order stays."""
+    if sampling.response_format is None and sampling.tools is None:
         return sampling
-    compact = Raw(_encode(msgspec.json.decode(sampling.response_format)))
-    return msgspec.structs.replace(sampling, response_format=compact)
+    return msgspec.structs.replace(
+        sampling,
+        response_format=_compact(sampling.response_format),
+        tools=_compact(sampling.tools),
+        tool_choice=_compact(sampling.tool_choice),
+    )
+
+
+def _compact(raw: Raw | None) -> Raw | None:
+    return None if raw is None else Raw(_encode(msgspec.json.decode(raw)))
 
 
 def read_embed(body: bytes) -> EmbedRequest:
@@ -264,22 +265,27 @@ def _sampling(
     )
 
 
-def _read_messages(raw: Raw) -> None:
-    """Say what is wrong with the messages: the path of those that could not be decoded."""
-    try:
-        found = msgspec.json.decode(raw, type=list[dict[str, Raw]])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        found = []
-    for i, message in enumerate(found):
-        if "tool_calls" in message or bytes(message.get("role", b"")) == b'"tool"':
-            raise NotSupported("tool calls are not supported in this version", param=f"messages[{i}]")
-        content = bytes(message.get("content", b""))
-        if content.startswith(b"[") and (b'"image_url"' in content or b'"input_audio"' in content):
-            raise InvalidRequest(
-                f"messages[{i}].content holds an image or sound; this model reads text only",
-                param=f"messages[{i}].content",
-            )
-    _sub_read(raw, _decode_messages, "messages")
+def _richer(ask: GenerateRequest, chat: _Chat, needs: frozenset[Ability]) -> GenerateRequest:
+    """The same with tools, pictures and thinking: what most requests have none of."""
+    offered = None if bytes(chat.tools) == b"null" else chat.tools
+    choice = None if bytes(chat.tool_choice) == b"null" else chat.tool_choice
+    if offered is not None:
+        _sub_read(offered, tools.decode, "tools")
+        needs |= {"tools"}
+    if choice is not None:
+        tools.check_choice(_sub_read(choice, tools.decode_choice, "tool_choice"), offered)
+    return msgspec.structs.replace(
+        ask,
+        prompt_bytes=ask.prompt_bytes + (len(offered) if offered is not None else 0),
+        needs=needs,
+        sampling=msgspec.structs.replace(
+            ask.sampling,
+            tools=offered,
+            tool_choice=choice,
+            parallel_tool_calls=chat.parallel_tool_calls if offered is not None else None,
+            reasoning_effort=chat.reasoning_effort,
+        ),
+    )
 
 
 def _sub_read(raw: Raw, decode: Any, name: str) -> Any:

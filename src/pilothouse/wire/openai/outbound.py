@@ -10,7 +10,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import (
+    Aside,
+    Chunk,
+    Delta,
+    Embeddings,
+    EmbedRequest,
+    GenerateRequest,
+    ToolCall,
+    Usage,
+)
 from pilothouse.domain.errors import UpstreamError
 
 _encode = msgspec.json.Encoder().encode
@@ -74,8 +83,24 @@ class _Usage(Struct):
     prompt_tokens_details: _PromptDetails | None = None
 
 
+class _Function(Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(Struct):
+    index: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Text(Struct):
     content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    """As newer vLLM names it."""
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(Struct):
@@ -149,13 +174,34 @@ def read_whole(data: bytes) -> Chunk:
 
 def _delta(choice: _Choice) -> Delta:
     text = choice.text
+    aside = None
     if text is None:
         holder = choice.delta or choice.message
-        text = (holder.content if holder is not None else None) or ""
+        text = ""
+        if holder is not None:
+            text = holder.content or ""
+            if holder.tool_calls or holder.reasoning_content or holder.reasoning or holder.refusal:
+                aside = _aside(holder)
     logprobs = choice.logprobs
     if logprobs is _NULL or bytes(logprobs) == b"null":
-        return Delta(text, choice.index, choice.finish_reason)
-    return Delta(text, choice.index, choice.finish_reason, logprobs)
+        if aside is None:
+            return Delta(text, choice.index, choice.finish_reason)
+        return Delta(text, choice.index, choice.finish_reason, None, aside)
+    return Delta(text, choice.index, choice.finish_reason, logprobs, aside)
+
+
+def _aside(said: _Text) -> Aside:
+    """Calls in a whole answer have no index: their order is theirs."""
+    calls = [
+        ToolCall(
+            i if call.index is None else call.index,
+            call.id or "",
+            (call.function.name if call.function else None) or "",
+            (call.function.arguments if call.function else None) or "",
+        )
+        for i, call in enumerate(said.tool_calls or ())
+    ]
+    return Aside(said.reasoning_content or said.reasoning or "", said.refusal or "", tuple(calls))
 
 
 def _usage(usage: _Usage) -> Usage:

@@ -1,0 +1,146 @@
+"""
+The messages of a chat, as the OpenAI dialect has them and every request carries them.
+
+Strict: what is not named here is refused. Other protocols write their messages in
+this shape when they come in, and read it when they go out.
+
+Source: the OpenAI API reference, chat completions, `messages`.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pilothouse.domain.chat import Ability
+
+Name = Annotated[str, Meta(max_length=256)]
+FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+CallId = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class Text(Struct, tag_field="type", tag="text", forbid_unknown_fields=True, omit_defaults=True):
+    text: str
+
+
+class Refusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True, omit_defaults=True):
+    refusal: str
+
+
+class ImageUrl(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    url: Annotated[str, Meta(min_length=1)]
+    """`https:` or `data:image/...;base64,...`"""
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class Image(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True, omit_defaults=True):
+    image_url: ImageUrl
+
+
+class Sound(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class Audio(Struct, tag_field="type", tag="input_audio", forbid_unknown_fields=True, omit_defaults=True):
+    input_audio: Sound
+
+
+class FileData(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    file_data: str | None = None
+    """Base64, as a `data:` address."""
+    filename: str | None = None
+    file_id: str | None = None
+
+
+class File(Struct, tag_field="type", tag="file", forbid_unknown_fields=True, omit_defaults=True):
+    file: FileData
+
+
+class Function(Struct, forbid_unknown_fields=True):
+    name: FunctionName
+    arguments: str
+    """JSON text as the model wrote it, valid or not."""
+
+
+class Call(Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+    id: CallId
+    function: Function
+
+
+Part = Text | Image | Audio | File
+_TextParts = Annotated[list[Text], Meta(min_length=1)]
+
+
+class System(Struct, tag_field="role", tag="system", forbid_unknown_fields=True, omit_defaults=True):
+    content: str | _TextParts
+    name: Name | None = None
+
+
+class Developer(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True, omit_defaults=True):
+    content: str | _TextParts
+    name: Name | None = None
+
+
+class User(Struct, tag_field="role", tag="user", forbid_unknown_fields=True, omit_defaults=True):
+    content: str | Annotated[list[Part], Meta(min_length=1)]
+    name: Name | None = None
+
+
+class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True, omit_defaults=True):
+    """Says something, calls tools, or both."""
+
+    content: str | Annotated[list[Text | Refusal], Meta(min_length=1)] | None = None
+    name: Name | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[Call], Meta(min_length=1, max_length=128)] | None = None
+    reasoning_content: str | None = None
+    """What it thought before; engines that think take it back."""
+
+
+class Tool(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True, omit_defaults=True):
+    """What a tool gave for one call."""
+
+    content: str | _TextParts
+    tool_call_id: CallId
+
+
+Message = System | Developer | User | Assistant | Tool
+
+decode = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1)]).decode
+"""Messages from JSON; raises what msgspec raises."""
+encode = msgspec.json.Encoder().encode
+"""Canonical JSON of messages: no whitespace, one order of fields."""
+
+_NEEDS: dict[type[Struct], Ability] = {Image: "image", Audio: "audio", File: "file"}
+
+
+def problem_of(messages: Sequence[Message]) -> tuple[str, str] | None:
+    """
+    What the shapes alone do not say: the path of a message's fault and the fault, if there is one.
+
+    An assistant says or calls something; a tool's answer belongs to an earlier call.
+    """
+    calls: set[str] = set()
+    for i, message in enumerate(messages):
+        if isinstance(message, Assistant):
+            if message.tool_calls is not None:
+                ids = {call.id for call in message.tool_calls}
+                if len(ids) < len(message.tool_calls):
+                    return f"[{i}].tool_calls", "two calls have the same id"
+                calls |= ids
+            elif message.content is None and message.refusal is None:
+                return f"[{i}].content", "an assistant's message has content, a refusal or tool_calls"
+        elif isinstance(message, Tool) and message.tool_call_id not in calls:
+            return f"[{i}].tool_call_id", "no tool_calls of a message before it have this id"
+    return None
+
+
+def needs_of(messages: Sequence[Message]) -> frozenset[Ability]:
+    """What a model must be able to read for these."""
+    found: set[Ability] = set()
+    for message in messages:
+        if isinstance(message, User) and not isinstance(message.content, str):
+            found.update(_NEEDS[type(part)] for part in message.content if type(part) in _NEEDS)
+    return frozenset(found)
