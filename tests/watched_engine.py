@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from copy import copy
 
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Ability, Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.http1.client import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
@@ -57,8 +57,15 @@ def fails(error: Exception, *, after: Sequence[str] = ()) -> Say:
 class WatchedEngine:
     """Implements `ports.engine.Engine`. Two requests on one slot at once fail the test."""
 
-    def __init__(self, say: Say | None = None, *, slots: bool = False, whole: bool = False) -> None:
-        self.info = EngineInfo(name="scripted", context_tokens=4096, slots=slots, whole=whole)
+    def __init__(
+        self,
+        say: Say | None = None,
+        *,
+        slots: bool = False,
+        whole: bool = False,
+        can: frozenset[Ability] = frozenset(),
+    ) -> None:
+        self.info = EngineInfo(name="scripted", context_tokens=4096, slots=slots, whole=whole, can=can)
         self.say = say or words("Hello", " world")
         self.asked: list[tuple[GenerateRequest, Placement]] = []
         self.embedded: list[EmbedRequest] = []

@@ -1,5 +1,7 @@
 """Answers that no engine has a part in: JSON, typed errors, and the server's own refusals."""
 
+from collections.abc import Callable
+
 from pilothouse.domain.errors import InvalidRequest, Overloaded, PilothouseError, RequestTooLarge
 from pilothouse.gateway.deliver import JSON
 from pilothouse.kit.http1.message import closing_response
@@ -15,11 +17,21 @@ def send_json(responder: Responder, status: int, body: bytes) -> None:
 
 
 def send_error(
-    responder: Responder, error: PilothouseError, *, status: int | None = None, headers: bytes = b""
+    responder: Responder,
+    error: PilothouseError,
+    *,
+    status: int | None = None,
+    headers: bytes = b"",
+    write: Callable[[PilothouseError], bytes] = answers.write_error,
 ) -> None:
-    """`status` where it is another than the error's own; `headers` are lines with their CRLF."""
+    """
+    Args:
+        status: Where it is another than the error's own.
+        headers: Lines with their CRLF.
+        write: The error as the caller's protocol has it.
+    """
     lines = _lines() + answers.error_headers(error) + headers
-    responder.send(status or error.status, lines, answers.write_error(error))
+    responder.send(status or error.status, lines, write(error))
 
 
 def refusal(status: int, text: str) -> bytes:

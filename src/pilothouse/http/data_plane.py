@@ -19,6 +19,7 @@ from pilothouse.gateway.admit import may_see
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import send_error, send_json
+from pilothouse.http.ollama import OllamaRoutes
 from pilothouse.http.pass_through import PassThrough
 from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
 from pilothouse.kit.http1.client import Client
@@ -40,8 +41,10 @@ class DataPlane:
         self._feed = feed
         passed = Route(ANY, PassThrough(controller).handle, "controller")
         not_built = Route(ANY, self._not_built, "key")
+        ollama = OllamaRoutes(state, pipeline)
         self._routes = Routes(
             {
+                **ollama.exact(),
                 "/v1/chat/completions": Route(POST, pipeline.serving(dialect.CHAT), "key"),
                 "/v1/completions": Route(POST, pipeline.serving(dialect.COMPLETION), "key"),
                 "/v1/embeddings": Route(POST, pipeline.serving(dialect.EMBEDDINGS), "key"),
@@ -54,6 +57,7 @@ class DataPlane:
             {
                 "/v1/models/": Route(GET, self._model, "key"),
                 "/admin/": passed,
+                **ollama.prefixes(),
                 **dict.fromkeys(NOT_BUILT_PATHS, not_built),
             },
         )

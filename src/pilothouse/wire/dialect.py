@@ -74,8 +74,8 @@ class GenerateDialect(Dialect[GenerateRequest]):
     id_prefix: ClassVar[str]
     """What an answer's id begins with; the digits of its record follow (`domain.answer_id`)."""
     stream_type: ClassVar[str] = EVENTS
-    keepalive: ClassVar[bytes] = b": keep-alive\n\n"
-    """What to send into a stream in which nothing happens; empty where the protocol has nothing for it."""
+    keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
+    """What to send into a stream in which nothing happens; None where the protocol has nothing for it."""
 
     @abstractmethod
     def writer(self, ask: GenerateRequest, *, answer_id: str, created: int) -> Writer: ...

@@ -86,7 +86,9 @@ class Responder:
         )  # fmt: skip
 
     def write(self, data: bytes) -> None:
-        """Send some of the body; not empty, for an empty chunk would be its end."""
+        """Send some of the body. Nothing is nothing: an empty chunk would be its end (RFC 9112, 7.1)."""
+        if not data:
+            return
         self.written_at = time.monotonic()
         if self._chunked:
             data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)

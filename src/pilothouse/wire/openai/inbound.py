@@ -125,12 +125,12 @@ def read_chat(body: bytes) -> GenerateRequest:
         said = messages.decode(chat.messages)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         chat = _read(body, _decode_chat, _Chat)
-        said = _sub_read(chat.messages, messages.decode, "messages")
+        said = sub_read(chat.messages, messages.decode, "messages")
     if fault := messages.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
     response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
     if response_format is not None:
-        _sub_read(response_format, _decode_format, "response_format")
+        sub_read(response_format, _decode_format, "response_format")
     max_tokens = chat.max_completion_tokens or chat.max_tokens
     if chat.max_tokens is not None and max_tokens != chat.max_tokens:
         raise InvalidRequest(
@@ -270,10 +270,10 @@ def _richer(ask: GenerateRequest, chat: _Chat, needs: frozenset[Ability]) -> Gen
     offered = None if bytes(chat.tools) == b"null" else chat.tools
     choice = None if bytes(chat.tool_choice) == b"null" else chat.tool_choice
     if offered is not None:
-        _sub_read(offered, tools.decode, "tools")
+        sub_read(offered, tools.decode, "tools")
         needs |= {"tools"}
     if choice is not None:
-        tools.check_choice(_sub_read(choice, tools.decode_choice, "tool_choice"), offered)
+        tools.check_choice(sub_read(choice, tools.decode_choice, "tool_choice"), offered)
     return msgspec.structs.replace(
         ask,
         prompt_bytes=ask.prompt_bytes + (len(offered) if offered is not None else 0),
@@ -288,11 +288,12 @@ def _richer(ask: GenerateRequest, chat: _Chat, needs: frozenset[Ability]) -> Gen
     )
 
 
-def _sub_read(raw: Raw, decode: Any, name: str) -> Any:
+def sub_read(raw: Raw, decode: Any, name: str) -> Any:
+    """Decode the field `name`; an error names the place in it."""
     try:
         return decode(raw)
     except msgspec.ValidationError as exc:
-        raise _invalid(str(exc), name) from exc
+        raise invalid(str(exc), name) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"{name} is not valid JSON", param=name) from exc
 
@@ -324,7 +325,7 @@ def _read_again(body: bytes, shape: type[Struct], cause: msgspec.ValidationError
             return msgspec.json.decode(_encode(kept), type=shape)
         except msgspec.ValidationError as exc:
             cause = exc
-    raise _invalid(str(cause), "") from cause
+    raise invalid(str(cause), "") from cause
 
 
 def _unknown_field(name: str, shape: type[Struct]) -> PilothouseError:
@@ -336,7 +337,7 @@ def _unknown_field(name: str, shape: type[Struct]) -> PilothouseError:
     return InvalidRequest(f"unknown field {shown!r}{hint}", param=shown)
 
 
-def _invalid(message: str, prefix: str) -> InvalidRequest:
+def invalid(message: str, prefix: str) -> InvalidRequest:
     """Turn msgspec's "... - at `$.a[0]`" into an error that names the field."""
     text, found, path = message.partition(" - at `")
     place = (prefix + path.rstrip("`").removeprefix("$") if found else prefix).lstrip(".")
