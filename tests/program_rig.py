@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 READY_S = 120.0
 STOP_S = 60.0
@@ -27,7 +29,7 @@ class Program:
 @contextmanager
 def program(home: Path, spec: str, *flags: str) -> Iterator[Program]:
     """
-    `pilothouse up` with this spec, until it is ready, for the block.
+    `pilothouse up` with this spec, for the block; it begins when every endpoint serves.
 
     Args:
         home: An empty folder; its keys lie beside it.
@@ -52,6 +54,7 @@ def program(home: Path, spec: str, *flags: str) -> Iterator[Program]:
     ) as process:
         try:
             ready = _ready(process)
+            _wait_for_all(ready["url"])
             yield Program(ready["url"], Path(ready["admin_key_file"]).read_text().strip(), home)
         finally:
             process.send_signal(signal.SIGINT)
@@ -74,3 +77,17 @@ def _ready(process: "subprocess.Popen[str]") -> dict[str, str]:
         if line.startswith("{") and (event := json.loads(line))["event"] == "ready":
             return event
     raise AssertionError("it did not become ready:\n" + "".join(said[-20:]))
+
+
+def _wait_for_all(url: str) -> None:
+    """`up` is ready when it serves something; here all that is declared must."""
+    ends = time.monotonic() + READY_S
+    reasons: list[str] = ["not asked yet"]
+    while reasons:
+        assert time.monotonic() < ends, f"not all of it became ready: {reasons}"
+        time.sleep(0.02)
+        try:
+            with urlopen(f"{url}/readyz", timeout=5) as answer:
+                reasons = json.load(answer)["reasons"]
+        except HTTPError as exc:
+            reasons = [f"status {exc.code}"]
