@@ -16,6 +16,8 @@ from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, Writer
 
+_PREFIX = len("req_")
+
 
 class Call:
     """Filled stage by stage; `keep` reads it last. Times ending in `_ns` are `perf_counter_ns`."""
@@ -74,13 +76,10 @@ class Call:
     @property
     def answer_id(self) -> str:
         """The answer's id leads to its record."""
-        return self.generating.id_prefix + self.id.removeprefix("req_")
+        return self.dialect.id_prefix + self.id[_PREFIX:]
 
     def begin_writer(self, ask: GenerateRequest) -> Writer:
-        dialect = self.generating
-        self.writer = dialect.writer(
-            ask, answer_id=dialect.id_prefix + self.id.removeprefix("req_"), created=int(self.created_at)
-        )
+        self.writer = self.generating.writer(ask, answer_id=self.answer_id, created=int(self.created_at))
         return self.writer
 
     def measure_overhead(self) -> int:

@@ -43,6 +43,8 @@ class Dialect(ABC, Generic[Ask_co]):
     protocol: ClassVar[str]
     """What records name it by: "openai", "anthropic" ..."""
     kind: Task
+    id_prefix: ClassVar[str] = ""
+    """What an answer's id begins with; the digits of its record follow (`domain.answer_id`)."""
 
     @abstractmethod
     def read(self, body: bytes) -> Ask_co:
@@ -71,8 +73,6 @@ class EmbedDialect(Dialect[EmbedRequest]):
 class GenerateDialect(Dialect[GenerateRequest]):
     """For generated text. `created` is in Unix seconds."""
 
-    id_prefix: ClassVar[str]
-    """What an answer's id begins with; the digits of its record follow (`domain.answer_id`)."""
     stream_type: ClassVar[str] = EVENTS
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
     """What to send into a stream in which nothing happens; None where the protocol has nothing for it."""
