@@ -54,6 +54,9 @@ def key() -> None:
 )
 @click.option("--expires", default="never", show_default=True, metavar="DURATION", help="Such as 30d.")
 @click.option("--name", default="", metavar="TEXT", help="What people call it.")
+@click.option(
+    "--token-sha256", metavar="HEX", help="Instead of a new one, let a key sk-... of another gateway go on."
+)
 @limit_options
 @client_command
 def create_key(
@@ -65,16 +68,21 @@ def create_key(
     endpoints: tuple[str, ...],
     expires: str,
     name: str,
+    token_sha256: str | None,
     **given: Any,
 ) -> None:
     """
     Create a key. It is shown this once.
+
+    With --token-sha256, no key is made: one that another gateway gave out, `sk-...`,
+    works here as well. Its text is not needed, and cannot be had from the hash.
 
     \b
     Example:
       pilothouse key create --team research --endpoint smollm2 --expires 30d
       pilothouse key create --team research --rpm 60 --budget 10usd/month
       KEY=$(pilothouse key create --team research --json | jq -r .key)
+      pilothouse key create --team research --token-sha256 "$(printf %s "$OLD_KEY" | sha256sum | cut -c1-64)"
     """
     body = {
         "team": team,
@@ -83,6 +91,7 @@ def create_key(
         "expires": expires,
         "endpoints": list(endpoints) or None,
         "limits": limits_given(given),
+        "token_sha256": token_sha256,
     }
     _show_new(reach, reach.server().post("/admin/v1/keys", body))
 
@@ -160,11 +169,14 @@ def _show_new(reach: Reach, made: dict[str, object]) -> None:
     if reach.out.is_json:
         reach.out.json(made)
         return
-    click.echo(made["key"])
     expires = made.get("expires_at")
     ends = f"until {moment(expires)}" if isinstance(expires, int | float) else "without an end"
-    note = f"id {made['id']}, team {made['team']}, role {made['role']}, {ends}. It is shown this once."
-    click.echo(note, err=True)
+    facts = f"id {made['id']}, team {made['team']}, role {made['role']}, {ends}."
+    if made["key"] is None:
+        reach.out.line(f"carried over: {facts} Its owner goes on using it.")
+        return
+    click.echo(made["key"])
+    click.echo(f"{facts} It is shown this once.", err=True)
 
 
 def _changed(reach: Reach, path: str, body: Json) -> Json:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from pilothouse.domain import apikey
-from pilothouse.domain.errors import InvalidApiKey
+from pilothouse.domain.errors import InvalidApiKey, InvalidRequest
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import KeyEntry
@@ -59,18 +59,39 @@ class Keyring:
         """A key that nobody knows yet: it opens nothing before `follow`."""
         key_id = apikey.encode(self._random(apikey.ID_BYTES))
         secret = apikey.encode(self._random(apikey.SECRET_BYTES))
-        row = ApiKeyRow(
-            id=key_id,
+        row = self._row(new, apikey.ParsedKey(key_id, secret))
+        return CreatedKey(row=row, key=Secret(apikey.make(key_id, secret)))
+
+    def carry(self, new: NewKey, token_sha256: str) -> ApiKeyRow:
+        """
+        A key that another gateway gave out, and whose owner goes on using it.
+
+        Raises:
+            InvalidRequest: Not a SHA-256, or a role beyond developer: its text was made and kept elsewhere.
+        """
+        parsed = apikey.carried(token_sha256)
+        if parsed is None:
+            raise InvalidRequest(
+                "token_sha256: 64 lower-case hex digits, the SHA-256 of the whole key", param="token_sha256"
+            )
+        if new.role != "developer":
+            raise InvalidRequest(
+                "role: a key carried over is a developer's; create others here", param="role"
+            )
+        return self._row(new, parsed)
+
+    def _row(self, new: NewKey, key: apikey.ParsedKey) -> ApiKeyRow:
+        return ApiKeyRow(
+            id=key.id,
             team=new.team,
             role=new.role,
-            mac=apikey.mac(self._pepper, key_id, secret),
+            mac=apikey.mac(self._pepper, key.id, key.secret),
             created_at=self._clock.now(),
             endpoints=new.endpoints,
             expires_at=new.expires_at,
             name=new.name,
             limits=new.limits,
         )
-        return CreatedKey(row=row, key=Secret(apikey.make(key_id, secret)))
 
     def replace(self, rows: Iterable[ApiKeyRow]) -> None:
         """Know these keys and no others."""

@@ -126,15 +126,31 @@ class Tenants:
         """
         check_new_key(new)
         made = self._keyring.make(new)
+        await self._add_key(made.row)
+        return made
 
+    async def carry_key(self, new: NewKey, token_sha256: str) -> ApiKeyRow:
+        """
+        Let a key of another gateway go on working; only its SHA-256 is known here.
+
+        Raises:
+            InvalidRequest: As `create_key`, or `token_sha256` is none, or the role is not developer.
+            NotFound: The team is not there.
+            Conflict: It was carried over before.
+        """
+        check_new_key(new)
+        row = self._keyring.carry(new, token_sha256)
+        await self._add_key(row)
+        return row
+
+    async def _add_key(self, row: ApiKeyRow) -> None:
         def add(unit: UnitOfWork) -> list[ApiKeyRow]:
-            unit.teams.get(new.team)
-            _check_endpoints(unit, new.endpoints or frozenset())
-            unit.keys.add(made.row)
-            return [made.row]
+            unit.teams.get(row.team)
+            _check_endpoints(unit, row.endpoints or frozenset())
+            unit.keys.add(row)
+            return [row]
 
         await self._commit(add)
-        return made
 
     async def rotate(self, key_id: str, *, overlap_s: float = 0.0) -> CreatedKey:
         """

@@ -5,10 +5,16 @@ A key reads `ph_<id>_<secret>_<crc>`. The id is public and finds the entry; the
 secret proves; the crc tells a mistyped key from a wrong one without any I/O.
 Only a MAC with a pepper is stored, and the pepper lies outside the database, so
 that a dump alone verifies nothing. Making randomness is not done here.
+
+A key that another gateway made, `sk-...`, is carried over by the SHA-256 that is
+stored there: from its text follow an id and a secret as well, and the rest is the
+same. Such a secret has a colon, which no `ph_` key can have, so that who knows
+only the SHA-256 cannot write a key that passes for it.
 """
 
 import hmac
 import re
+from hashlib import sha256
 from typing import Any
 from zlib import crc32
 
@@ -21,6 +27,8 @@ SECRET_BYTES = 32
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SHAPE = re.compile(r"ph_([0-9a-z]{8,32})_([0-9A-Za-z]{32,64})_([0-9a-f]{8})")
+_FOREIGN = re.compile(r"sk-[!-~]{17,253}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ParsedKey(Struct, frozen=True):
@@ -65,11 +73,23 @@ def parse(token: str) -> ParsedKey | None:
     """
     found = _SHAPE.fullmatch(token)
     if found is None:
-        return None
+        return carried(sha256(token.encode()).hexdigest()) if _FOREIGN.fullmatch(token) else None
     key_id, secret, check = found.groups()
     if int(check, 16) != crc32(token[:-9].encode()):
         return None
     return ParsedKey(key_id, secret)
+
+
+def carried(token_sha256: str) -> ParsedKey | None:
+    """
+    The key of another gateway whose text has this SHA-256; None when it is not one.
+
+    Args:
+        token_sha256: 64 lower-case hex digits.
+    """
+    if _SHA256.fullmatch(token_sha256) is None:
+        return None
+    return ParsedKey(f"sk{token_sha256[:30]}", f"sha256:{token_sha256}")
 
 
 def mac(pepper: bytes, key_id: str, secret: str) -> bytes:

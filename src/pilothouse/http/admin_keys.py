@@ -39,6 +39,8 @@ class KeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expires: Annotated[str, Meta(max_length=32)] = "never"
     """A duration from now, such as 30d or 12h, or never."""
     limits: LimitWords = LimitWords()
+    token_sha256: Annotated[str, Meta(max_length=64)] | None = None
+    """SHA-256, in hex, of a key `sk-...` of another gateway: it goes on working, and no key is made."""
 
 
 class RotateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +79,7 @@ async def list_keys(
 
 @post("/keys", opt=needs("keys.create"))
 async def create_key(request: Asked, data: JSONBody[KeyBody]) -> CreatedKeyView:
-    """The answer is the only place where the key is ever shown."""
+    """The answer is the only place where the key is ever shown; a key carried over is not known here."""
     plane = plane_of(request)
     life_s = parse_duration_s(data.expires, param="expires")
     new = NewKey(
@@ -94,7 +96,10 @@ async def create_key(request: Asked, data: JSONBody[KeyBody]) -> CreatedKeyView:
         decide_grant(request.user, "keys.create", grant, decide=plane.policy),
         missing=f"no team {new.team!r}, or this key may not see it",
     )
-    return created_key_view(await plane.tenants.create_key(new))
+    if data.token_sha256 is not None:
+        return created_key_view(await plane.tenants.carry_key(new, data.token_sha256))
+    made = await plane.tenants.create_key(new)
+    return created_key_view(made.row, made.key)
 
 
 @post("/keys/{key_id:str}/rotate", opt=needs("keys.rotate"))
@@ -108,7 +113,8 @@ async def rotate_key(request: Asked, key_id: Id, data: JSONBody[RotateBody | Non
             "overlap: the old key has to end some time; write a duration such as 1h", param="overlap"
         )
     _may_hand_out(request, "keys.rotate", row, expires_at=renewed_expiry(row, plane.clock.now()))
-    return created_key_view(await plane.tenants.rotate(row.id, overlap_s=overlap_s))
+    made = await plane.tenants.rotate(row.id, overlap_s=overlap_s)
+    return created_key_view(made.row, made.key)
 
 
 @patch("/keys/{key_id:str}/limits", opt=needs("keys.create"))

@@ -10,7 +10,6 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from pilothouse.control.keyring import CreatedKey
 from pilothouse.control.status import ProcessFigures
 from pilothouse.domain.chat import Aside
 from pilothouse.domain.limits import LimitWords, words_of
@@ -21,6 +20,7 @@ from pilothouse.domain.rollout import Rollout
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, RouteSpec, Spec
 from pilothouse.domain.status import DeploymentStatus, EndpointStatus, Load, Replica, ReplicaState
 from pilothouse.domain.tenancy import ApiKeyRow, Team
+from pilothouse.kit.secret import Secret
 
 T = TypeVar("T")
 EMPTY = Spec()
@@ -48,10 +48,10 @@ class KeyView(Struct, frozen=True, kw_only=True):
 
 
 class CreatedKeyView(Struct, frozen=True, kw_only=True):
-    """The only time that `key` is shown."""
+    """The only time that `key` is shown; null where it was made elsewhere and carried over."""
 
     id: str
-    key: str
+    key: str | None
     name: str
     team: str
     role: str
@@ -206,11 +206,10 @@ def key_view(row: ApiKeyRow, now: float) -> KeyView:
     )
 
 
-def created_key_view(made: CreatedKey) -> CreatedKeyView:
-    row = made.row
+def created_key_view(row: ApiKeyRow, key: Secret | None = None) -> CreatedKeyView:
     return CreatedKeyView(
         id=row.id,
-        key=made.key.reveal(),
+        key=None if key is None else key.reveal(),
         name=row.name,
         team=row.team,
         role=row.role,

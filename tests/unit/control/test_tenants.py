@@ -1,6 +1,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from house_store import HouseStore
 from pilothouse.control.adminkey import AdminKeyFile
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.tenants import ADMIN_KEY_NAME, Tenants
+from pilothouse.domain import apikey
 from pilothouse.domain.errors import (
     Conflict,
     InvalidApiKey,
@@ -92,6 +94,43 @@ async def test_a_new_key_opens_and_the_workers_are_told(house: House):
 
     assert (principal.key_id, principal.team, principal.role) == (key_id, "red", "developer")
     assert house.told == [{key_id}]
+
+
+async def test_a_key_of_another_gateway_goes_on_by_its_hash_alone(house: House):
+    old = "sk-qV5vN2m0Jw8cS1tXyZ3aBg"
+    row = await house.tenants.carry_key(NewKey(team="red"), sha256(old.encode()).hexdigest())
+
+    assert house.keyring.authenticate(old).key_id == row.id
+    assert not house.opens(old[:-1] + "h")
+    assert house.told == [{row.id}]
+
+    rotated = await house.tenants.rotate(row.id)
+
+    assert not house.opens(old)
+    assert house.opens(rotated.key.reveal())
+
+
+async def test_a_key_is_carried_over_once_for_developers_and_by_a_hash(house: House):
+    known = sha256(b"sk-qV5vN2m0Jw8cS1tXyZ3aBg").hexdigest()
+    await house.tenants.carry_key(NewKey(team="red"), known)
+
+    with pytest.raises(Conflict):
+        await house.tenants.carry_key(NewKey(team="red"), known)
+    with pytest.raises(InvalidRequest, match="developer"):
+        await house.tenants.carry_key(NewKey(team="red", role="admin"), sha256(b"other").hexdigest())
+    for text in ("", known.upper(), known[:-1], known + "0", f" {known}"):
+        with pytest.raises(InvalidRequest, match="token_sha256"):
+            await house.tenants.carry_key(NewKey(team="red"), text)
+
+
+async def test_who_knows_the_hash_of_a_key_alone_cannot_use_it(house: House):
+    known = sha256(b"sk-qV5vN2m0Jw8cS1tXyZ3aBg").hexdigest()
+    row = await house.tenants.carry_key(NewKey(team="red"), known)
+
+    for secret in (f"sha256:{known}", f"sha256{known}"[:64], known):
+        assert not house.opens(apikey.make(row.id, secret))
+    assert not house.opens(known)
+    assert not house.opens(f"sk-{known}")
 
 
 async def test_neither_the_store_nor_a_printed_key_holds_the_secret(house: House):

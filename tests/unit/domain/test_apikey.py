@@ -1,5 +1,6 @@
 import hmac
 import string
+from hashlib import sha256
 
 import rich.pretty
 from hypothesis import example, given, settings
@@ -82,3 +83,21 @@ def test_a_parsed_key_never_shows_its_secret():
     parsed = apikey.ParsedKey("abcdefgh", "topsecret")
 
     assert "topsecret" not in f"{parsed} {parsed!r} {rich.pretty.pretty_repr(parsed)}"
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=17, max_size=253))
+@settings(deadline=None)
+def test_a_key_of_another_gateway_is_found_by_its_sha256_and_never_reads_as_ours(rest: str):
+    token = f"sk-{rest}"
+    parsed = apikey.parse(token)
+
+    assert parsed == apikey.carried(sha256(token.encode()).hexdigest())
+    assert parsed is not None
+    assert apikey.parse(apikey.make(parsed.id, parsed.secret)) is None
+
+
+def test_what_is_too_short_to_be_a_secret_is_no_key():
+    assert apikey.parse("sk-1234") is None
+    assert apikey.parse("sk-" + "a" * 16) is None
+    assert apikey.parse("sk-" + "a" * 254) is None
+    assert apikey.parse("sk-" + "a" * 20 + " b") is None
