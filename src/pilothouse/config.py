@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -386,6 +386,37 @@ def read_spec_json(text: bytes) -> Spec:
 def write_spec(spec: Spec) -> bytes:
     """The spec as a file that `read_spec` reads back equal."""
     return msgspec.yaml.encode(spec)
+
+
+def environment() -> Mapping[str, str]:
+    """The variables as they are, for files of other products that name them."""
+    return os.environ
+
+
+def write_brief_spec(spec: Spec) -> bytes:
+    """As `write_spec`, without what is as it would be anyway."""
+    return msgspec.yaml.encode({"version": spec.version, **_told(spec)})
+
+
+def _told(value: Struct) -> dict[str, object]:
+    """The fields that differ from their defaults."""
+    found: dict[str, object] = {}
+    for info in msgspec.structs.fields(type(value)):
+        held = getattr(value, info.name)
+        usual = info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
+        if held != usual:
+            found[info.encode_name] = _brief(held)
+    return found
+
+
+def _brief(value: object) -> object:
+    if isinstance(value, Struct):
+        return _told(value)
+    if isinstance(value, dict):
+        return {key: _brief(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_brief(item) for item in value]
+    return value
 
 
 def _spec_of(document: Document, name: str) -> Spec:

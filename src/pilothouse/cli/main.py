@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scale": ("pilothouse.cli.edit:scale", "Declare another number of replicas."),
     "rollout": ("pilothouse.cli.rollout:rollout", "Let a new version in; it rolls itself back when worse."),
     "logs": ("pilothouse.cli.logs:logs", "Show the log of a replica or a process."),
+    "import": ("pilothouse.cli.imports:imports", "Take over a LiteLLM, Ollama or KServe configuration."),
     "model": ("pilothouse.cli.models:model", "Pull, list, verify and remove models."),
     "engine": ("pilothouse.cli.engines:engine", "Which engines are here, and which could be."),
     "key": ("pilothouse.cli.keys:key", "Create, list, rotate and revoke API keys."),

@@ -263,7 +263,7 @@ def _aliases(name: str, spec: Spec) -> Iterator[str]:
     taken = {alias: other for other in others for alias in spec.endpoints[other].aliases}
     own = spec.endpoints[name].aliases
     for place, alias in enumerate(own):
-        if not _ALIAS.fullmatch(alias):
+        if not is_alias(alias):
             yield f"aliases[{place}]: a name is 1 to 100 letters, digits and any of . _ - : / @"
         elif alias in spec.endpoints:
             yield f"aliases[{place}]: {alias!r} is the name of an endpoint"
@@ -271,6 +271,11 @@ def _aliases(name: str, spec: Spec) -> Iterator[str]:
             yield f"aliases[{place}]: {alias!r} is an alias of {taken[alias]!r} already"
         elif alias in own[:place]:
             yield f"aliases[{place}]: {alias!r} is named twice"
+
+
+def is_alias(text: str) -> bool:
+    """Whether it may be another name of an endpoint."""
+    return _ALIAS.fullmatch(text) is not None
 
 
 def _cache(cache: CacheSpec, spec: Spec) -> Iterator[str]:
