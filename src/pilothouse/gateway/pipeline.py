@@ -120,7 +120,8 @@ class Pipeline:
         if call.principal is None:
             self._meters.refused.labels(error.code).inc()
         await self._keep_quietly(call)
-        responder.send(error.status, headers + answers.error_headers(error), call.dialect.error(error))
+        status = call.dialect.status(error)
+        responder.send(status, headers + answers.error_headers(error), call.dialect.error(error))
 
     async def _keep_quietly(self, call: Call) -> None:
         """Keep the record of a call that failed; a full journal has nothing to add to that."""

@@ -19,6 +19,7 @@ from pilothouse.gateway.admit import may_see
 from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import send_error, send_json
+from pilothouse.http.anthropic import VERSION_HEADER, AnthropicRoutes
 from pilothouse.http.ollama import OllamaRoutes
 from pilothouse.http.pass_through import PassThrough
 from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
@@ -42,9 +43,11 @@ class DataPlane:
         passed = Route(ANY, PassThrough(controller).handle, "controller")
         not_built = Route(ANY, self._not_built, "key")
         ollama = OllamaRoutes(state, pipeline)
+        self._anthropic = anthropic = AnthropicRoutes(state, pipeline)
         self._routes = Routes(
             {
                 **ollama.exact(),
+                **anthropic.exact(),
                 "/v1/chat/completions": Route(POST, pipeline.serving(dialect.CHAT), "key"),
                 "/v1/completions": Route(POST, pipeline.serving(dialect.COMPLETION), "key"),
                 "/v1/embeddings": Route(POST, pipeline.serving(dialect.EMBEDDINGS), "key"),
@@ -58,6 +61,7 @@ class DataPlane:
                 "/v1/models/": Route(GET, self._model, "key"),
                 "/admin/": passed,
                 **ollama.prefixes(),
+                **anthropic.prefixes(),
                 **dict.fromkeys(NOT_BUILT_PATHS, not_built),
             },
         )
@@ -74,6 +78,9 @@ class DataPlane:
         return route.handler(request, responder)
 
     async def _models(self, request: Request, responder: Responder) -> None:
+        if VERSION_HEADER in request.headers:
+            self._anthropic.models(request, responder)
+            return
         try:
             principal = self._state.authenticator.authenticate(request.headers)
         except PilothouseError as exc:
@@ -85,6 +92,9 @@ class DataPlane:
 
     async def _model(self, request: Request, responder: Responder) -> None:
         name = request.path.removeprefix("/v1/models/")
+        if VERSION_HEADER in request.headers:
+            self._anthropic.model(name, request, responder)
+            return
         try:
             principal = self._state.authenticator.authenticate(request.headers)
             endpoint = self._state.endpoints.get(name)

@@ -48,7 +48,6 @@ NOT_BUILT_PATHS = (
     "/v1/files",
     "/v1/batches",
     "/v1/fine_tuning",
-    "/v1/messages",
     "/v1/moderations",
     "/v1/audio",
     "/v1/images",

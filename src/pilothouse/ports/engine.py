@@ -6,7 +6,7 @@ found by its name in a deployment's `engine`.
 """
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -120,6 +120,20 @@ class Engine(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """An engine that can say how many tokens a prompt has; few can."""
+
+    async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
+        """
+        Tokens of the prompt as the model would read it, its template and tools included.
+
+        Raises:
+            NotSupported: This one cannot.
+        """
+        ...
 
 
 class EngineDriver(Protocol):

@@ -60,6 +60,10 @@ class Dialect(ABC, Generic[Ask_co]):
     def error(self, error: PilothouseError) -> bytes:
         """The body of an answer that is an error."""
 
+    def status(self, error: PilothouseError) -> int:
+        """The status that it is sent with."""
+        return error.status
+
 
 class EmbedDialect(Dialect[EmbedRequest]):
     """For vectors."""

@@ -6,6 +6,7 @@ Translates failures once: what went wrong on the wire becomes an error of
 """
 
 import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import TypeVar
@@ -83,7 +84,7 @@ class OpenAIEngine:
         self._heads = {
             kind: self._head("POST", self._base + path)
             for kind, path in (*_PATHS.items(), ("embed", "/embeddings"))
-        }
+        } | {path: self._head("POST", self._root + path) for path in ("/apply-template", "/tokenize")}
 
     async def stream(
         self,
@@ -150,6 +151,28 @@ class OpenAIEngine:
             lambda data: outbound.read_vectors(data, count=len(request.inputs)),
             timeouts=timeouts,
         )
+
+    async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
+        """Implements `ports.engine.TokenCounter` where it is llama.cpp's server."""
+        if not self.info.slots:
+            raise NotSupported(f"the {self.info.name} engine does not say how many tokens a prompt has")
+        until = time.monotonic() + deadline_s
+        body = outbound.write_request(request, model=self._model, stream=False)
+        prompt = await self._ask_aside("/apply-template", body, _Prompt, deadline_s=deadline_s)
+        body = msgspec.json.encode({"content": prompt.prompt, "add_special": True, "parse_special": True})
+        left_s = max(0.001, until - time.monotonic())
+        return len((await self._ask_aside("/tokenize", body, _Tokens, deadline_s=left_s)).tokens)
+
+    async def _ask_aside(self, path: str, body: bytes, shape: type[_T], *, deadline_s: float) -> _T:
+        """A question that is none for an answer, outside of `/v1`."""
+
+        def read(data: bytes) -> _T:
+            try:
+                return msgspec.json.decode(data, type=shape)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+                raise UpstreamError(f"the engine's answer to {path} cannot be read") from exc
+
+        return await self._whole(path, body, deadline_s, read, timeouts=None)
 
     async def load(self) -> Load:
         if not self.info.slots:
@@ -277,6 +300,14 @@ class OpenAIEngine:
     def _head(self, method: str, target: str) -> bytes:
         host = self._client.address.host_header
         return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + self._headers
+
+
+class _Prompt(msgspec.Struct):
+    prompt: str
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
 
 
 class _Slot(msgspec.Struct):

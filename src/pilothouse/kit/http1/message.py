@@ -69,7 +69,8 @@ class Request:
 
 
 STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus} | {
-    499: b"HTTP/1.1 499 Client Closed Request\r\n"
+    499: b"HTTP/1.1 499 Client Closed Request\r\n",
+    529: b"HTTP/1.1 529 Site Overloaded\r\n",
 }
 
 
