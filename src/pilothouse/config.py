@@ -442,6 +442,11 @@ def join_faults(faults: Sequence[str]) -> str:
 
 
 def _worded(path: documents.Path, text: str) -> str:
+    if path == ("version",):
+        text += (
+            ". fix: write `version: 1`, the schema that this Pilothouse reads; a file of another schema "
+            "goes with the Pilothouse that wrote it (pilothouse spec --schema shows this one)"
+        )
     return f"{show_path(path)}: {text}" if path else text
 
 

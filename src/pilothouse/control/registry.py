@@ -211,7 +211,8 @@ class Registry:
         if users:
             raise Conflict(f"model {name} is used by {_worded(users[0])}; change that first")
         in_use = self._in_use()
-        if any(model.digest in in_use for model in versions):
+        left = {model.digest for model in all_versions if model not in versions}
+        if any(model.digest in in_use - left for model in versions):
             raise Conflict(f"a replica still runs model {name}; it ends within a minute, then try again")
 
         def forget(unit: UnitOfWork) -> None:
@@ -220,8 +221,7 @@ class Registry:
 
         await self._transact(forget)
         self._gone(versions)
-        keep = {model.digest for model in all_versions if model not in versions} | in_use
-        await asyncio.to_thread(self._models.collect, keep)
+        await asyncio.to_thread(self._models.collect, left | in_use)
         return versions
 
 

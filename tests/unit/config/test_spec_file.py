@@ -41,6 +41,7 @@ def test_a_spec_is_read_and_written_and_read_as_it_was() -> None:
             "11:26: endpoints.chat.limits.max_tokens: 'many' is not a whole",
         ),
         ("version: 1", "version: 2", "1:10: version: 2 is none of 1"),
+        ("version: 1", "version: 0", "is none of 1. fix: write `version: 1`, the schema that this"),
         ("slots: 4", "slots: {}", "7:22: deployments.tiny.engine_options.slots: a mapping is not a whole"),
         ("[{deployment: tiny, weight: 100}]", "tiny", "10:13: endpoints.chat.routes: 'tiny' is not a list"),
         (

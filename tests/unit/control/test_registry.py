@@ -142,6 +142,18 @@ async def test_a_model_that_is_deployed_or_still_runs_is_not_removed(house):
         await house.registry.remove("m")
 
 
+async def test_a_second_name_of_a_file_that_runs_is_removed_and_the_file_stays(house):
+    pulled = await house.pull("file:/m.gguf", "m")
+    with house.store.unit() as unit:
+        unit.models.put(replace(pulled, name="again", source="file:/copy.gguf"))
+    house.running = frozenset({pulled.digest})
+
+    await house.registry.remove("again")
+
+    assert [one.name for one in await house.registry.versions()] == ["m"]
+    assert house.models.kept == {pulled.digest}
+
+
 async def test_a_model_that_is_not_there_cannot_be_removed(house):
     with pytest.raises(NotFound, match="no model 'm'"):
         await house.registry.remove("m")
