@@ -7,6 +7,7 @@ import msgspec
 
 from pilothouse.cli.reach import Reach, client_command
 from pilothouse.cli.schema import spec_schema
+from pilothouse.cli.text import moment
 from pilothouse.config import write_spec
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.spec import Spec
@@ -17,7 +18,7 @@ from pilothouse.domain.spec import Spec
 @client_command
 def spec(reach: Reach, *, schema: bool) -> None:
     """
-    Print what runs, as a spec file; its first line names the revision, for `apply`.
+    Print what runs, as a spec file; its first lines name the revision, for `apply`, and its author.
 
     \b
     Example:
@@ -38,4 +39,5 @@ def spec(reach: Reach, *, schema: bool) -> None:
             f"the server runs what this version cannot write: {exc}. fix: use --json"
         ) from exc
     click.echo(f"# revision {view.get('revision')}")
+    click.echo(f"# declared by {view.get('author') or 'nobody known'} at {moment(view['time'])}")
     click.echo(write_spec(found).decode(), nl=False)

@@ -73,7 +73,7 @@ class Declarations:
 
         Args:
             expected_revision: The revision it was made from; None is whatever is there.
-            author: Id of the key that declares it.
+            author: Who declares it, as people know him.
             dry_run: Only check; returns what is there.
 
         Raises:

@@ -138,4 +138,4 @@ class Keyring:
             raise InvalidApiKey(_UNKNOWN)
         if not row.is_active(self._clock.now()):
             raise InvalidApiKey("the API key has expired; ask for a new one, or rotate it before it ends")
-        return Principal(row.id, row.team, row.role, row.endpoints, row.expires_at)
+        return Principal(row.id, row.team, row.role, row.endpoints, row.expires_at, row.name)

@@ -9,3 +9,10 @@ class Principal(Struct, frozen=True):
     role: str
     endpoints: frozenset[str] | None
     expires_at: float | None
+    name: str = ""
+    """What people call the key; workers do not know it."""
+
+    @property
+    def author(self) -> str:
+        """As what he declares stands in its history, where the key's id alone would say nothing to people."""
+        return f"{self.name} ({self.key_id})" if self.name else f"{self.team} ({self.key_id})"

@@ -140,7 +140,7 @@ async def _stage(request: Asked, name: str, stage: str, version: str) -> StageVi
     stored = await plane_of(request).specs.edit(
         lambda spec: staged(spec, name, stage, version=version),
         expected_revision=None,
-        author=request.user.key_id,
+        author=request.user.author,
     )
     return StageView(name=name, stage=stage, version=version, revision=stored.revision)
 

@@ -80,7 +80,7 @@ async def get_rollout(request: Asked, endpoint: Id) -> RolloutView:
 @post("/rollouts", opt=needs("rollouts.write"), status_code=201)
 async def start_rollout(request: Asked, data: JSONBody[StartBody]) -> RolloutView:
     """The candidate gets requests as soon as a replica of it is ready."""
-    plane, author = plane_of(request), request.user.key_id
+    plane, author = plane_of(request), request.user.author
     if (data.to is None) == (data.model is None):
         raise InvalidRequest(
             "say what is rolled out: either a deployment (`to`, --to NAME) "
@@ -94,13 +94,13 @@ async def start_rollout(request: Asked, data: JSONBody[StartBody]) -> RolloutVie
 @post("/rollouts/{endpoint:str}/promote", opt=needs("rollouts.write"), status_code=200)
 async def promote_rollout(request: Asked, endpoint: Id) -> RolloutView:
     """Let the candidate serve all now, whatever the evidence says."""
-    return rollout_view(await plane_of(request).rollouts.promote(endpoint, author=request.user.key_id))
+    return rollout_view(await plane_of(request).rollouts.promote(endpoint, author=request.user.author))
 
 
 @post("/rollouts/{endpoint:str}/abort", opt=needs("rollouts.write"), status_code=200)
 async def abort_rollout(request: Asked, endpoint: Id) -> RolloutView:
     """End it: from the next snapshot on nothing goes to the candidate."""
-    return rollout_view(await plane_of(request).rollouts.abort(endpoint, author=request.user.key_id))
+    return rollout_view(await plane_of(request).rollouts.abort(endpoint, author=request.user.author))
 
 
 async def _deploy(plane: Plane, data: StartBody, author: str) -> str:

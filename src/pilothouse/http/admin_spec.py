@@ -23,7 +23,7 @@ from pilothouse.ports.store import StoredSpec
 class SpecView(Struct, frozen=True, kw_only=True):
     revision: int
     author: str
-    """Id of the key that declared it."""
+    """Whose key declared it: its name, or else its team, and its id."""
     time: float
     spec: Spec
     changes: list[Change] | UnsetType = UNSET
@@ -65,7 +65,7 @@ async def put_spec(request: Asked, *, dry_run: Flag = False) -> Response[SpecVie
     before = await specs.current()
     warnings = specs.warnings(spec)
     stored = await specs.declare(
-        spec, expected_revision=expected, author=request.user.key_id, dry_run=dry_run
+        spec, expected_revision=expected, author=request.user.author, dry_run=dry_run
     )
     return _answer(stored, changed=changes(before.spec, spec), warnings=warnings)
 
@@ -84,7 +84,7 @@ async def delete_declared(request: Asked, kind: Id, name: Id) -> Response[SpecVi
     stored = await plane_of(request).specs.edit(
         lambda spec: without(spec, known, name),
         expected_revision=_expected_revision(request, or_any=True),
-        author=request.user.key_id,
+        author=request.user.author,
     )
     return _answer(stored)
 
@@ -95,7 +95,7 @@ async def scale_deployment(request: Asked, name: Id, data: JSONBody[ScaleBody]) 
     stored = await plane_of(request).specs.edit(
         lambda spec: scaled(spec, name, least=data.min, most=data.max),
         expected_revision=_expected_revision(request, or_any=True),
-        author=request.user.key_id,
+        author=request.user.author,
     )
     return _answer(stored)
 

@@ -79,6 +79,17 @@ async def test_an_earlier_revision_is_gone_back_to(shell: Shell, file: Path) -> 
     assert "revision" in await shell.run("apply", "--revision", "9", status=5)
 
 
+async def test_people_see_by_name_who_declared_what(shell: Shell, file: Path) -> None:
+    await shell.run("apply", "-f", str(file))
+
+    author = f"red-admin ({shell.house.key_ids['red', 'admin']})"
+    newest, *_ = (await shell.json("get", "revisions"))["items"]
+
+    assert newest["author"] == author
+    assert (await shell.json("describe", "spec"))["spec"]["author"] == author
+    assert f"# declared by {author} at " in await shell.run("spec")
+
+
 async def test_what_is_referred_to_is_not_deleted(shell: Shell) -> None:
     refused = await shell.run("delete", "deployment", "smollm2", status=6)
     await shell.run("delete", "endpoint", "smollm2")

@@ -253,7 +253,7 @@ async def test_a_spec_is_declared_by_revision(house: AdminHouse, call: Caller):
     stale = await call("PUT", "/spec", json=spec_body(), headers={"if-match": before.headers["etag"]})
 
     assert (before.headers["etag"], stored.headers["etag"]) == ('"1"', '"2"')
-    assert stored.json()["author"] == house.key_ids["red", "admin"]
+    assert stored.json()["author"] == f"red-admin ({house.key_ids['red', 'admin']})"
     assert stored.json()["spec"]["deployments"]["smollm2"]["replicas"]["max"] == 2
     assert code_of(stale) == (409, "conflict")
     assert house.declared == [2]
