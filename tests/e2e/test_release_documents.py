@@ -59,6 +59,15 @@ def test_the_page_about_rollouts_works(tmp_path: Path) -> None:
     assert "thumbs" in said
 
 
+def test_the_page_about_shadows_works(tmp_path: Path) -> None:
+    said = follow("try-a-model-unseen.md", tmp_path, port="8424")
+
+    assert "assistant-v2 gets 0 %" in said
+    assert "of 500 unseen" in said
+    assert "assistant-v2 answered a copy of " in said
+    assert "aborted" in said
+
+
 def test_the_page_about_scaling_works(tmp_path: Path) -> None:
     said = follow("scale-to-zero.md", tmp_path, port="8423")
 
