@@ -84,9 +84,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     """How long requests in flight may go on when a worker ends."""
     prices: str = ""
     """File of the prices of tokens; empty takes those that come with Pilothouse."""
+    ledger_url: str = ""
+    """Redis or Valkey for limits and budgets that several servers share, such as `redis://127.0.0.1:6379/0`,
+    or `rediss://user@limits.example:6379` with TLS; empty: they are this server's alone."""
+    ledger_password: str = ""
+    """Where its password is: `env:NAME` or `file:PATH`."""
     ledger_lost: Literal["closed", "share"] = "closed"
     """When what grants leases is lost and a lease is spent: refuse with 503 (`closed`), or go on with a
-    bounded part of each limit, a worker's share of rates and of a twentieth of budgets (`share`)."""
+    bounded part of each limit, a server's and worker's share of rates and of a twentieth of budgets
+    (`share`)."""
     journal_segment_bytes: int = 64 * 1024 * 1024
     """Size of a preallocated journal segment; two lie ready per worker."""
     journal_sync: Literal["process", "power"] = "process"

@@ -19,7 +19,8 @@ from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
-from pilothouse.app.home import read_state, write_private
+from pilothouse.app.home import read_state
+from pilothouse.app.ledger_parts import build_ledger
 from pilothouse.app.model_tools import build_models
 from pilothouse.app.prices import prices_of
 from pilothouse.app.releases import Releases, build_releases
@@ -184,7 +185,7 @@ def build_parts(settings: Settings) -> Parts:
         seals=seals,
         releases=releases,
         drain=Drain(open_journal(settings, keys), seals, watch=releases.evidence.take),
-        ledger=build_ledger(settings, store, clock, loop.publishing),
+        ledger=build_ledger(settings, store, clock, loop.publishing, log),
         retention=Retention(),
         lag=lag,
     )
@@ -246,36 +247,13 @@ def open_journal(settings: Settings, keys: FileKeys) -> JournalReader:
     )
 
 
-def build_ledger(settings: Settings, store: StoreThread, clock: Clock, publishing: Publishing) -> LedgerDesk:
-    """Grants leases of limits and budgets to the workers."""
-    desk = LedgerDesk(
-        store, clock, workers=settings.workers, starts_full=is_first_of_run(settings), epoch=new_id()
-    )
-    publishing.answer_ledger, publishing.left = desk.answer, desk.leave
-    return desk
-
-
-def is_first_of_run(settings: Settings) -> bool:
-    """Whether no controller served before in this run of the supervisor, which writes the settings once."""
-    marker = settings.run_path / "ledger.began"
-    try:
-        found = (settings.run_path / "settings").stat()
-    except OSError:
-        return True
-    this_run = f"{found.st_ino} {found.st_mtime_ns}".encode()
-    if marker.exists() and marker.read_bytes() == this_run:
-        return False
-    write_private(marker, this_run)
-    return True
-
-
 def tell_store(problem: str, log: Log, publishing: Publishing) -> None:
     """Once when the store is lost, and once when it is back; workers say so in their readiness."""
     if problem:
         log.failure("store_lost", StoreUnavailable(problem))
     else:
         log.event("store_back")
-    publishing.warn((STORE_LOST,) if problem else ())
+    publishing.warn("store", STORE_LOST if problem else "")
 
 
 def store_figures(settings: Settings, problem: str) -> StoreFigures:

@@ -53,6 +53,8 @@ class Duties:
 
         tasks.keep("lease", hold_lease)
         tasks.keep("drain", self._drain)
+        if (allotments := self._parts.ledger.allotments) is not None:
+            tasks.keep("allotments", allotments.run)
         tasks.keep("measure", lambda: _every(SAMPLE_S, self._measure))
         tasks.keep("sweep", self._sweep)
         tasks.keep("events", lambda: _every(EVENTS_S, self._write_events))
@@ -63,6 +65,8 @@ class Duties:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._drain_once()
+                if (allotments := self._parts.ledger.allotments) is not None:
+                    await allotments.aclose()
                 await self._keep_totals()
                 await self._put(self._minutes.flush())
                 await self._write_events()

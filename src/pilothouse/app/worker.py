@@ -140,7 +140,7 @@ class Worker:
             worker=self.name,
             workers=self.settings.workers,
             when_lost=self.settings.ledger_lost,
-            is_shared=False,
+            is_shared=bool(self.settings.ledger_url),
         )
         self.keeper.limiter = limiter = Limiter(book, self.leases)
         self.state.followers.append(limiter.apply)

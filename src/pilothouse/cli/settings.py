@@ -54,10 +54,11 @@ def settings_of(options: UpOptions) -> Settings:
         check_store(options.store)
     if reference := str(more.get("store_password", "")):
         more["store_password"] = check_reference(reference)
-    if more.get("cache_url"):
-        check_cache(str(more["cache_url"]))
-    if reference := str(more.get("cache_password", "")):
-        more["cache_password"] = check_reference(reference)
+    for of in ("cache", "ledger"):
+        if url := str(more.get(f"{of}_url", "")):
+            check_redis(of, url)
+        if reference := str(more.get(f"{of}_password", "")):
+            more[f"{of}_password"] = check_reference(reference)
     return make_settings(
         home=options.home,
         keys=options.keys,
@@ -109,7 +110,7 @@ def check_store(url: str) -> None:
         raise InvalidRequest("--store: the address names no database. fix: postgresql://user@host/database")
 
 
-def check_cache(url: str) -> None:
+def check_redis(of: str, url: str) -> None:
     """
     Raises:
         InvalidRequest: It is no address, or holds a password; what was given is not repeated.
@@ -118,8 +119,8 @@ def check_cache(url: str) -> None:
         parse_address(url)
     except ValueError as exc:
         raise InvalidRequest(
-            f"cache_url: {exc}. fix: --set cache_url=redis://127.0.0.1:6379/0, and its password apart: "
-            "--set cache_password=file:PATH (or env:NAME)"
+            f"{of}_url: {exc}. fix: --set {of}_url=redis://127.0.0.1:6379/0, and its password apart: "
+            f"--set {of}_password=file:PATH (or env:NAME)"
         ) from exc
 
 

@@ -7,6 +7,9 @@ budget so far from the store, once when it is first asked for.
 
 from collections.abc import Collection, Iterable
 
+from msgspec.structs import replace
+
+from pilothouse.control.allotments import Allotments
 from pilothouse.control.drain import Settled
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import StoreUnavailable
@@ -23,25 +26,34 @@ _KEPT_S = 2 * 86_400.0
 class LedgerDesk:
     """
     Args:
-        workers: How many gateway processes this machine is to run.
-        starts_full: No controller of this run came before: nobody used anything yet.
         epoch: Of this controller.
+        allotments: Where limits are shared with other houses: what fills the pools.
     """
 
     def __init__(
-        self, transact: Transact, clock: Clock, *, workers: int, starts_full: bool, epoch: str
+        self,
+        transact: Transact,
+        clock: Clock,
+        pools: Pools,
+        *,
+        epoch: str,
+        allotments: Allotments | None = None,
     ) -> None:
         self._transact = transact
         self._clock = clock
         self._epoch = epoch
-        self.pools = Pools(workers=workers, starts_full=starts_full, now=clock.monotonic())
+        self.allotments = allotments
+        self.pools = pools
 
     async def answer(self, ask: LedgerAsk) -> LedgerAnswer:
         """What a worker is told; a budget whose cost cannot be read now is granted nothing."""
         if ask.epoch == self._epoch:
             for state in self.pools.lacks_base(ask.states):
                 await self._open(state)
-        return self.pools.answer(ask, self._epoch, self._clock.monotonic())
+        answer = self.pools.answer(ask, self._epoch, self._clock.monotonic())
+        if self.allotments is None or not answer.grants:
+            return answer
+        return await self._filled(ask, answer, self.allotments)
 
     def leave(self, worker: str) -> None:
         self.pools.leave(worker)
@@ -68,6 +80,22 @@ class LedgerDesk:
         self.pools.passed(writers, is_whole=is_whole)
         now = self._clock.now()
         self.pools.forget_ended([name for name in self.pools.pools if not _is_over(name, now)])
+
+    async def _filled(self, ask: LedgerAsk, answer: LedgerAnswer, allotments: Allotments) -> LedgerAnswer:
+        """The answer, after more was asked for where the pools of this house did not suffice."""
+        needs = {one.id: one.need for one in ask.states if one.need}
+        known = {one.id: one.granted for one in ask.states}
+        missing = {
+            one.id: needs[one.id] + known[one.id] - one.granted
+            for one in answer.grants
+            if one.id in needs and one.granted - known[one.id] < needs[one.id]
+        }
+        if missing:
+            await allotments.fill(missing)
+            answer = self.pools.answer(ask, self._epoch, self._clock.monotonic())
+        for name in needs:
+            allotments.used(name)
+        return replace(answer, is_closed=allotments.is_closed)
 
     async def _open(self, state: AccountState) -> None:
         scope = budget_scope(state.id)

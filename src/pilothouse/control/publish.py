@@ -90,6 +90,7 @@ class Publishing:
         self.answer_ledger: AnswerLedger | None = None
         """Answers workers about their leases; and is told of those who leave."""
         self.left: Callable[[str], None] = lambda worker: None  # noqa: ARG005
+        self._warnings: dict[str, str] = {}
         self._base = Snapshot(epoch=epoch, revision=first_revision)
         self._was_settled = leases.is_settled
         self._shares: Callable[[str, Mapping[str, int]], Mapping[str, int]] = lambda _, declared: declared
@@ -162,9 +163,10 @@ class Publishing:
         """Tell all workers which cached answers count no more."""
         self._change(replace(self._base, purges=dict(purges)))
 
-    def warn(self, warnings: tuple[str, ...]) -> None:
-        """Tell all workers what is not well with the control plane, for their readiness."""
-        self._change(replace(self._base, warnings=warnings))
+    def warn(self, of: str, text: str) -> None:
+        """Tell all workers, for their readiness, what is not well with a part of the control plane."""
+        self._warnings[of] = text
+        self._change(replace(self._base, warnings=tuple([one for one in self._warnings.values() if one])))
 
     def _price(self, name: str, spec: Spec) -> Price | None:
         declared = spec.deployments.get(name)

@@ -59,6 +59,8 @@ class LedgerAsk(Struct, frozen=True, kw_only=True):
 class LedgerAnswer(Struct, frozen=True, kw_only=True):
     epoch: str
     grants: tuple[Grant, ...] = ()
+    is_closed: bool = False
+    """What grants to these pools is out of reach: a refusal is nobody's fault but its."""
 
 
 class Account:
@@ -81,6 +83,7 @@ class Account:
         "rate",
         "reserved",
         "returned",
+        "said",
         "scope",
     )
 
@@ -95,6 +98,8 @@ class Account:
         self.at = 0.0
         self.granted = 0
         self.returned = 0
+        self.said = 0
+        """Units that the pools know to be gone from here."""
         self.left: int | None = None
         """What the pools said they have; None before they said anything."""
         self.answered_at = 0.0
@@ -148,6 +153,11 @@ class Account:
         spent = max(0, self.granted - self.returned - held)
         return AccountState(self.id, self.kind, self.limit, self.granted, spent, self.returned, self.need)
 
+    @property
+    def gone(self) -> int:
+        """Units that it was given and has no more: spent, or returned."""
+        return self.granted - int(self.available) - self.reserved
+
     def take_in(self, grant: Grant, now: float) -> None:
         """An answer that was repeated gives nothing twice."""
         more = grant.granted - self.granted
@@ -172,7 +182,7 @@ class Account:
         """For a controller that knows nothing: what is held becomes the whole lease."""
         self.available = int(self.available)
         self.granted = max(0, self.available + self.reserved)
-        self.returned = 0
+        self.returned = self.said = 0
         self.rate = 0.0
         self.left = None
         self.is_asked = False

@@ -15,6 +15,7 @@ are in the store: never by a broken connection alone. Pure: times are arguments.
 """
 
 from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 from pilothouse.domain.ledger import MINUTE_S, AccountState, Grant, Kind, LedgerAnswer, LedgerAsk
 
@@ -48,21 +49,29 @@ class Pool:
         self.held: dict[str, Held] = {}
 
     @property
+    def is_rate(self) -> bool:
+        return self.kind in ("rpm", "tpm")
+
+    @property
     def outstanding(self) -> int:
         return sum(max(0, held.outstanding) for held in self.held.values())
 
     def refill(self, now: float) -> None:
         elapsed, self.at = now - self.at, now
-        if self.kind in ("rpm", "tpm") and elapsed > 0:
+        if self.is_rate and elapsed > 0:
             most = self.limit - self.outstanding
             if self.level < most:
                 self.level = min(most, self.level + elapsed * self.limit / MINUTE_S)
 
     def room(self) -> int:
         """Units that can be given to somebody now."""
-        if self.kind in ("rpm", "tpm"):
+        if self.is_rate:
             return max(0, int(self.level + 1e-9))
         return max(0, self.limit - self.settled - self.outstanding)
+
+    def left(self) -> int:
+        """Units that whoever asks may still hope for."""
+        return self.room()
 
     def hear(self, worker: str, state: AccountState) -> None:
         """Take over what a worker says of its own."""
@@ -71,10 +80,10 @@ class Pool:
             # A lease of which the worker knows nothing was never spent from; it began anew.
             held = self.held[worker] = Held()
         if state.returned > held.returned:
-            if self.kind in ("rpm", "tpm"):
+            if self.is_rate:
                 self.level += state.returned - held.returned
             held.returned = state.returned
-        if self.kind in ("rpm", "tpm"):
+        if self.is_rate:
             held.spent = max(held.spent, state.spent)
             if held.outstanding < 0:  # more was used than reserved: the pool pays, and nobody gets that again
                 self.level += held.outstanding
@@ -104,7 +113,7 @@ class Pool:
         if wanted > 0 and need - on_its_way <= room:
             given = min(room, wanted)
             held.granted += given
-            if self.kind in ("rpm", "tpm"):
+            if self.is_rate:
                 self.level -= given
         return held.granted
 
@@ -118,6 +127,8 @@ class Pools:
             for nobody knows what was used.
         workers: How many share.
     """
+
+    shape: ClassVar[type[Pool]] = Pool
 
     def __init__(self, *, workers: int, starts_full: bool, now: float) -> None:
         self.workers = workers
@@ -142,7 +153,7 @@ class Pools:
     def open_budget(self, account_id: str, limit: int, settled: int, now: float) -> None:
         """A budget whose cost in the store is `settled`, all drained records included."""
         if account_id not in self.pools:
-            pool = self.pools[account_id] = Pool("budget", limit, level=0, now=now)
+            pool = self.pools[account_id] = self.shape("budget", limit, level=0, now=now)
             pool.settled = settled
 
     def answer(self, ask: LedgerAsk, epoch: str, now: float) -> LedgerAnswer:
@@ -187,7 +198,7 @@ class Pools:
             held = pool.held[worker].granted
             if state.need > 0 and self._may_grant(pool):
                 held = pool.grant(worker, state.granted, state.need, workers=self.workers)
-            grants.append(Grant(state.id, held, pool.room()))
+            grants.append(Grant(state.id, held, pool.left()))
         return grants
 
     def leave(self, worker: str) -> None:
@@ -246,5 +257,5 @@ class Pools:
                 level: float = state.limit
             else:
                 level = min(float(state.limit), (now - self._began) * state.limit / MINUTE_S)
-            pool = self.pools[state.id] = Pool(state.kind, state.limit, level=level, now=now)
+            pool = self.pools[state.id] = self.shape(state.kind, state.limit, level=level, now=now)
         return pool

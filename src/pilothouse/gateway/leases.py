@@ -48,6 +48,8 @@ class Leases:
         self.accounts: dict[str, Account] = {}
         self.life = 0
         self.is_lost = False
+        self.is_closed = False
+        """The pools can be reached, and what grants to them cannot."""
         self._ledger = ledger
         self._book = book
         self._worker = worker
@@ -131,7 +133,7 @@ class Leases:
         if answer is None or answer.epoch != self._epoch:
             self._lose()
             return
-        self.is_lost = False
+        self.is_lost, self.is_closed = False, answer.is_closed
         for account in told:
             account.idle = max(0, account.idle)
             account.is_asked = False
@@ -142,6 +144,8 @@ class Leases:
 
     async def _say(self, told: list[Account]) -> LedgerAnswer | None:
         states = tuple([account.state() for account in told])
+        for account in told:
+            account.said = account.gone
         ask = LedgerAsk(worker=self._worker, epoch=self._epoch, life=self.life, states=states)
         return await self._ledger.exchange(ask, timeout_s=TIMEOUT_S)
 
@@ -195,6 +199,6 @@ class Leases:
             return
         for account in self.accounts.values():
             account.idle += 1
-            if account.idle >= IDLE_TICKS and account.available >= 1:
+            if account.idle >= IDLE_TICKS and (account.available >= 1 or account.gone != account.said):
                 account.give_back()
                 account.idle = -1

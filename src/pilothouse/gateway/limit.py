@@ -186,7 +186,8 @@ class Limiter:
 
     def _refusal(self, shortage: Shortage, now: float) -> PilothouseError:
         account, scope = shortage.account, shown(shortage.account.scope)
-        if self._leases.is_lost and not account.rate:
+        is_out_of_reach = self._leases.is_closed or (self._leases.is_lost and not account.rate)
+        if is_out_of_reach and not shortage.is_hopeless:
             return Overloaded(
                 f"what grants the limits of {scope} is out of reach, and what it granted before is used up; "
                 "try again",

@@ -1,0 +1,1 @@
+"""Where several houses' limits are shared. One file each: `redis` is Redis or Valkey."""

@@ -1,0 +1,169 @@
+"""
+Houses with their workers, one treasury, and everything that can go wrong between them.
+
+What must hold at each step: all houses together never overspend.
+"""
+
+import asyncio
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from houses_rig import LIMITS, MONEY, RPM, SLOTS, House, Time, Worker
+from pilothouse.domain.ledger import Kind
+from pilothouse.ports.treasury import Treasury
+
+FAULTS = st.sampled_from(["", "", "", "ask", "answer", "twice"])
+LINE_FAULTS = st.sampled_from(["", "", "", "ask", "answer", "twice", "late"])
+SELDOM = st.integers(0, 3)
+WHICH = st.integers(0, 5)
+
+
+class City(RuleBasedStateMachine):
+    """Houses `closed` when the treasury is lost, so that nothing may be overspent at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.time = Time()
+        self.begun: list[float] = []
+        self.kinds: tuple[Kind, ...] = tuple(LIMITS)
+        self.houses: list[House] = []
+
+    def open_treasury(self) -> Treasury:
+        raise NotImplementedError
+
+    def empty_treasury(self) -> None:
+        raise NotImplementedError
+
+    @initialize(kinds=st.sampled_from([*[(kind,) for kind in LIMITS], tuple(LIMITS)]))
+    def start(self, kinds: tuple[Kind, ...] = tuple(LIMITS)) -> None:
+        self.kinds = kinds
+        self.treasury = self.open_treasury()
+        self.houses = [House(name, self.treasury, self.time) for name in ("a", "b")]
+        for _ in range(2):
+            for house in self.houses:
+                house.drain()
+                self.talk(house)
+                for worker in house.workers:
+                    self.loop.run_until_complete(worker.leases.exchange())
+            self.time.at += 59.0
+
+    def talk(self, house: House) -> None:
+        self.loop.run_until_complete(house.allotments.exchange())
+
+    def pick(self, which: int) -> tuple[House, Worker] | None:
+        alive = [(house, worker) for house in self.houses for worker in house.alive()]
+        return alive[which % len(alive)] if alive else None
+
+    @rule(
+        which=WHICH,
+        tokens=st.integers(1, 200),
+        cost=st.integers(20, 200),
+        share=st.sampled_from([0.0, 0.5, 1.0, 1.0]),
+        fault=FAULTS,
+        line_fault=LINE_FAULTS,
+        ends=st.booleans(),
+    )
+    def ask(
+        self, which: int, tokens: int, cost: int, share: float, fault: str, line_fault: str, *, ends: bool
+    ) -> None:
+        picked = self.pick(which)
+        if picked is None:
+            return
+        house, worker = picked
+        worker.wire.fault, house.line.fault = fault, line_fault
+        used = (int(tokens * share), int(cost * share))
+        if self.loop.run_until_complete(house.ask(worker, self.kinds, tokens, cost, used)):
+            self.begun.append(self.time.at)
+            if ends:
+                house.end(worker, len(worker.open) - 1)
+        worker.wire.fault = house.line.fault = ""
+
+    @rule(which=WHICH, number=WHICH)
+    def end(self, which: int, number: int) -> None:
+        picked = self.pick(which)
+        if picked is not None and picked[1].open:
+            picked[0].end(picked[1], number)
+
+    @rule(which=WHICH)
+    def worker_talks(self, which: int) -> None:
+        picked = self.pick(which)
+        if picked is not None:
+            self.loop.run_until_complete(picked[1].leases.exchange())
+
+    @rule(which=st.integers(0, 1), fault=LINE_FAULTS)
+    def house_talks(self, which: int, fault: str) -> None:
+        house = self.houses[which]
+        if house.desk is not None:
+            house.line.fault = fault
+            self.talk(house)
+            house.line.fault = ""
+
+    @rule(which=st.integers(0, 1))
+    def late_statements_arrive(self, which: int) -> None:
+        self.loop.run_until_complete(self.houses[which].line.arrive())
+
+    @rule(seconds=st.sampled_from([0.1, 0.6, 5.0, 19.0]))
+    def wait(self, seconds: float) -> None:
+        """Nobody who lives is silent for a minute; see the suite for those who are."""
+        self.time.at += seconds
+        for house in self.houses:
+            if house.desk is not None:
+                house.line.fault = ""
+                self.talk(house)
+
+    @rule(which=WHICH, seldom=SELDOM)
+    def kill_worker(self, which: int, seldom: int) -> None:
+        picked = self.pick(which)
+        if picked is not None and not seldom:
+            picked[0].kill(picked[1])
+            picked[0].add_worker()
+
+    @rule(which=st.integers(0, 1), seldom=SELDOM)
+    def replace_controller(self, which: int, seldom: int) -> None:
+        """Its workers live on, and claim what they hold, within a minute."""
+        if seldom:
+            return
+        house = self.houses[which]
+        house.line.late.clear()  # a process that died says nothing more
+        house.start_controller()
+        for _ in range(2):
+            for worker in house.alive():
+                self.loop.run_until_complete(worker.leases.exchange())
+            house.drain()
+        house.drain()
+        self.talk(house)
+
+    @rule(which=st.integers(0, 1))
+    def drain(self, which: int) -> None:
+        self.houses[which].drain()
+
+    @rule(seldom=SELDOM)
+    def the_treasury_loses_everything(self, seldom: int) -> None:
+        """And every house is there to say what it holds, within the five seconds that it waits."""
+        if seldom:
+            return
+        self.empty_treasury()
+        for _ in range(2):
+            for house in self.houses:
+                self.talk(house)
+
+    @invariant()
+    def the_budget_is_never_overspent(self) -> None:
+        assert "budget" not in self.kinds or sum(house.money for house in self.houses) <= MONEY
+
+    @invariant()
+    def no_more_run_at_once_than_the_limit_says(self) -> None:
+        assert "parallel" not in self.kinds or sum(house.running for house in self.houses) <= SLOTS
+
+    @invariant()
+    def in_any_span_no_more_begin_than_the_limit_and_what_came_back(self) -> None:
+        if "rpm" in self.kinds:
+            times = self.begun[-3 * RPM :]
+            for at, first in enumerate(times):
+                assert len(times) - at <= RPM * (1 + (self.time.at - first) / 60) + 1e-6
+
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.treasury.aclose())
+        self.loop.close()
