@@ -76,7 +76,7 @@ class OpenAIEngine:
         self.info = info
         self._model = model
         self._sweeper = Sweeper()
-        self._root, self._base, where = _parsed(address)
+        self._root, self._base, where = parsed_address(address)
         tls = ssl.create_default_context() if where.tls else None
         self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
         authorization = f"authorization: Bearer {token}\r\n" if token else ""
@@ -122,7 +122,7 @@ class OpenAIEngine:
             if len(ended) < request.choices or parser.is_mid_event:
                 raise UpstreamError("the engine ended its stream before the answer was complete")
         except HttpFailure as exc:
-            raise _translated(exc, self.info.name) from exc
+            raise translated(exc, self.info.name) from exc
         except EventTooLarge as exc:
             raise UpstreamError(f"the engine's stream holds an event that is too large: {exc}") from exc
         finally:
@@ -250,7 +250,7 @@ class OpenAIEngine:
             return read(exchange.whole_body())
         except HttpFailure as exc:
             has_begun = exchange is not None and exchange.status == 200
-            raise _translated(exc, self.info.name, has_begun=has_begun) from exc
+            raise translated(exc, self.info.name, has_begun=has_begun) from exc
         except UpstreamError as exc:
             exc.has_begun = exchange is not None and exchange.status == 200
             raise
@@ -275,7 +275,7 @@ class OpenAIEngine:
             finally:
                 exchange.release()
         except HttpFailure as exc:
-            raise _translated(exc, self.info.name) from exc
+            raise translated(exc, self.info.name) from exc
 
     async def _refusal(self, exchange: Exchange) -> PilothouseError:
         """The error that an answer other than 200 stands for."""
@@ -317,7 +317,7 @@ class _Slot(msgspec.Struct):
     """Of the prompt and of the answer so far."""
 
 
-def _translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) -> PilothouseError:
+def translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) -> PilothouseError:
     if failure.stage == "connect":
         return EngineUnavailable(f"the {engine} engine cannot be reached: {failure}", retry_after_s=1.0)
     if failure.timed_out:
@@ -330,7 +330,7 @@ def _translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) -
     return error
 
 
-def _parsed(address: str) -> tuple[str, str, Address]:
+def parsed_address(address: str) -> tuple[str, str, Address]:
     """(root path, base path of the OpenAI routes, where to connect)."""
     if address.startswith("unix:"):
         return "", "/v1", Address(path=address.removeprefix("unix:"))

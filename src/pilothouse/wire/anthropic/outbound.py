@@ -1,0 +1,246 @@
+"""
+How Anthropic is asked: a valid request as a message, or an error that names what it has no word for.
+
+Source: the types of Anthropic's published client, release 2.14, and its API reference.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire.openai import messages, tools
+
+VERSION = "2026-10-21"
+OLDER_VERSION = "2023-06-01"
+_MAX_TOKENS = 4096
+"""Where nothing bounds an answer: Anthropic has to be told something."""
+_NOT_THERE = ("min_p", "seed", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs")
+_OLDER = ("temperature", "top_p", "top_k")
+_EFFORT = {"minimal": "low"}
+_NO_ARGUMENTS = {"type": "object", "properties": {}}
+_encode = msgspec.json.Encoder().encode
+
+Block = dict[str, Any]
+
+
+def version_of(request: GenerateRequest) -> str:
+    """The API version to ask in: the newest has no word for temperature and its like."""
+    sampling = request.sampling
+    return OLDER_VERSION if any(getattr(sampling, name) is not None for name in _OLDER) else VERSION
+
+
+def write_request(request: GenerateRequest, *, model: str, stream: bool) -> bytes:
+    """
+    Raises:
+        InvalidRequest: With the field in `param`.
+        NotSupported: For what Anthropic has no word for.
+    """
+    body: dict[str, Any] = {"model": model, "max_tokens": request.max_tokens or _MAX_TOKENS}
+    body.update(_prompt(request))
+    body.update(_shaping(request))
+    if stream:
+        body["stream"] = True
+    return _encode(body)
+
+
+def write_count(request: GenerateRequest, *, model: str) -> bytes:
+    """The body of `/v1/messages/count_tokens`."""
+    return _encode({"model": model, **_prompt(request), **_offered(request.sampling)})
+
+
+def _prompt(request: GenerateRequest) -> dict[str, Any]:
+    if request.kind != "chat":
+        raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
+    said: list[messages.Message] = messages.decode(request.prompt)
+    begin = next((i for i, one in enumerate(said) if not isinstance(one, _SYSTEM)), len(said))
+    system = [block for one in said[:begin] if isinstance(one, _SYSTEM) for block in _texts(one.content)]
+    prompt: dict[str, Any] = {"messages": list(_messages(said[begin:], first=begin))}
+    if system:
+        prompt["system"] = system[0]["text"] if len(system) == 1 else system
+    return prompt
+
+
+_SYSTEM = (messages.System, messages.Developer)
+
+
+def _messages(said: Sequence[messages.Message], *, first: int) -> Iterator[dict[str, Any]]:
+    """What tools gave stands in the message of the user that follows it."""
+    numbered = enumerate(said, start=first)
+    for role, group in groupby(numbered, key=lambda item: _role(item[1])):
+        if role == "user":
+            blocks = [block for i, one in group for block in _user(one, f"messages[{i}].content")]
+            yield {"role": "user", "content": _short(blocks)}
+            continue
+        for i, one in group:
+            if isinstance(one, messages.Assistant):
+                yield {"role": "assistant", "content": _short(list(_assistant(one, f"messages[{i}]")))}
+            elif isinstance(one, _SYSTEM):
+                yield {"role": "system", "content": _short(list(_texts(one.content)))}
+
+
+def _role(message: messages.Message) -> str:
+    if isinstance(message, messages.User | messages.Tool):
+        return "user"
+    return "assistant" if isinstance(message, messages.Assistant) else "system"
+
+
+def _short(blocks: list[Block]) -> str | list[Block]:
+    """One text alone needs no block."""
+    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+        text: str = blocks[0]["text"]
+        return text
+    return blocks
+
+
+def _texts(content: str | Sequence[messages.Text]) -> Iterator[Block]:
+    for text in [content] if isinstance(content, str) else [part.text for part in content]:
+        yield {"type": "text", "text": text}
+
+
+def _user(message: messages.Message, at: str) -> Iterator[Block]:
+    if isinstance(message, messages.Tool):
+        result = _short(list(_texts(message.content)))
+        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": result}
+    elif isinstance(message, messages.User):
+        if isinstance(message.content, str):
+            yield {"type": "text", "text": message.content}
+            return
+        for i, part in enumerate(message.content):
+            yield _part(part, f"{at}[{i}]")
+
+
+def _part(part: messages.Part, at: str) -> Block:
+    if isinstance(part, messages.Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, messages.Image):
+        return {"type": "image", "source": _source(part.image_url.url, at)}
+    if isinstance(part, messages.File) and part.file.file_data is not None:
+        document: Block = {"type": "document", "source": _source(part.file.file_data, at)}
+        if document["source"].get("media_type") != "application/pdf":
+            raise NotSupported(f"{at}: this provider reads files that are PDF alone", param=at)
+        if part.file.filename:
+            document["title"] = part.file.filename
+        return document
+    raise NotSupported(f"{at}: this provider reads texts, pictures and PDF in base64 alone", param=at)
+
+
+def _source(url: str, at: str) -> Block:
+    if not url.startswith("data:"):
+        return {"type": "url", "url": url}
+    head, _, data = url.partition(",")
+    media_type, _, coding = head.removeprefix("data:").partition(";")
+    if coding != "base64" or not data:
+        raise InvalidRequest(f"{at}: a data address begins with data:TYPE;base64,", param=at)
+    return {"type": "base64", "media_type": media_type, "data": data}
+
+
+def _assistant(message: messages.Assistant, at: str) -> Iterator[Block]:
+    """
+    What it thought before is not sent: Anthropic takes back its own thoughts alone, by their signature.
+    """
+    content = message.content or ""
+    for text in [content] if isinstance(content, str) else map(_said, content):
+        if text:
+            yield {"type": "text", "text": text}
+    if message.refusal:
+        yield {"type": "text", "text": message.refusal}
+    for i, call in enumerate(message.tool_calls or ()):
+        try:
+            given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as exc:
+            where = f"{at}.tool_calls[{i}].function.arguments"
+            raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
+        yield {"type": "tool_use", "id": call.id, "name": call.function.name, "input": given}
+
+
+def _said(part: messages.Text | messages.Refusal) -> str:
+    return part.text if isinstance(part, messages.Text) else part.refusal
+
+
+def _shaping(request: GenerateRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    if request.choices > 1:
+        raise NotSupported("this provider gives one choice; leave n out, or ask again", param="n")
+    for name in _NOT_THERE:
+        if getattr(sampling, name):  # zero is what it is without it
+            raise NotSupported(f"this provider has no {name}; leave it out", param=name)
+    if sampling.temperature is not None and sampling.temperature > 1:
+        raise InvalidRequest("temperature: 0 to 1 with this provider", param="temperature")
+    shaped = {name: value for name in _OLDER if (value := getattr(sampling, name)) is not None}
+    if sampling.stop:
+        shaped["stop_sequences"] = sampling.stop
+    return shaped | _offered(sampling) | _thinking(sampling)
+
+
+def _offered(sampling: Sampling) -> dict[str, Any]:
+    if sampling.tools is None:
+        return {}
+    offered: dict[str, Any] = {"tools": list(_tools(tools.decode(sampling.tools)))}
+    chosen = None if sampling.tool_choice is None else tools.decode_choice(sampling.tool_choice)
+    choice: dict[str, Any] = {"type": "auto"}
+    if isinstance(chosen, tools.NamedChoice):
+        choice = {"type": "tool", "name": chosen.function.name}
+    elif chosen is not None:
+        choice = {"type": "any" if chosen == "required" else chosen}
+    if sampling.parallel_tool_calls is False and choice["type"] != "none":
+        choice["disable_parallel_tool_use"] = True
+    if chosen is not None or len(choice) > 1:
+        offered["tool_choice"] = choice
+    return offered
+
+
+def _tools(given: Iterable[tools.FunctionTool]) -> Iterator[dict[str, Any]]:
+    for tool in given:
+        function = tool.function
+        offer: dict[str, Any] = {"name": function.name, "input_schema": function.parameters or _NO_ARGUMENTS}
+        if function.description is not None:
+            offer["description"] = function.description
+        if function.strict is not None:
+            offer["strict"] = function.strict
+        yield offer
+
+
+class _Schema(msgspec.Struct):
+    schema: dict[str, Any]
+
+
+class _Format(msgspec.Struct):
+    type: str
+    json_schema: _Schema | None = None
+
+
+def _thinking(sampling: Sampling) -> dict[str, Any]:
+    """How much is thought, and in which form the answer comes: both are one field there."""
+    shaped: dict[str, Any] = {}
+    output: dict[str, Any] = {}
+    effort = sampling.reasoning_effort
+    if effort == "none":
+        shaped["thinking"] = {"type": "disabled"}
+    elif effort is not None:
+        shaped["thinking"] = {"type": "adaptive"}
+        output["effort"] = _EFFORT.get(effort, effort)
+    if sampling.response_format is not None:
+        form = _format(sampling.response_format)
+        if form is not None:
+            output["format"] = form
+    if output:
+        shaped["output_config"] = output
+    return shaped
+
+
+def _format(raw: msgspec.Raw) -> dict[str, Any] | None:
+    try:
+        form = msgspec.json.decode(raw, type=_Format)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest("response_format: a json_schema has a schema", param="response_format") from exc
+    if form.json_schema is not None:
+        return {"type": "json_schema", "schema": form.json_schema.schema}
+    if form.type == "text":
+        return None
+    raise NotSupported(
+        "response_format: this provider needs a schema; send json_schema", param="response_format"
+    )
