@@ -1,0 +1,231 @@
+"""The same conversation in every protocol: limits, caches, records and cut streams hold on each alike."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway_rig import DEVELOPER, House, endpoint_entry, house, replica_entry, snapshot
+from http1_rig import Answer, connected
+from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.limits import Limits
+from pilothouse.domain.price import Price
+from pilothouse.domain.record import Content, InferenceRecord
+from pilothouse.domain.snapshot import CachePolicy, DeploymentEntry
+from watched_engine import WatchedEngine, endless, fails, words
+
+SCHEMA = {"type": "object", "properties": {"at": {"type": "string"}}}
+FUNCTION = {"type": "function", "function": {"name": "look", "parameters": SCHEMA}}
+SYSTEM = {"role": "system", "content": "Be brief."}
+USER = {"role": "user", "content": "Say hello."}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One protocol: how the conversation is asked for in it, and where its answers have what."""
+
+    name: str
+    path: str
+    body: Callable[[bool, bool], dict[str, Any]]
+    """By whether it streams and whether it offers a tool."""
+    text: Callable[[Any], str]
+    """Of a whole answer."""
+    piece: Callable[[Any], str]
+    """Of one event of a stream."""
+    ends_well: bytes
+    """Stands at the end of a stream that was not cut."""
+    error: Callable[[Any], dict[str, Any]]
+
+    def asking(self, *, stream: bool = False, tool: bool = False) -> bytes:
+        return json.dumps(self.body(stream, tool), separators=(",", ":")).encode()
+
+    def streamed(self, answer: Answer) -> str:
+        lines = [line.removeprefix("data: ") for line in answer.body.decode().splitlines()]
+        return "".join(self.piece(json.loads(line)) for line in lines if line.startswith("{"))
+
+
+def _openai(stream: bool, tool: bool) -> dict[str, Any]:
+    asked = {
+        "model": "chat",
+        "messages": [SYSTEM, USER],
+        "temperature": 0,
+        "max_tokens": 64,
+        "stream": stream,
+    }
+    return asked | ({"tools": [FUNCTION]} if tool else {})
+
+
+def _anthropic(stream: bool, tool: bool) -> dict[str, Any]:
+    asked = {
+        "model": "chat",
+        "system": "Be brief.",
+        "messages": [USER],
+        "temperature": 0,
+        "max_tokens": 64,
+        "stream": stream,
+    }
+    return asked | ({"tools": [{"name": "look", "input_schema": SCHEMA}]} if tool else {})
+
+
+def _ollama(stream: bool, tool: bool) -> dict[str, Any]:
+    options = {"temperature": 0, "num_predict": 64}
+    asked = {"model": "chat", "messages": [SYSTEM, USER], "options": options, "stream": stream}
+    return asked | ({"tools": [FUNCTION]} if tool else {})
+
+
+WAYS = [
+    Way(
+        "openai",
+        "/v1/chat/completions",
+        _openai,
+        lambda answer: answer["choices"][0]["message"]["content"],
+        lambda event: "".join(choice["delta"].get("content") or "" for choice in event.get("choices", ())),
+        b"data: [DONE]\n\n",
+        lambda answer: answer["error"],
+    ),
+    Way(
+        "anthropic",
+        "/v1/messages",
+        _anthropic,
+        lambda answer: "".join(block.get("text", "") for block in answer["content"]),
+        lambda event: event.get("delta", {}).get("text", ""),
+        b'data: {"type":"message_stop"}\n\n',
+        lambda answer: answer["error"],
+    ),
+    Way(
+        "ollama",
+        "/api/chat",
+        _ollama,
+        lambda answer: answer["message"]["content"],
+        lambda event: event.get("message", {}).get("content", ""),
+        b'"done":true',
+        lambda answer: answer,
+    ),
+]
+BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+EACH = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+
+
+async def _all_of_it(ask: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+    yield Chunk((Delta("", 0, None, None, Aside("Hmm.")),))
+    yield Chunk((Delta("Hel"),))
+    yield Chunk((Delta("lo."),))
+    yield Chunk((Delta("", 0, None, None, Aside("", "", (ToolCall(0, "c1", "look", '{"at":'),))),))
+    yield Chunk((Delta("", 0, None, None, Aside("", "", (ToolCall(0, "", "", '"sky"}'),))),))
+    yield Chunk((Delta("", 0, "tool_calls"),), Usage(7, 5, 3))
+
+
+def fact_of(running: House) -> tuple[InferenceRecord, Content | None]:
+    """The last record without what differs from one request to the next."""
+    record, content = running.records[-1], running.contents[-1]
+    plain = msgspec.structs.replace(
+        record, id="", time=0.0, duration_ms=0.0, overhead_us=0, ttft_ms=0.0 if record.ttft_ms else None
+    )
+    return plain, content
+
+
+async def asked(running: House, way: Way, *, stream: bool = False, tool: bool = False) -> Answer:
+    return await running.ask(way.path, way.asking(stream=stream, tool=tool))
+
+
+@BOTH
+async def test_a_record_is_the_same_but_for_the_words_of_its_request(stream: bool) -> None:
+    price = DeploymentEntry(name="chat", phase="ready", price=Price(input=1_000_000, output=1_000_000))
+    served = snapshot(replica_entry(), deployments=(price,))
+    facts = []
+    async with house(WatchedEngine(_all_of_it, can=frozenset({"tools"})), served) as running:
+        for way in WAYS:
+            answer = await asked(running, way, stream=stream, tool=True)
+            assert answer.status == 200
+            facts.append(fact_of(running))
+        asks = [ask for ask, _ in running.engines["chat-0"].asked]  # type: ignore[attr-defined]
+
+    records, contents = zip(*facts, strict=True)
+    assert set(records) == {records[0]}
+    assert (records[0].code, records[0].streamed, records[0].cost_micro_usd) == ("ok", stream, 9)
+    assert [content.protocol for content in contents] == [way.name for way in WAYS]
+    assert [content.request for content in contents] == [way.asking(stream=stream, tool=True) for way in WAYS]
+    assert all(content.answers == ["Hello."] for content in contents)
+    assert all(content.asides == contents[0].asides for content in contents)
+    assert contents[0].asides == [Aside("Hmm.", "", (ToolCall(0, "c1", "look", '{"at":"sky"}'),))]
+    assert len({json.dumps(msgspec.json.decode(ask.prompt)) for ask in asks}) == 1
+    assert len({json.dumps(msgspec.json.decode(ask.sampling.tools)) for ask in asks}) == 1
+    assert len({(ask.max_tokens, ask.sampling.temperature, ask.needs) for ask in asks}) == 1
+
+
+@BOTH
+async def test_a_limit_is_charged_alike_and_its_end_is_told_in_each_protocols_words(stream: bool) -> None:
+    left: list[str | None] = []
+    for way in WAYS:
+        served = snapshot(replica_entry(), endpoints=(endpoint_entry(limits=Limits(tpm=5000, rpm=2)),))
+        async with house(WatchedEngine(words("Hello.", usage=Usage(7, 5))), served) as running:
+            first = await asked(running, way, stream=stream)
+            second = await asked(running, way, stream=stream)
+            third = await asked(running, way, stream=stream)
+            code = running.codes[-1]
+        assert [first.status, second.status, third.status] == [200, 200, 429]
+        assert way.error(json.loads(third.body))["code"] == code == "rate_limit_exceeded"
+        assert int(third.headers["retry-after"]) > 0
+        left.append(second.headers.get("x-ratelimit-remaining-tokens"))
+    assert left[0] is not None
+    assert set(left) == {left[0]}
+
+
+@pytest.mark.parametrize(
+    "pair", list(permutations(WAYS, 2)), ids=lambda pair: f"{pair[0].name}-{pair[1].name}"
+)
+@BOTH
+async def test_an_answer_in_one_protocol_is_a_hit_in_every_other(pair: tuple[Way, Way], stream: bool) -> None:
+    policy = CachePolicy(exact_ttl_s=60.0, fingerprint="f")
+    served = snapshot(replica_entry(model_digest="sha256:1"), endpoints=(endpoint_entry(cache=policy),))
+    engine = WatchedEngine(words("One ", "two."))
+    async with house(engine, served) as running:
+        first = await asked(running, pair[0], stream=not stream)
+        again = await asked(running, pair[1], stream=stream)
+
+    assert len(engine.asked) == 1
+    assert [one.headers["x-pilothouse-cache"] for one in (first, again)] == ["miss", "hit"]
+    said = pair[1].streamed(again) if stream else pair[1].text(json.loads(again.body))
+    assert said == "One two."
+    assert [content.answers for content in running.contents if content] == [["One two."]] * 2
+
+
+@EACH
+async def test_a_stream_that_breaks_has_no_good_end_and_is_on_record(way: Way) -> None:
+    engine = WatchedEngine(fails(UpstreamError("it broke"), after=("One ",)))
+    async with house(engine) as running:
+        answer = await asked(running, way, stream=True)
+        record, content = fact_of(running)
+
+    assert way.streamed(answer) == "One "
+    assert b"it broke" in answer.body
+    assert b"upstream_error" in answer.body
+    assert way.ends_well not in answer.body
+    assert (record.code, content and content.answers) == ("upstream_error", ["One "])
+
+
+@EACH
+async def test_an_error_before_the_answer_is_in_each_protocols_words_and_on_record(way: Way) -> None:
+    async with house(WatchedEngine(fails(UpstreamError("it broke")))) as running:
+        answer = await asked(running, way)
+
+    error = way.error(json.loads(answer.body))
+    assert (answer.status, error["code"], running.codes) == (502, "upstream_error", ["upstream_error"])
+
+
+@EACH
+async def test_who_hangs_up_is_heard_and_on_record(way: Way) -> None:
+    engine = WatchedEngine(endless())
+    async with house(engine) as running:
+        async with connected(running.port) as raw:
+            await raw.send(running.request(way.path, way.asking(stream=True), as_key=DEVELOPER))
+            await running.until(lambda: engine.running == 1)
+        await running.until(lambda: bool(running.records))
+        await running.until(lambda: running.is_quiet and engine.running == 0)
+
+    assert running.codes == ["client_closed"]
