@@ -21,6 +21,7 @@ BENCHES = (
     "canary",
     "planner",
     "simulate",
+    "codecs",
     "cache",
     "semantic_cache",
 )

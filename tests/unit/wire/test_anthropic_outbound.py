@@ -215,6 +215,7 @@ def test_what_anthropic_has_no_word_for_is_refused_with_its_name(
 @pytest.mark.parametrize(
     "message",
     [
+        {"role": "user", "content": "hi", "name": "ann"},
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]},
         {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]},
         {"role": "user", "content": [{"type": "file", "file": {"file_data": "data:text/csv;base64,aGk="}}]},

@@ -5,7 +5,6 @@ Source: the types of Anthropic's published client, release 2.14, and its API ref
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -29,8 +28,9 @@ Block = dict[str, Any]
 
 def version_of(request: GenerateRequest) -> str:
     """The API version to ask in: the newest has no word for temperature and its like."""
-    sampling = request.sampling
-    return OLDER_VERSION if any(getattr(sampling, name) is not None for name in _OLDER) else VERSION
+    one = request.sampling
+    is_older = one.temperature is not None or one.top_p is not None or one.top_k is not None
+    return OLDER_VERSION if is_older else VERSION
 
 
 def write_request(request: GenerateRequest, *, model: str, stream: bool) -> bytes:
@@ -56,9 +56,12 @@ def _prompt(request: GenerateRequest) -> dict[str, Any]:
     if request.kind != "chat":
         raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
     said: list[messages.Message] = messages.decode(request.prompt)
-    begin = next((i for i, one in enumerate(said) if not isinstance(one, _SYSTEM)), len(said))
-    system = [block for one in said[:begin] if isinstance(one, _SYSTEM) for block in _texts(one.content)]
-    prompt: dict[str, Any] = {"messages": list(_messages(said[begin:], first=begin))}
+    begin = 0
+    system: list[Block] = []
+    while begin < len(said) and isinstance(one := said[begin], _SYSTEM):
+        system.extend(_texts(one.content))
+        begin += 1
+    prompt: dict[str, Any] = {"messages": _messages(said, begin)}
     if system:
         prompt["system"] = system[0]["text"] if len(system) == 1 else system
     return prompt
@@ -67,25 +70,36 @@ def _prompt(request: GenerateRequest) -> dict[str, Any]:
 _SYSTEM = (messages.System, messages.Developer)
 
 
-def _messages(said: Sequence[messages.Message], *, first: int) -> Iterator[dict[str, Any]]:
-    """What tools gave stands in the message of the user that follows it."""
-    numbered = enumerate(said, start=first)
-    for role, group in groupby(numbered, key=lambda item: _role(item[1])):
-        if role == "user":
-            blocks = [block for i, one in group for block in _user(one, f"messages[{i}].content")]
-            yield {"role": "user", "content": _short(blocks)}
+def _messages(said: Sequence[messages.Message], begin: int) -> list[Any]:
+    """What tools gave stands in the message of the user after it. Plain messages are the same there."""
+    written: list[Any] = []
+    results: list[Block] = []
+    for i in range(begin, len(said)):
+        one = said[i]
+        if isinstance(one, messages.Tool):
+            content = _short(list(_texts(one.content)))
+            results.append({"type": "tool_result", "tool_use_id": one.tool_call_id, "content": content})
             continue
-        for i, one in group:
-            if isinstance(one, messages.Assistant):
-                yield {"role": "assistant", "content": _short(list(_assistant(one, f"messages[{i}]")))}
-            elif isinstance(one, _SYSTEM):
-                yield {"role": "system", "content": _short(list(_texts(one.content)))}
-
-
-def _role(message: messages.Message) -> str:
-    if isinstance(message, messages.User | messages.Tool):
-        return "user"
-    return "assistant" if isinstance(message, messages.Assistant) else "system"
+        if one.name is not None:
+            raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
+        if isinstance(one, messages.User):
+            if results or not isinstance(one.content, str):
+                blocks = [*results, *_user(one, f"messages[{i}].content")]
+                written.append({"role": "user", "content": _short(blocks)})
+                results = []
+            else:
+                written.append(one)
+            continue
+        if results:
+            written.append({"role": "user", "content": results})
+            results = []
+        if isinstance(one, messages.Assistant):
+            written.append(_assistant(one, f"messages[{i}]"))
+        else:
+            written.append({"role": "system", "content": _short(list(_texts(one.content)))})
+    if results:
+        written.append({"role": "user", "content": results})
+    return written
 
 
 def _short(blocks: list[Block]) -> str | list[Block]:
@@ -101,16 +115,12 @@ def _texts(content: str | Sequence[messages.Text]) -> Iterator[Block]:
         yield {"type": "text", "text": text}
 
 
-def _user(message: messages.Message, at: str) -> Iterator[Block]:
-    if isinstance(message, messages.Tool):
-        result = _short(list(_texts(message.content)))
-        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": result}
-    elif isinstance(message, messages.User):
-        if isinstance(message.content, str):
-            yield {"type": "text", "text": message.content}
-            return
-        for i, part in enumerate(message.content):
-            yield _part(part, f"{at}[{i}]")
+def _user(message: messages.User, at: str) -> Iterator[Block]:
+    if isinstance(message.content, str):
+        yield {"type": "text", "text": message.content}
+        return
+    for i, part in enumerate(message.content):
+        yield _part(part, f"{at}[{i}]")
 
 
 def _part(part: messages.Part, at: str) -> Block:
@@ -138,10 +148,17 @@ def _source(url: str, at: str) -> Block:
     return {"type": "base64", "media_type": media_type, "data": data}
 
 
-def _assistant(message: messages.Assistant, at: str) -> Iterator[Block]:
+def _assistant(message: messages.Assistant, at: str) -> Any:
     """
     What it thought before is not sent: Anthropic takes back its own thoughts alone, by their signature.
     """
+    content = message.content
+    if isinstance(content, str) and message.tool_calls is None and message.refusal is None:
+        return messages.Assistant(content)
+    return {"role": "assistant", "content": _short(list(_spoken(message, at)))}
+
+
+def _spoken(message: messages.Assistant, at: str) -> Iterator[Block]:
     content = message.content or ""
     for text in [content] if isinstance(content, str) else map(_said, content):
         if text:
@@ -165,6 +182,8 @@ def _shaping(request: GenerateRequest) -> dict[str, Any]:
     sampling = request.sampling
     if request.choices > 1:
         raise NotSupported("this provider gives one choice; leave n out, or ask again", param="n")
+    if sampling == _PLAIN:
+        return {}
     for name in _NOT_THERE:
         if getattr(sampling, name):  # zero is what it is without it
             raise NotSupported(f"this provider has no {name}; leave it out", param=name)
@@ -174,6 +193,9 @@ def _shaping(request: GenerateRequest) -> dict[str, Any]:
     if sampling.stop:
         shaped["stop_sequences"] = sampling.stop
     return shaped | _offered(sampling) | _thinking(sampling)
+
+
+_PLAIN = Sampling()
 
 
 def _offered(sampling: Sampling) -> dict[str, Any]:

@@ -5,8 +5,8 @@ Its times (`total_duration`, `eval_duration` ...) are left out: a client sees th
 in `x-pilothouse-overhead-us` and the metrics, and a codec has no clock.
 """
 
+import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -135,4 +135,5 @@ def _calls(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
 
 
 def _time(created: int) -> str:
-    return datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = time.gmtime(created)  # `strftime` takes three times as long
+    return f"{at.tm_year:04}-{at.tm_mon:02}-{at.tm_mday:02}T{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}Z"
