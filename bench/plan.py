@@ -11,7 +11,7 @@ import gc
 import time
 
 from pilothouse.domain.plan import Observed, plan, wanted_replicas
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions, ModelSpec, ReplicaRange, Spec
+from pilothouse.domain.spec import DeploymentSpec, ModelSpec, ReplicaRange, Spec
 from pilothouse.domain.status import Replica, ReplicaState
 from rig.report import Report, figure, options, publish
 
@@ -21,7 +21,7 @@ EACH = 50
 
 def declared(slots: int) -> Spec:
     one = DeploymentSpec(
-        model="m", replicas=ReplicaRange(min=EACH, max=EACH), engine_options=EngineOptions(slots=slots)
+        model="m", replicas=ReplicaRange(min=EACH, max=EACH), engine_options={"slots": slots}
     )
     return Spec(
         models={"m": ModelSpec(source="file:/m.gguf")},

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from msgspec import inspect, structs
 
+from pilothouse.app.engines import option_types, own_drivers
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
-from pilothouse.cli.schema import spec_schema
+from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +73,29 @@ def configuration() -> str:
     ]
     spec = SOURCE / "domain" / "spec.py"
     classes = [node.name for node in ast.parse(spec.read_text()).body if isinstance(node, ast.ClassDef)]
-    return "\n".join([*lines, *_fields(spec, classes)])
+    return "\n".join([*lines, *_fields(spec, classes), *_engine_options()])
+
+
+def _engine_options() -> Iterator[str]:
+    yield "## Options of engines\n\nWhat `deployments.<name>.engine_options` may hold, by its `engine`.\n"
+    for engine, shape in option_types(own_drivers()).items():
+        texts = field_texts(shape)
+        yield f"### engine: {engine}\n\n| field | type | default | meaning |\n|---|---|---|---|"
+        for one, info in zip(structs.fields(shape), inspect.type_info(shape).fields, strict=True):  # type: ignore[attr-defined]
+            default = "required" if one.required else f"`{one.default!r}`"
+            yield f"| `{one.name}` | `{_KINDS.get(type(info.type), 'any')}` | {default} | {texts[one.name]} |"
+        yield ""
+
+
+_KINDS = {
+    inspect.IntType: "int",
+    inspect.StrType: "str",
+    inspect.BoolType: "bool",
+    inspect.FloatType: "float",
+    inspect.LiteralType: "one of a few words",
+    inspect.VarTupleType: "list",
+    inspect.DictType: "mapping",
+}
 
 
 def _fields(path: Path, classes: list[str]) -> Iterator[str]:
@@ -215,7 +239,10 @@ PAGES = {
 def pages() -> dict[str, str]:
     """Every page as it should be, by file name."""
     written = {name: NOTE + write().rstrip() + "\n" for name, write in PAGES.items()}
-    return {**written, SCHEMA: json.dumps(spec_schema(), indent=2, ensure_ascii=False) + "\n"}
+    return {
+        **written,
+        SCHEMA: json.dumps(spec_schema(option_types(own_drivers())), indent=2, ensure_ascii=False) + "\n",
+    }
 
 
 def main() -> int:

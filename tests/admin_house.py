@@ -38,6 +38,7 @@ from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
 from pilothouse.ports.store import SealedRecord, StoredSpec
 from pilothouse.testing.memory_keys import MemoryKeys
+from spec_trees import ENGINES
 
 ROLES = ("admin", "operator", "developer", "auditor")
 SMOLLM2 = ModelVersion(
@@ -158,7 +159,7 @@ class AdminHouse:
         self.specs = Declarations(
             self.store,
             self.clock,
-            engines={"llama.cpp", "openai"},
+            engines=ENGINES,
             targets={"local"},
             declared=self._declared,
             versions=lambda: self.models.present,

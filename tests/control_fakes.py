@@ -1,15 +1,25 @@
 """Small stand-ins for the control plane's unit tests: engines that obey, a shelf, a driver."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
 
 from pilothouse.control.world import World
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import EngineUnavailable, OperationFailed
-from pilothouse.domain.model import Artifact, ModelHeader, ModelVersion
+from pilothouse.domain.model import Artifact, ModelFormat, ModelHeader, ModelVersion
+from pilothouse.domain.options import CommonOptions
 from pilothouse.domain.spec import DeploymentSpec, ModelSpec
 from pilothouse.domain.status import Health, Load, Progress, Replica
 from pilothouse.kit.log import Log
-from pilothouse.ports.engine import EngineInfo, Launch, Machine, Placement
+from pilothouse.ports.engine import (
+    NO_OPTIONS,
+    EngineAbility,
+    EngineInfo,
+    Installed,
+    Launch,
+    Machine,
+    Placement,
+)
 from pilothouse.testing.memory_target import MemoryProcess, MemoryTarget
 
 HEADER = ModelHeader(architecture="llama", context_tokens=512, quantization="Q4", parameters=1)
@@ -71,7 +81,9 @@ class FakeEngine:
 class FakeDriver:
     """Engines by address, made on demand; new ones are healthy at once."""
 
-    launches = True
+    options = CommonOptions
+    abilities: frozenset[EngineAbility] = frozenset()
+    formats: frozenset[ModelFormat] = frozenset({"gguf"})
 
     def __init__(self, name: str = "llama.cpp") -> None:
         self.name = name
@@ -79,6 +91,9 @@ class FakeDriver:
         self.refusal = ""
         self.memory_bytes = 1
         self.default = Health(ok=True)
+
+    def installed(self) -> Installed:
+        return Installed(ok=True)
 
     def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:
         if self.refusal:
@@ -100,6 +115,7 @@ class FakeDriver:
         context_tokens: int,
         token_file: str = "",
         allow_private: bool = False,
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> FakeEngine:
         return self.engines.setdefault(address, FakeEngine(self.default))
 

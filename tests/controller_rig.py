@@ -17,14 +17,14 @@ from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.app.home import prepare_folders, write_private
 from pilothouse.config import Settings, make_settings, write_spec
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
-from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, EngineOptions, ModelSpec, RouteSpec, Spec
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ModelSpec, RouteSpec, Spec
 from pilothouse.kit.heartbeat import BEAT_S, Heartbeat
 
 PATIENCE_S = 60.0
 
 
 def spec_of(gguf: Path, *, slots: int = 2) -> Spec:
-    options = EngineOptions(context_tokens=256, slots=slots, threads=1)
+    options = {"context_tokens": 256, "slots": slots, "threads": 1}
     return Spec(
         models={"m": ModelSpec(source=f"file:{gguf}")},
         deployments={"d": DeploymentSpec(model="m", engine_options=options)},

@@ -10,7 +10,7 @@ from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.domain.model import Artifact
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions
+from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Replica
 from pilothouse.ports.engine import Launch, Machine
 
@@ -40,7 +40,7 @@ class Home:
 
 
 def launch_of(artifact: Artifact, *, slots: int = SLOTS, context_tokens: int = CONTEXT_TOKENS) -> Launch:
-    options = EngineOptions(slots=slots, context_tokens=context_tokens)
+    options = {"slots": slots, "context_tokens": context_tokens}
     machine = Machine(cpus=os.cpu_count() or 1, memory_available_bytes=4 * 10**9)
     return LlamaCppDriver().launch("", DeploymentSpec(model="m", engine_options=options), artifact, machine)
 

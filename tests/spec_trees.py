@@ -6,6 +6,10 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
+from pilothouse.app.engines import engine_drivers, option_types
+
+ENGINES = option_types(engine_drivers())
+"""What each engine takes, as the server knows it."""
 FILE = b"""version: 1
 models:
   tiny: {source: "file:/models/tiny.gguf", licence: MIT}

@@ -19,7 +19,7 @@ from pilothouse.app.model_tools import build_models
 from pilothouse.config import make_settings
 from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.model import Artifact
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions
+from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.clock import SystemClock
 from pilothouse.ports.engine import Launch, Machine, Placement
 
@@ -40,7 +40,7 @@ async def engine(
     model: Artifact, *, slots: int, context_tokens: int
 ) -> AsyncIterator[tuple[OpenAIEngine, Launch, int]]:
     """The engine when it has produced a token, how it was launched, and its process."""
-    options = EngineOptions(slots=slots, context_tokens=context_tokens)
+    options = {"slots": slots, "context_tokens": context_tokens}
     machine = Machine(
         cpus=os.cpu_count() or 1, memory_available_bytes=psutil.virtual_memory().available, workers=1
     )

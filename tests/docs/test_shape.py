@@ -30,6 +30,7 @@ BROAD_EXCEPTS = {
     "kit/cohort.py:CohortTask.step": "the other tasks of a cohort are protected from this one",
     "kit/cohort.py:CohortTask._wake": "what a future holds belongs to the task that waits for it",
     "kit/journal/writer.py:JournalWriter._keep_a_spare": "serving goes on while a disk or key fails",
+    "kit/plugins.py:Plugins.__getitem__": "all other engines are protected from a broken package",
     "kit/tasks.py:Tasks._again": "a loop that must go on is protected from one bad round",
     "kit/tasks.py:Tasks._once": "the owner and the other tasks are protected from this one",
 }

@@ -6,9 +6,8 @@ the controller loads it while the engine reads its model, not before.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +18,8 @@ from pilothouse.domain.record import Content
 from pilothouse.http.control_app import build_app
 from pilothouse.http.plane import EngineView, Plane
 from pilothouse.kit.local_socket import listen_privately
+from pilothouse.kit.plugins import BrokenPlugin
+from pilothouse.ports.engine import EngineDriver
 from pilothouse.ports.store import SealedRecord
 
 _RENEWS_DATE = 0
@@ -113,21 +114,34 @@ def build_plane(parts: Parts) -> Plane:
         rollouts=parts.releases.rollouts,
         feedback=parts.releases.inbox,
         open_feedback=open_feedback,
-        engines=list_engines,
+        engines=lambda: list_engines(parts.loop.drivers),
     )
 
 
-def list_engines() -> list[EngineView]:
-    """The engines that deployments may name here."""
-    return [
-        EngineView(
-            name="llama.cpp",
-            installed=True,
-            version=metadata.version("xllamacpp"),
-            capabilities=("chat", "completion", "embedding", "slots"),
-        ),
-        EngineView(name="openai", installed=True, capabilities=("chat", "completion", "embedding", "attach")),
-    ]
+def list_engines(drivers: Mapping[str, EngineDriver]) -> list[EngineView]:
+    """All that deployments may name, and what is missing where one cannot run here."""
+    return [_view(name, drivers) for name in drivers]
+
+
+def _view(name: str, drivers: Mapping[str, EngineDriver]) -> EngineView:
+    try:
+        driver = drivers[name]
+    except BrokenPlugin as exc:
+        return EngineView(
+            name=name,
+            installed=False,
+            missing=str(exc),
+            install_command="update or uninstall the package that brings it",
+        )
+    found = driver.installed()
+    return EngineView(
+        name=name,
+        installed=found.ok,
+        version=found.version,
+        capabilities=tuple(sorted(driver.abilities)),
+        missing=found.missing,
+        install_command=found.install_command,
+    )
 
 
 def serve(parts: Parts) -> AdminServer:

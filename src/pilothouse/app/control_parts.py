@@ -6,7 +6,7 @@ admin API) is not named here.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +14,10 @@ import psutil
 from msgspec.structs import replace
 
 from pilothouse import __version__
-from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
-from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
+from pilothouse.app.engines import engine_drivers, option_types
 from pilothouse.app.home import read_state
 from pilothouse.app.ledger_parts import build_ledger
 from pilothouse.app.model_tools import build_models
@@ -79,7 +78,7 @@ class Loop:
     """The control loop and what it speaks to."""
 
     targets: dict[str, Target]
-    drivers: dict[str, EngineDriver]
+    drivers: Mapping[str, EngineDriver]
     totals: WorkerTotals
     publisher: Publisher
     publishing: Publishing
@@ -222,7 +221,7 @@ def build_declarations(store: StoreThread, loop: Loop, clock: Clock, *, workers:
     return Declarations(
         store,
         clock,
-        engines=tuple(loop.drivers),
+        engines=option_types(loop.drivers),
         targets=tuple(loop.targets),
         declared=loop.reconciler.declare,
         versions=versions,
@@ -271,7 +270,7 @@ def build_loop(
     teams: Callable[[], dict[str, TeamEntry]],
 ) -> Loop:
     """The control loop, with nothing declared yet."""
-    drivers: dict[str, EngineDriver] = {driver.name: driver for driver in (LlamaCppDriver(), OpenAIDriver())}
+    drivers = engine_drivers()
     logs = settings.home_path / "logs" / "replicas"
     targets: dict[str, Target] = {"local": LocalTarget(settings.run_path / "replicas", logs)}
     totals = _totals(settings, log)

@@ -20,12 +20,12 @@ import uvloop
 
 from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.adapters.caches.redis import RedisCache
-from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
-from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.adapters.feeds.unix import UnixFeed
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.ledgers.local import LocalLedger
+from pilothouse.app.engines import engine_drivers
 from pilothouse.config import Settings, read_secret
+from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.ledger import Book
 from pilothouse.domain.snapshot import ReplicaEntry, WorkerHello, WorkerReport
 from pilothouse.gateway.authenticate import Authenticator
@@ -85,8 +85,7 @@ class Worker:
             sync=settings.journal_sync,
         )
         cohort = Cohort()
-        drivers = (LlamaCppDriver(cohort=cohort), OpenAIDriver(cohort))
-        self._drivers = {driver.name: driver for driver in drivers}
+        self._drivers = engine_drivers(cohort)
         self._retired: set[asyncio.Task[None]] = set()
         self.state = GatewayState(
             Authenticator(keys.pepper()),
@@ -265,12 +264,17 @@ class Worker:
         return WorkerHello(worker=self.name, pid=os.getpid(), slots=self.state.held_slots())
 
     def _connect(self, entry: ReplicaEntry) -> Engine:
-        return self._drivers[entry.engine].connect(
+        try:
+            driver = self._drivers[entry.engine]
+        except KeyError as exc:
+            raise OperationFailed(f"engine {exc}: this worker has no driver for it") from exc
+        return driver.connect(
             entry.address,
             model=entry.model,
             context_tokens=entry.context_tokens,
             token_file=entry.token_file,
             allow_private=entry.allow_private,
+            options=entry.options,
         )
 
     def _retire(self, engine: Engine) -> None:

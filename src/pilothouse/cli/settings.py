@@ -10,8 +10,17 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 
-from pilothouse.config import Settings, make_settings, read_secret, read_spec, read_token_prices
+from pilothouse.app.engines import engine_drivers, option_types
+from pilothouse.config import (
+    Settings,
+    join_faults,
+    make_settings,
+    read_secret,
+    read_spec_file,
+    read_token_prices,
+)
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.speccheck import engine_faults
 from pilothouse.kit.resp import parse_address
 
 
@@ -127,9 +136,12 @@ def check_redis(of: str, url: str) -> None:
 def check_spec(path: Path) -> None:
     """Here rather than in the controller alone: a typing error must not cost a start."""
     try:
-        read_spec(path.read_bytes(), name=str(path))
+        file = read_spec_file(path.read_bytes(), name=str(path))
     except OSError as exc:
         raise InvalidRequest(f"--config: cannot read {path}: {exc.strerror}. fix: name a spec file") from exc
+    faults = list(engine_faults(file.spec, option_types(engine_drivers())))
+    if faults:
+        raise InvalidRequest(join_faults([file.located(fault) for fault in faults]), faults=faults)
 
 
 def check_prices(path: Path) -> None:

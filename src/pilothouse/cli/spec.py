@@ -5,6 +5,7 @@ import json
 import click
 import msgspec
 
+from pilothouse.app.engines import engine_drivers, option_types
 from pilothouse.cli.reach import Reach, client_command
 from pilothouse.cli.schema import spec_schema
 from pilothouse.cli.text import moment
@@ -26,7 +27,7 @@ def spec(reach: Reach, *, schema: bool) -> None:
       pilothouse spec --schema > pilothouse.schema.json
     """
     if schema:  # needs no server
-        click.echo(json.dumps(spec_schema(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(spec_schema(option_types(engine_drivers())), indent=2, ensure_ascii=False))
         return
     view = reach.server().get_object("/admin/v1/spec")
     if reach.out.is_json:

@@ -7,6 +7,7 @@ again. A failure is noted with its reason and the time of the next attempt.
 
 from collections.abc import Callable, Iterable
 
+from pilothouse.control.ability import launch_of
 from pilothouse.control.retries import Retries
 from pilothouse.control.stock import Stock
 from pilothouse.control.world import World
@@ -109,15 +110,14 @@ class Actor:
         except NotFound:
             self._stock.drop([model])
             raise
-        driver = self._world.drivers[deployment.engine]
         machine = self._world.machine()
-        launch = driver.launch(action.name, deployment, artifact, machine)
+        launch = launch_of(action.name, deployment, artifact, machine, drivers=self._world.drivers)
         self._promise(action.name, launch.memory_bytes, machine.memory_available_bytes)
         replica = await self._world.targets[deployment.target].start(
             action.name,
             launch,
             deployment=action.deployment,
-            engine=driver.name,
+            engine=deployment.engine,
             model_digest=model.digest,
             model_version=f"{model.name}:{model.version}",
         )

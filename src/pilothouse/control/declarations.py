@@ -13,7 +13,7 @@ from pilothouse.domain.errors import Conflict
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.spec import Spec
-from pilothouse.domain.speccheck import check_spec, refuse
+from pilothouse.domain.speccheck import Engines, check_spec, refuse
 from pilothouse.domain.specdiff import changes
 from pilothouse.kit.clock import Clock
 from pilothouse.ports.store import Page, StoredSpec
@@ -27,7 +27,7 @@ EDIT_ATTEMPTS = 3
 class Declarations:
     """
     Args:
-        engines: Engines that deployments may name.
+        engines: What each engine takes that deployments may name.
         targets: Places where they may run.
         declared: Told of each new revision, after it was stored.
         versions: The model versions that are here, newest first.
@@ -39,7 +39,7 @@ class Declarations:
         transact: Transact,
         clock: Clock,
         *,
-        engines: Collection[str],
+        engines: Engines,
         targets: Collection[str],
         declared: Callable[[StoredSpec], None],
         versions: Callable[[], Collection[ModelVersion]] = tuple,

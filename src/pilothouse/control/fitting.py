@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from pilothouse.control.ability import launch_of
 from pilothouse.domain.catalogue import CATALOGUE
 from pilothouse.domain.catalogue_shapes import shape_of
 from pilothouse.domain.errors import NotFound, OperationFailed
@@ -94,8 +95,7 @@ class Fitting:
         return now is not None and (was is None or was.digest != now.digest)
 
     def _starts_here(self, deployment: DeploymentSpec) -> bool:
-        driver = self._drivers.get(deployment.engine)
-        return driver is not None and driver.launches and deployment.target == HERE
+        return deployment.engine in self._drivers and not deployment.is_attached and deployment.target == HERE
 
     def _fault(self, name: str, spec: Spec, version: ModelVersion, machine: Machine) -> str:
         """Why it can never run with all its replicas; "" when it can."""
@@ -118,7 +118,7 @@ class Fitting:
 
     def _refusal(self, name: str, deployment: DeploymentSpec, artifact: Artifact, machine: Machine) -> str:
         try:
-            self._drivers[deployment.engine].launch(name, deployment, artifact, machine)
+            launch_of(name, deployment, artifact, machine, drivers=self._drivers)
         except OperationFailed as exc:
             return exc.message
         return ""
@@ -182,12 +182,12 @@ class Fitting:
         self, name: str, deployment: DeploymentSpec, version: ModelVersion, machine: Machine
     ) -> int | None:
         """A driver that chooses takes less where less is free, so it is offered what it last took."""
-        artifact, driver = _artifact(version), self._drivers[deployment.engine]
+        artifact = _artifact(version)
         free, least = machine.memory_available_bytes, None
         while True:
             offered = replace(machine, memory_available_bytes=free)
             try:
-                taken = driver.launch(name, deployment, artifact, offered).memory_bytes
+                taken = launch_of(name, deployment, artifact, offered, drivers=self._drivers).memory_bytes
             except OperationFailed:
                 return least
             if least is not None and taken >= least:
@@ -208,7 +208,12 @@ def _meant(name: str, spec: Spec, versions: Collection[ModelVersion]) -> ModelVe
 def _artifact(version: ModelVersion) -> Artifact:
     """For arithmetic only: nothing is loaded."""
     return Artifact(
-        name=version.name, digest=version.digest, path="", bytes=version.bytes, header=version.header
+        name=version.name,
+        digest=version.digest,
+        path="",
+        bytes=version.bytes,
+        header=version.header,
+        format=version.format,
     )
 
 

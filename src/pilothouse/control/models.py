@@ -125,6 +125,7 @@ class Models:
             path=str(path),
             bytes=version.bytes,
             header=version.header,
+            format=version.format,
         )
 
     def check(self, version: ModelVersion) -> None:

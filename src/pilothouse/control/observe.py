@@ -16,7 +16,7 @@ from pilothouse.control.world import World
 from pilothouse.domain.errors import NotFound
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.plan import Observed, replica_name
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions, Spec
+from pilothouse.domain.spec import DeploymentSpec, Spec
 from pilothouse.domain.status import Replica, ReplicaState
 from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.engine import Engine, EngineDriver
@@ -142,15 +142,16 @@ class Observer:
     def _probe(
         self, replica: Replica, driver: EngineDriver, attached: DeploymentSpec | None, *, size_bytes: int
     ) -> Probe:
-        options = attached.engine_options if attached else EngineOptions()
+        options = attached.common if attached else None
 
         def connect() -> Engine:
             return driver.connect(
                 replica.address,
                 model=replica.model_version,
                 context_tokens=replica.context_tokens,
-                token_file=options.token_file,
-                allow_private=options.allow_private_network,
+                token_file=options.token_file if options else replica.token_file,
+                allow_private=options.allow_private_network if options else True,
+                options=replica.options,
             )
 
         return Probe(
@@ -163,7 +164,8 @@ class Observer:
             changed=self._changed,
             pace=replace(
                 self._pace,
-                ready_timeout_s=self._pace.ready_timeout_s + size_bytes / SLOW_DISK_BYTES_PER_S,
+                ready_timeout_s=max(self._pace.ready_timeout_s, replica.ready_timeout_s)
+                + size_bytes / SLOW_DISK_BYTES_PER_S,
             ),
         )
 
@@ -206,7 +208,7 @@ def _attached(spec: Spec, drivers: Mapping[str, EngineDriver]) -> frozenset[str]
     return frozenset(
         name
         for name, deployment in spec.deployments.items()
-        if deployment.engine in drivers and not drivers[deployment.engine].launches
+        if deployment.engine in drivers and deployment.is_attached
     )
 
 
@@ -218,9 +220,10 @@ def _attached_replica(name: str, deployment: DeploymentSpec) -> Replica:
         model_digest="",
         state="starting",
         engine=deployment.engine,
-        address=deployment.engine_options.base_url,
+        address=deployment.common.base_url,
         model_version=deployment.provider_model,
-        context_tokens=deployment.engine_options.context_tokens,
+        context_tokens=deployment.common.context_tokens,
+        options=deployment.engine_options,
     )
 
 

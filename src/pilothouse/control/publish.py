@@ -230,17 +230,22 @@ def _entry(replica: Replica, spec: Spec) -> ReplicaEntry:
         model_digest=replica.model_digest,
         context_tokens=replica.context_tokens,
         slots=tuple(range(replica.slots)),
+        options=replica.options,
+        # Ours listens on this machine alone; an attached one is where its deployment says.
+        token_file=replica.token_file,
+        allow_private=bool(replica.pid),
     )
     if declared is None:  # drained away soon; the routes that led here are gone already
         return entry
-    options = declared.engine_options
-    return replace(
+    options = declared.common
+    entry = replace(
         entry,
         model=declared.provider_model or declared.model,
         max_inflight=0 if replica.slots else options.max_inflight,
-        token_file=options.token_file,
-        allow_private=options.allow_private_network,
     )
+    if not declared.is_attached:
+        return entry
+    return replace(entry, token_file=options.token_file, allow_private=options.allow_private_network)
 
 
 def _deployment(status: DeploymentStatus, price: Price | None) -> DeploymentEntry:

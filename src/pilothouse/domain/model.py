@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+ModelFormat = Literal["gguf"]
+
 
 class ModelHeader(Struct, frozen=True, kw_only=True):
     """Facts from a GGUF header (the GGUF specification, version 3)."""
@@ -49,7 +51,7 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
     version: str
     """The source's own where it has versions, else the first digits of the digest."""
     digest: str
-    format: Literal["gguf"]
+    format: ModelFormat
     bytes: int
     quantization: str
     context_tokens: int
@@ -76,3 +78,4 @@ class Artifact(Struct, frozen=True, kw_only=True):
     path: str
     bytes: int
     header: ModelHeader
+    format: ModelFormat = "gguf"

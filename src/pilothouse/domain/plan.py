@@ -102,7 +102,8 @@ def pull_subject(model: str, source: str) -> str:
 def launch_digest(deployment: DeploymentSpec, model_digest: str) -> str:
     """Eight hex digits over all that a replica is started with; how many there are is not part of it."""
     parts = (deployment.engine, deployment.target, deployment.provider_model, model_digest)
-    return sha256(msgspec.json.encode((*parts, deployment.engine_options))).hexdigest()[:8]
+    text = msgspec.json.encode((*parts, deployment.engine_options), order="sorted")
+    return sha256(text).hexdigest()[:8]
 
 
 def replica_name(name: str, deployment: DeploymentSpec, model_digest: str, number: int) -> str:

@@ -5,7 +5,7 @@ The controller publishes a new one whenever something changed; a worker swaps it
 in whole. With the controller gone, a worker goes on with the last.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -58,6 +58,8 @@ class ReplicaEntry(Struct, frozen=True, kw_only=True):
     """File that holds the engine's bearer token; empty for a private socket."""
     allow_private: bool = False
     """An attached engine may be at a loopback or private address."""
+    options: dict[str, Any] = {}
+    """What its driver wants to know when it connects."""
 
 
 class Route(Struct, frozen=True):

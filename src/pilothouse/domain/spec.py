@@ -8,9 +8,11 @@ built yet is absent, so that nobody believes a setting that does nothing.
 
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct, field
 
 from pilothouse.domain.limits import LimitWords
+from pilothouse.domain.options import CommonOptions
 from pilothouse.domain.routing import Balance, Sticky
 
 
@@ -58,25 +60,6 @@ class ReplicaRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Windows of the week in which other bounds hold."""
 
 
-class EngineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`deployments.<name>.engine_options`; 0 means: sized from this machine."""
-
-    context_tokens: int = 0
-    """Tokens of one slot, prompt and answer together."""
-    slots: int = 0
-    """Requests answered at once by one replica."""
-    threads: int = 0
-    """Processor threads; by default one less than there are, for the gateway's sake."""
-    base_url: str = ""
-    """For `engine: openai`: where the server already runs, ending in `/v1`."""
-    token_file: str = ""
-    """For `engine: openai`: a file that holds its bearer token."""
-    allow_private_network: bool = False
-    """For `engine: openai`: let the address be loopback or private."""
-    max_inflight: int = 64
-    """For `engine: openai`: requests in flight from one worker."""
-
-
 class DeploymentSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`deployments.<name>`: a model on an engine."""
 
@@ -86,11 +69,23 @@ class DeploymentSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provider_model: str = ""
     """The name that an attached server knows its model by."""
     engine: str = "llama.cpp"
-    """`llama.cpp`, or `openai` for a server that runs already and speaks that dialect."""
+    """`llama.cpp`, `openai` for a server that runs already and speaks that dialect, or another: see
+    `pilothouse engine list`."""
     target: str = "local"
     """Where replicas run: `local`."""
     replicas: ReplicaRange = ReplicaRange()
-    engine_options: EngineOptions = EngineOptions()
+    engine_options: dict[str, Any] = {}
+    """What the engine is told; each engine has its own fields."""
+
+    @property
+    def common(self) -> CommonOptions:
+        """Of its options, those that mean the same for every engine."""
+        return msgspec.convert(self.engine_options, CommonOptions)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its engine runs elsewhere: Pilothouse neither starts nor stops it."""
+        return bool(self.engine_options.get("base_url"))
 
 
 class RouteSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,8 +8,10 @@ Shapes and unknown fields are refused earlier, where the spec is read.
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
+
+from msgspec.structs import fields
 
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest, NotFound
@@ -19,6 +21,7 @@ from pilothouse.domain.limits import limits_of, spec_words
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.model_name import split_reference
 from pilothouse.domain.model_ref import find_version
+from pilothouse.domain.options import EngineOptions, option_faults
 from pilothouse.domain.schedule import parse_hours
 from pilothouse.domain.spec import CacheSpec, DeploymentSpec, EndpointSpec, ReplicaRange, RolloutSpec, Spec
 
@@ -31,13 +34,15 @@ WHOLE = 100
 _SHOWN = 10
 MOST_REPLICAS = 64
 """Of one deployment on one machine."""
+_MORE_ENGINES = "others come as packages: see docs/howto/add-an-engine.md, and `pilothouse engine list`"
+Engines = Mapping[str, type[EngineOptions]]
 _NOT_A_RANGE = f"0 <= min <= max <= {MOST_REPLICAS} does not hold for"
 
 
 def check_spec(
     spec: Spec,
     *,
-    engines: Collection[str],
+    engines: Engines,
     targets: Collection[str],
     versions: Collection[ModelVersion] = (),
 ) -> None:
@@ -45,7 +50,7 @@ def check_spec(
     Refuse a spec that cannot be run as declared.
 
     Args:
-        engines: Names of the engines that this server has drivers for.
+        engines: What each engine takes that this server has a driver for, by its name.
         targets: Names of the places where it can run them.
         versions: The model versions that are here, newest first.
 
@@ -68,7 +73,7 @@ def refuse(faults: list[str]) -> None:
     raise InvalidRequest("spec: " + "; ".join(faults[:_SHOWN]) + more, param="spec", faults=faults)
 
 
-def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> Iterator[str]:
+def _faults(spec: Spec, engines: Engines, targets: Collection[str]) -> Iterator[str]:
     for kind, names in (
         ("models", spec.models),
         ("deployments", spec.deployments),
@@ -83,6 +88,7 @@ def _faults(spec: Spec, engines: Collection[str], targets: Collection[str]) -> I
     for name, deployment in spec.deployments.items():
         for fault in _deployment(deployment, spec, engines, targets):
             yield f"deployments.{name}.{fault}"
+    yield from engine_faults(spec, engines)
     for name, endpoint in spec.endpoints.items():
         for fault in (*_endpoint(endpoint, spec), *_routing(endpoint, spec), *_aliases(name, spec)):
             yield f"endpoints.{name}.{fault}"
@@ -121,24 +127,31 @@ def _model_faults(spec: Spec, versions: Collection[ModelVersion]) -> Iterator[st
 
 
 def _deployment(
-    deployment: DeploymentSpec, spec: Spec, engines: Collection[str], targets: Collection[str]
+    deployment: DeploymentSpec, spec: Spec, engines: Engines, targets: Collection[str]
 ) -> Iterator[str]:
-    if deployment.engine not in engines:
-        yield f"engine: {_not_one_of(deployment.engine, engines)}"
     if deployment.target not in targets:
         yield f"target: {_not_one_of(deployment.target, targets)}"
-    options, replicas = deployment.engine_options, deployment.replicas
-    if deployment.engine == "openai":
-        if not options.base_url:
-            yield "engine_options.base_url: say where the server runs, such as https://provider.example/v1"
+    if deployment.is_attached or "base_url" in _required(engines.get(deployment.engine)):
         if deployment.model:
             yield "model: an engine that runs elsewhere brings its own; name it in provider_model"
     elif "@" not in deployment.model and deployment.model not in spec.models:
         yield f"model: {_not_one_of(deployment.model, spec.models)}"
-    yield from _replicas(replicas)
-    for field in ("context_tokens", "slots", "threads", "max_inflight"):
-        if getattr(options, field) < 0:
-            yield f"engine_options.{field}: it cannot be negative"
+    yield from _replicas(deployment.replicas)
+
+
+def _required(shape: type[EngineOptions] | None) -> list[str]:
+    return [one.name for one in fields(shape) if one.required] if shape else []
+
+
+def engine_faults(spec: Spec, engines: Engines) -> Iterator[str]:
+    """Engines that nobody knows, and options that theirs does not take."""
+    for name, deployment in spec.deployments.items():
+        shape = engines.get(deployment.engine)
+        if shape is None:
+            yield f"deployments.{name}.engine: {_not_one_of(deployment.engine, engines)}; {_MORE_ENGINES}"
+            continue
+        for fault in option_faults(shape, deployment.engine_options):
+            yield f"deployments.{name}.{fault}"
 
 
 def _replicas(replicas: ReplicaRange) -> Iterator[str]:

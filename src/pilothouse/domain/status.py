@@ -1,6 +1,6 @@
 """What is, beside what was asked for: phases and reasons, closed sets."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -40,6 +40,12 @@ class Replica(Struct, frozen=True, kw_only=True):
     slots: int = 0
     context_tokens: int = 0
     model_version: str = ""
+    token_file: str = ""
+    """Where its bearer token is, made for it alone; "" without one."""
+    ready_timeout_s: float = 0.0
+    """What its driver allows for until the first token; 0 is the usual."""
+    options: dict[str, Any] = {}
+    """What its driver wants back when it connects."""
     load: Load | None = None
     """When it last said so."""
 

@@ -125,6 +125,21 @@ def leads_group(identity: Identity) -> bool:
         return False
 
 
+def leader_of(identity: Identity) -> Identity | None:
+    """
+    The head of the group and session that it is in, as `spawn` makes them; None where that is gone.
+
+    A group inside somebody else's session, such as a command at a terminal, has none.
+    """
+    try:
+        group = os.getpgid(identity.pid)
+        if os.getsid(identity.pid) != group or not is_alive(identity):
+            return None
+    except OSError:
+        return None
+    return identify(group)
+
+
 def terminate(identity: Identity) -> None:
     """Ask this one process to end."""
     _send(identity, signal.SIGTERM)

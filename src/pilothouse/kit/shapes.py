@@ -115,6 +115,8 @@ class _Fitting:
                 is_right = isinstance(value, bool)
             case inspect.IntType():
                 is_right = isinstance(value, int) and not isinstance(value, bool)
+                if is_right and shape.ge is not None and value < shape.ge:
+                    self.misfits.append(Misfit(path, f"{value} is less than {shape.ge}"))
             case inspect.FloatType():
                 is_right = isinstance(value, int | float) and not isinstance(value, bool)
             case inspect.NoneType():

@@ -5,16 +5,20 @@ A driver knows the engine and not where it runs (that is `ports.target`). It is
 found by its name in a deployment's `engine`.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from pilothouse.domain.chat import Ability, Chunk, Embeddings, EmbedRequest, GenerateRequest
-from pilothouse.domain.model import Artifact
+from pilothouse.domain.model import Artifact, ModelFormat
+from pilothouse.domain.options import EngineOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.http1.client import Timeouts
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -29,23 +33,64 @@ class Launch(Struct, frozen=True, kw_only=True):
     """
     How a replica is started: plain values, so that a target elsewhere can do it.
 
-    `argv` never holds a secret. `config` is written to a 0600 file whose path
-    takes the place of `{config}` in argv; `{socket}`, in argv or in config, is
-    the private socket's path. `env` is the whole environment: nothing inherits.
-    `{log}` in argv is the file that the process keeps its output in and bounded,
-    and `--replica {name} --home-id {home}` is how a target finds it again.
+    The target makes what has a place, and fills it in: in argv, env, config and
+    address `{socket}`, a private socket's path; `{port.NAME}`, a free port of
+    loopback for each name in `ports`; `{folder}`, a private folder, the working
+    folder too, that holds `files`; `{token_file}`, a file with a random token. In
+    argv and env `{config}` is the path of the 0600 file that `config` is written
+    to. In env and config `{token}` is the token itself: argv, which everybody can
+    read, never holds a secret.
+
+    The process gets `env` and nothing else of ours. It is ready when a probe has
+    its first token (`Engine.health`); it is stopped by TERM, and by KILL of its
+    whole group when its grace is over.
+
+    A program of ours that takes `{log}` keeps its output there, bounded, and has
+    `--replica {name} --home-id {home}` in argv, by which it is found again. Any
+    other program's output and name are kept for it.
     """
 
     argv: tuple[str, ...]
     config: str = ""
+    files: dict[str, str] = {}
+    """Text by path in `{folder}`, written as it is before the start."""
+    ports: tuple[str, ...] = ()
     env: dict[str, str]
     address: str
-    """`unix:{socket}`, or where an attached engine already runs."""
+    """`unix:{socket}`, or `http://127.0.0.1:{port.http}/v1`."""
     slots: int
+    """Requests at once; 0 where the engine queues by itself: `max_inflight` then bounds each worker."""
     context_tokens: int
     memory_bytes: int
     """Expected peak, for the check before the start."""
     ready_timeout_s: float = 120.0
+    """Until the first token, beside the time to read the model."""
+    options: dict[str, Any] = {}
+    """Handed to `connect` for as long as this replica lives."""
+
+
+class Installed(Struct, frozen=True, kw_only=True):
+    """What is here of an engine. `missing` says what is not, `install_command` how to get it."""
+
+    ok: bool
+    version: str = ""
+    missing: str = ""
+    install_command: str = ""
+
+
+EngineAbility = Literal[
+    "attach",
+    "launch",
+    "stream",
+    "cancel",
+    "tools",
+    "logprobs",
+    "lora",
+    "embeddings",
+    "watermark_bias",
+    "slots",
+]
+"""What people choose an engine by. `cancel`: a hang-up frees its place within 1 s."""
 
 
 class EngineInfo(Struct, frozen=True, kw_only=True):
@@ -137,10 +182,24 @@ class TokenCounter(Protocol):
 
 
 class EngineDriver(Protocol):
-    """One kind of engine. Both methods are pure; `launch` is absent where it only attaches."""
+    """
+    One kind of engine, found by its name in the entry points of `pilothouse.engine`.
+
+    It is made once in each process, with `cohort=` as its only argument: send
+    requests with the others of that stage, or ignore it. `launch` is pure, and
+    importing its module must not import the engine.
+    """
 
     name: str
-    launches: bool
+    options: type[EngineOptions]
+    """What `engine_options` may hold; made from `AttachOptions` where it can attach."""
+    abilities: frozenset[EngineAbility]
+    formats: frozenset[ModelFormat]
+    """Of models that it loads; none where it only attaches."""
+
+    def installed(self) -> Installed:
+        """Whether it can be started here: a look at files, no import. What only attaches always can."""
+        ...
 
     def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:
         """
@@ -159,6 +218,15 @@ class EngineDriver(Protocol):
         context_tokens: int,
         token_file: str = "",
         allow_private: bool = False,
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> Engine:
-        """Speak to an engine; `allow_private` lets an attached one be at a private address."""
+        """
+        Speak to an engine.
+
+        Args:
+            model: The name it knows the model by.
+            token_file: Where its bearer token is, "" without one.
+            allow_private: An attached one may be at a private address.
+            options: Of the deployment, or what `launch` put into `Launch.options`.
+        """
         ...

@@ -10,6 +10,7 @@ from pilothouse.domain.errors import EngineUnavailable
 from pilothouse.domain.snapshot import ReplicaEntry
 from pilothouse.domain.speccheck import check_spec
 from pilothouse.domain.status import SystemStatus
+from spec_trees import ENGINES
 from watched_engine import WatchedEngine, fails, words
 
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "routing-and-fallback.md"
@@ -18,7 +19,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "howto" / "routing-and-fallback.md"
 async def test_the_example_of_the_how_to_falls_back_to_the_cloud():
     (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     spec = read_spec(text.encode())
-    check_spec(spec, engines=["llama.cpp", "openai"], targets=["local"])
+    check_spec(spec, engines=ENGINES, targets=["local"])
     entry = endpoint_entry("assistant", spec, SystemStatus(), models={}, declared_at=1.0)
 
     def connect(replica: ReplicaEntry) -> WatchedEngine:

@@ -22,7 +22,8 @@ from pilothouse.ports.engine import Launch
 from pilothouse.testing.conformance_target import eventually, seen_as
 
 NAME = "m-1-0"
-MARK = ("--replica", "{name}", "--home-id", "{home}")
+MARK = ("--replica", "{name}", "--home-id", "{home}", "--log", "{log}")
+"""As a program of ours says it: nothing stands between it and its log."""
 
 
 class Place:
@@ -324,6 +325,7 @@ async def test_files_and_folders_are_closed_to_others(place: Place) -> None:
     await place.start(place.target(), "print('x', flush=True); signal.pause()")
 
     modes = {path.name: path.stat().st_mode & 0o777 for path in place.run.iterdir()}
+    assert modes.pop(place.book.work_folder(NAME).name) == 0o700
     assert modes == dict.fromkeys((f"{NAME}.json", f"{NAME}.config"), 0o600)
     assert place.run.stat().st_mode & 0o777 == 0o700
     assert (place.logs / f"{NAME}.log").stat().st_mode & 0o777 == 0o600

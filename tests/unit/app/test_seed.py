@@ -13,6 +13,7 @@ from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
 from pilothouse.ports.store import StoredSpec, UnitOfWork
 from pilothouse.testing.memory_store import MemoryStore
+from spec_trees import ENGINES
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class House:
         made = Declarations(
             self.transact,
             SystemClock(),
-            engines=["llama.cpp"],
+            engines=ENGINES,
             targets=["local"],
             declared=lambda stored: None,
         )

@@ -16,10 +16,11 @@ from pilothouse.cli.schema import spec_schema
 from pilothouse.config import read_spec_json
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.spec import DEFAULT_SPEC
-from spec_trees import TREE, mutated
+from pilothouse.domain.speccheck import engine_faults, refuse
+from spec_trees import ENGINES, TREE, mutated
 
 DOCS = Path(__file__).parents[3] / "docs"
-VALIDATOR = Draft202012Validator(spec_schema())
+VALIDATOR = Draft202012Validator(spec_schema(ENGINES))
 
 
 def examples() -> list[tuple[str, Any]]:
@@ -34,7 +35,7 @@ def examples() -> list[tuple[str, Any]]:
 
 
 def test_it_is_a_schema_of_its_dialect() -> None:
-    Draft202012Validator.check_schema(spec_schema())
+    Draft202012Validator.check_schema(spec_schema(ENGINES))
 
 
 def test_it_takes_the_examples_of_the_documents() -> None:
@@ -67,8 +68,20 @@ def test_it_refuses_what_is_wrong(path: tuple[str, ...], value: object) -> None:
     assert not VALIDATOR.is_valid(tree)
 
 
+def test_it_knows_the_options_of_each_engine() -> None:
+    tree = copy.deepcopy(TREE)
+    deployment = tree["deployments"]["tiny"]
+
+    deployment["engine_options"] = {"base_url": "http://a/v1"}
+    assert not VALIDATOR.is_valid(tree)
+    deployment["engine"] = "openai"
+    assert VALIDATOR.is_valid(tree)
+    deployment["engine_options"] = {"threads": 1}
+    assert not VALIDATOR.is_valid(tree)
+
+
 def test_every_field_says_what_it_means() -> None:
-    kinds = spec_schema()["$defs"]
+    kinds = spec_schema(ENGINES)["$defs"]
     silent = [
         f"{name}.{field}"
         for name, kind in kinds.items()
@@ -82,7 +95,8 @@ def test_every_field_says_what_it_means() -> None:
 @given(mutated())
 def test_schema_and_reader_agree_on_any_change(tree: Any) -> None:
     try:
-        read_spec_json(msgspec.json.encode(tree))
+        spec = read_spec_json(msgspec.json.encode(tree))
+        refuse(list(engine_faults(spec, ENGINES)))
     except InvalidRequest:
         assert not VALIDATOR.is_valid(tree)
     else:

@@ -16,6 +16,7 @@ from pilothouse.domain.spec import DEFAULT_SPEC, ModelSpec, Spec
 from pilothouse.domain.specedit import scaled, staged
 from pilothouse.ports.store import StoredSpec, UnitOfWork
 from pilothouse.testing.memory_store import MemoryStore
+from spec_trees import ENGINES
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class House:
         self.declarations = Declarations(
             self.transact,
             TickingClock(),
-            engines={"llama.cpp"},
+            engines=ENGINES,
             targets={"local"},
             declared=lambda stored: self.told.append(stored.revision),
             versions=lambda: self.versions,

@@ -11,7 +11,6 @@ from pilothouse.domain.catalogue import CATALOGUE
 from pilothouse.domain.model import ModelHeader, ModelVersion
 from pilothouse.domain.spec import (
     DeploymentSpec,
-    EngineOptions,
     ModelSpec,
     ReplicaRange,
     ScheduleWindow,
@@ -34,7 +33,7 @@ SMOLLM2 = ModelHeader(
 )
 VERSION = replace(model("m"), bytes=91 * MB, header=SMOLLM2)
 LARGE = replace(VERSION, name="large", bytes=4000 * MB, source="file:/large.gguf", digest="sha256:bb")
-OPTIONS = EngineOptions(context_tokens=4096, slots=4)
+OPTIONS = {"context_tokens": 4096, "slots": 4}
 
 
 def fit(
@@ -75,7 +74,7 @@ def test_a_model_that_can_never_fit_is_refused_with_the_sum():
 
 
 def test_a_context_that_the_model_has_not_is_refused_at_once():
-    spec = declared(d=DeploymentSpec(model="m", engine_options=EngineOptions(context_tokens=9000)))
+    spec = declared(d=DeploymentSpec(model="m", engine_options={"context_tokens": 9000}))
 
     (fault,) = fit(spec).faults
     assert "context_tokens 9000 is more than the 8192" in fault
@@ -165,7 +164,7 @@ def test_engines_that_run_elsewhere_need_no_memory_here():
     away = DeploymentSpec(
         engine="openai",
         provider_model="x",
-        engine_options=EngineOptions(base_url="https://provider.example/v1"),
+        engine_options={"base_url": "https://provider.example/v1"},
     )
 
     assert fit(Spec(deployments={"away": away}), free_mb=1) == Fit()

@@ -13,7 +13,6 @@ from pilothouse.domain.snapshot import KeyEntry, Shadow, Snapshot, WorkerHello, 
 from pilothouse.domain.spec import (
     DeploymentSpec,
     EndpointSpec,
-    EngineOptions,
     LimitsSpec,
     ModelSpec,
     RouteSpec,
@@ -162,7 +161,7 @@ def test_an_engine_that_runs_elsewhere_has_places_instead_of_slots(rig):
             "d": DeploymentSpec(
                 engine="openai",
                 provider_model="big",
-                engine_options=EngineOptions(max_inflight=7, token_file="/t"),
+                engine_options={"base_url": "http://a/v1", "max_inflight": 7, "token_file": "/t"},
             )
         },
         endpoints=SPEC.endpoints,

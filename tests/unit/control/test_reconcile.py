@@ -21,7 +21,6 @@ from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.domain.spec import (
     DeploymentSpec,
     EndpointSpec,
-    EngineOptions,
     ModelSpec,
     ReplicaRange,
     RouteSpec,
@@ -37,7 +36,7 @@ ENDPOINTS = {"e": EndpointSpec(routes=[RouteSpec(deployment="d")])}
 
 def spec(*, slots: int = 4, count: int = 1) -> Spec:
     deployment = DeploymentSpec(
-        model="m", engine_options=EngineOptions(slots=slots), replicas=ReplicaRange(min=count, max=9)
+        model="m", engine_options={"slots": slots}, replicas=ReplicaRange(min=count, max=9)
     )
     return Spec(
         models={"m": ModelSpec(source="file:/m.gguf")}, deployments={"d": deployment}, endpoints=ENDPOINTS

@@ -17,7 +17,7 @@ from pilothouse.domain.plan import (
     replica_name,
     wanted_replicas,
 )
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions, ModelSpec, ReplicaRange, Spec
+from pilothouse.domain.spec import DeploymentSpec, ModelSpec, ReplicaRange, Spec
 from pilothouse.domain.status import Replica
 
 DIGEST = "sha256:" + "a" * 64
@@ -26,7 +26,7 @@ SPEC = Spec(
 )
 CHANGED = Spec(
     models=SPEC.models,
-    deployments={"d": DeploymentSpec(model="m", engine_options=EngineOptions(slots=2))},
+    deployments={"d": DeploymentSpec(model="m", engine_options={"slots": 2})},
     endpoints={},
 )
 NONE = Spec(models=SPEC.models)

@@ -17,7 +17,7 @@ from pilothouse.domain.plan import (
     subject,
     wanted_replicas,
 )
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions, ModelSpec, ReplicaRange, Spec
+from pilothouse.domain.spec import DeploymentSpec, ModelSpec, ReplicaRange, Spec
 from pilothouse.domain.status import Replica
 
 SPECS = [
@@ -25,7 +25,7 @@ SPECS = [
         models={"m": ModelSpec(source="file:/m.gguf")},
         deployments={
             name: DeploymentSpec(
-                model="m", replicas=ReplicaRange(min=count, max=3), engine_options=EngineOptions(slots=slots)
+                model="m", replicas=ReplicaRange(min=count, max=3), engine_options={"slots": slots}
             )
             for name, count, slots in shape
         },

@@ -8,7 +8,6 @@ from pilothouse.domain.spec import (
     DEFAULT_SPEC,
     DeploymentSpec,
     EndpointSpec,
-    EngineOptions,
     LimitsSpec,
     ModelSpec,
     QueueSpec,
@@ -21,10 +20,11 @@ from pilothouse.domain.spec import (
     TimeoutsSpec,
 )
 from pilothouse.domain.speccheck import check_spec, shares_of_whole
+from spec_trees import ENGINES
 
 
 def check(spec: Spec) -> None:
-    check_spec(spec, engines={"llama.cpp", "openai"}, targets={"local"})
+    check_spec(spec, engines=ENGINES, targets={"local"})
 
 
 def deployment(**changes: object) -> Spec:
@@ -52,10 +52,17 @@ def test_an_empty_spec_makes_sense():
         (deployment(model="smollm"), "model: 'smollm' is not known; did you mean 'smollm2'"),
         (deployment(replicas=ReplicaRange(min=2, max=1)), "min <= max"),
         (deployment(replicas=ReplicaRange(min=-1, max=1)), "min <= max"),
-        (deployment(engine_options=EngineOptions(slots=-1)), "slots: it cannot be negative"),
-        (deployment(engine="openai", model=""), "base_url: say where"),
+        (deployment(engine_options={"slots": -1}), "engine_options.slots: -1 is less than 0"),
+        (deployment(engine_options={"slotz": 1}), "slotz: unknown field `slotz`; did you mean `slots`?"),
+        (deployment(engine_options={"slots": "x"}), "engine_options.slots: 'x' is not a whole number"),
+        (deployment(engine_options={"base_url": "http://a/v1"}), "unknown field `base_url`"),
         (
-            deployment(engine="openai", engine_options=EngineOptions(base_url="https://a.example/v1")),
+            deployment(engine="openai", engine_options={"base_url": ""}),
+            "engine_options: Expected `str` of len",
+        ),
+        (deployment(engine="openai", model=""), "engine_options: the field `base_url` is missing"),
+        (
+            deployment(engine="openai", engine_options={"base_url": "https://a.example/v1"}),
             "provider_model",
         ),
         (endpoint(routes=[]), "routes: at least one"),
@@ -127,7 +134,7 @@ def test_what_cannot_be_routed_is_refused_with_its_place(more: dict[str, object]
     )
 
     with pytest.raises(InvalidRequest) as caught:
-        check_spec(spec, engines=["llama.cpp"], targets=["local"])
+        check_spec(spec, engines=ENGINES, targets=["local"])
 
     assert fault in caught.value.message
 

@@ -8,15 +8,18 @@ target). xllamacpp is not imported here: only the child pays for it.
 
 import sys
 from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
 
 import msgspec
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.model import Artifact
+from pilothouse.domain.model import Artifact, ModelFormat
+from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.sizing import Wish, choose_sizing
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
-from pilothouse.ports.engine import EngineInfo, Launch, Machine
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
 
 CHILD = "pilothouse.adapters.engines._llama_child"
 _ARGUMENTS = (
@@ -25,29 +28,46 @@ _ARGUMENTS = (
 )
 
 
+class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
+    """`engine_options` of `engine: llama.cpp`."""
+
+    threads: Count = 0
+    """Processor threads; by default one less than there are, for the gateway's sake."""
+
+
 class LlamaCppDriver:
     """
     Implements `ports.engine.EngineDriver`.
 
     Args:
+        cohort: Requests are sent with the others of their stage.
         python: Interpreter that has Pilothouse installed.
         env: Variables that the child needs, such as a library path; it inherits none.
-        cohort: Requests are sent with the others of their stage.
     """
 
     name = "llama.cpp"
-    launches = True
+    options = LlamaCppOptions
+    abilities: frozenset[EngineAbility] = frozenset(
+        {"launch", "stream", "cancel", "tools", "logprobs", "embeddings", "watermark_bias", "slots"}
+    )
+    formats: frozenset[ModelFormat] = frozenset({"gguf"})
 
     def __init__(
         self,
         *,
+        cohort: Cohort | None = None,
         python: str = sys.executable,
         env: Mapping[str, str] | None = None,
-        cohort: Cohort | None = None,
     ) -> None:
         self._python = python
         self._cohort = cohort
         self._env = {"LANG": "C.UTF-8", **(env or {})}
+
+    def installed(self) -> Installed:
+        try:
+            return Installed(ok=True, version=metadata.version("xllamacpp"))
+        except metadata.PackageNotFoundError:
+            return Installed(ok=False, missing="the package xllamacpp", install_command="make setup")
 
     def launch(
         self,
@@ -56,7 +76,7 @@ class LlamaCppDriver:
         artifact: Artifact,
         machine: Machine,
     ) -> Launch:
-        options = spec.engine_options
+        options = read_options(LlamaCppOptions, spec.engine_options)
         sizing = choose_sizing(
             artifact.header,
             artifact.bytes,
@@ -93,6 +113,7 @@ class LlamaCppDriver:
         context_tokens: int,
         token_file: str = "",  # noqa: ARG002 - a private socket needs no token
         allow_private: bool = False,  # noqa: ARG002 - nor an egress policy
+        options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - all of them are the child's
     ) -> OpenAIEngine:
         # Not whole: an unstreamed request goes on computing when its caller is gone.
         info = EngineInfo(

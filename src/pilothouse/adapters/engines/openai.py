@@ -5,29 +5,47 @@ It neither starts nor stops it. Where it may be is decided by the egress policy 
 every new connection: a private address only where the deployment allows it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.chat import Ability
 from pilothouse.domain.errors import NotSupported, OperationFailed
-from pilothouse.domain.model import Artifact
+from pilothouse.domain.model import Artifact, ModelFormat
+from pilothouse.domain.options import AttachOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit import egress
 from pilothouse.kit.cohort import Cohort
-from pilothouse.ports.engine import EngineInfo, Launch, Machine
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
 
 RESOLVE_S = 5.0
+
+
+class OpenAIOptions(AttachOptions, frozen=True, kw_only=True):
+    """`engine_options` of `engine: openai`."""
+
+    base_url: Annotated[str, Meta(min_length=1)]
+    """Where the server runs, ending in `/v1`, such as `https://provider.example/v1`."""
 
 
 class OpenAIDriver:
     """Implements `ports.engine.EngineDriver`, without `launch`."""
 
     name = "openai"
-    launches = False
+    options = OpenAIOptions
+    abilities: frozenset[EngineAbility] = frozenset(
+        {"attach", "stream", "cancel", "tools", "logprobs", "embeddings"}
+    )
+    formats: frozenset[ModelFormat] = frozenset()
 
     def __init__(self, cohort: Cohort | None = None) -> None:
         self._cohort = cohort
+
+    def installed(self) -> Installed:
+        return Installed(ok=True)
 
     def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
         raise NotSupported("engine openai attaches to a server that runs already; it starts none")
@@ -40,6 +58,7 @@ class OpenAIDriver:
         context_tokens: int,
         token_file: str = "",
         allow_private: bool = False,
+        options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - the core read what there is
     ) -> OpenAIEngine:
         """
         Raises:

@@ -9,6 +9,7 @@ gets a claim that the process table contradicts.
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,8 +66,12 @@ class Book:
         """Short whatever the name is, for its length is limited."""
         return self.folder / (hashlib.sha256(name.encode()).hexdigest()[:12] + ".sock")
 
-    def config_path(self, name: str) -> Path:
-        return self.folder / f"{name}.config"
+    def file_of(self, name: str, kind: str) -> Path:
+        return self.folder / f"{name}.{kind}"
+
+    def work_folder(self, name: str) -> Path:
+        """The process's own. Short, for it makes sockets and caches in it."""
+        return self.socket_path(name).with_suffix(".d")
 
     def log_path(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -103,7 +108,7 @@ class Book:
     def read(self, name: str) -> Trace | None:
         """What is written of it, settled: who was made unnoticed, and who ended since."""
         try:
-            trace = msgspec.json.decode(self._state_path(name).read_bytes(), type=Trace)
+            trace = msgspec.json.decode(self.file_of(name, "json").read_bytes(), type=Trace)
         except FileNotFoundError:
             return None
         except msgspec.DecodeError:  # files change whole, so the disk failed: as good as none
@@ -126,7 +131,11 @@ class Book:
         self._write(trace)
 
     def forget(self, name: str) -> None:
-        for path in (self.socket_path(name), self.config_path(name), self._state_path(name)):
+        shutil.rmtree(self.work_folder(name), ignore_errors=True)
+        for path in (
+            self.socket_path(name),
+            *(self.file_of(name, kind) for kind in ("config", "token", "json")),
+        ):
             path.unlink(missing_ok=True)
         self._trim_logs()
 
@@ -165,7 +174,8 @@ class Book:
         return self._leaders("--replica", name, "--home-id", self.home_id)
 
     def _leaders(self, *words: str) -> list[Identity]:
-        return [one for one in processes.find(words) if processes.leads_group(one)]
+        leaders = [processes.leader_of(one) for one in processes.find(words)]
+        return list(dict.fromkeys(one for one in leaders if one is not None))
 
     def _trim_logs(self) -> None:
         alive = {path.stem for path in self.folder.glob("*.json")}
@@ -174,10 +184,7 @@ class Book:
             ringlog.remove(path)
 
     def _write(self, trace: Trace) -> None:
-        write_private(self._state_path(trace.replica.name), msgspec.json.encode(trace))
-
-    def _state_path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
+        write_private(self.file_of(trace.replica.name, "json"), msgspec.json.encode(trace))
 
 
 def _try_lock(fd: int) -> bool:

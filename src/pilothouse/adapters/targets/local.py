@@ -10,18 +10,22 @@ everything, whenever the last one died.
 
 import asyncio
 import hashlib
+import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 import psutil
+from msgspec.structs import replace
 
-from pilothouse.adapters.targets._book import Book, Trace, write_private
+from pilothouse.adapters.targets._book import Book, Trace
+from pilothouse.adapters.targets._places import Places
 from pilothouse.domain.errors import InvalidRequest, NotFound, OperationFailed
 from pilothouse.domain.status import Replica
-from pilothouse.kit import processes, ringlog
+from pilothouse.kit import keeper, processes, ringlog
 from pilothouse.kit.processes import Identity
 from pilothouse.ports.engine import Launch
 
@@ -77,9 +81,11 @@ class LocalTarget:
             model_version=model_version,
             state="starting",
             engine=engine,
-            address=launch.address.replace("{socket}", str(self._book.socket_path(name))),
+            address=launch.address,  # filled in with all other places, right before the start
             slots=launch.slots,
             context_tokens=launch.context_tokens,
+            ready_timeout_s=launch.ready_timeout_s,
+            options=launch.options,
             launch_digest=hashlib.sha256(msgspec.json.encode(launch)).hexdigest()[:16],
         )
         try:
@@ -114,7 +120,7 @@ class LocalTarget:
 
     async def logs(self, name: str, *, lines: int) -> list[str]:
         path = self._book.log_path(name)
-        if not _NAME.fullmatch(name) or not path.exists():
+        if not _NAME.fullmatch(name) or not (path.exists() or ringlog.older_part(path).exists()):
             raise NotFound(f"there is no log of a replica {name[:100]!r}; see: pilothouse get replicas")
         return await asyncio.to_thread(ringlog.tail, path, lines)
 
@@ -141,30 +147,28 @@ class LocalTarget:
             if left := self._book.left_behind(name, known):
                 return left
             self._refuse_what_cannot_run(launch)
-            trace = Trace(replica=wanted, memory_bytes=launch.memory_bytes)
+            places = Places(self._book, name, launch)
+            replica = replace(wanted, address=places.address, token_file=places.token_file)
+            trace = Trace(replica=replica, memory_bytes=launch.memory_bytes)
             self._book.note_intent(trace)
             try:
-                identity = self._spawn(name, launch)
-            except OSError:
+                places.make()
+                identity = self._spawn(name, places)
+            except (OSError, OperationFailed):
                 self._book.forget(name)
                 raise
             self._book.note_birth(trace, identity)
             return trace.replica
 
-    def _spawn(self, name: str, launch: Launch) -> Identity:
-        book = self._book
-        socket, config, log = book.socket_path(name), book.config_path(name), book.log_path(name)
-        words = {
-            "{name}": name,
-            "{home}": book.home_id,
-            "{socket}": str(socket),
-            "{config}": str(config),
-            "{log}": str(log),
-        }
-        write_private(config, launch.config.replace("{socket}", str(socket)).encode())
-        socket.unlink(missing_ok=True)
-        argv = [words.get(word, word) for word in launch.argv]
-        return processes.spawn(argv, env=launch.env, cwd=book.folder, output=log)
+    def _spawn(self, name: str, places: Places) -> Identity:
+        log, argv = self._book.log_path(name), places.argv
+        if not os.access(argv[0], os.X_OK):
+            raise FileNotFoundError(f"there is no program {argv[0]}")
+        if str(log) not in argv:
+            mark = ["--replica", name, "--home-id", self._book.home_id, "--log", str(log)]
+            argv = [sys.executable, "-I", "-S", keeper.__file__, *mark, "--", *argv]
+        folder = self._book.work_folder(name)
+        return processes.spawn(argv, env=places.env, cwd=folder, output=log)
 
     def _refuse_what_cannot_run(self, launch: Launch) -> None:
         socket = self._book.socket_path("")

@@ -8,10 +8,10 @@ it runs already, and speaks OpenAI's dialect, is attached; anything else is told
 
 from urllib.parse import urlsplit
 
+from pilothouse.domain.options import AttachOptions, EngineOptions, written
 from pilothouse.domain.spec import (
     DeploymentSpec,
     EndpointSpec,
-    EngineOptions,
     LimitsSpec,
     ModelSpec,
     ReplicaRange,
@@ -153,7 +153,9 @@ class _Service:
             return
         self._carried.models[self._name] = ModelSpec(source=source)
         self._declare(
-            DeploymentSpec(model=self._name, replicas=replicas, engine_options=EngineOptions(slots=slots))
+            DeploymentSpec(
+                model=self._name, replicas=replicas, engine_options=written(EngineOptions(slots=slots))
+            )
         )
 
     def _attach(self, base_url: str, served: str) -> None:
@@ -162,9 +164,11 @@ class _Service:
             DeploymentSpec(
                 engine="openai",
                 provider_model=served,
-                engine_options=EngineOptions(
-                    base_url=base_url,
-                    allow_private_network="." not in host or host.endswith((".local", ".svc")),
+                engine_options=written(
+                    AttachOptions(
+                        base_url=base_url,
+                        allow_private_network="." not in host or host.endswith((".local", ".svc")),
+                    )
                 ),
             )
         )

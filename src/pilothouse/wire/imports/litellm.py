@@ -12,13 +12,13 @@ from decimal import Decimal
 
 import msgspec
 
+from pilothouse.domain.options import AttachOptions, written
 from pilothouse.domain.price import PriceRow
 from pilothouse.domain.routing import Balance
 from pilothouse.domain.spec import (
     CacheSpec,
     DeploymentSpec,
     EndpointSpec,
-    EngineOptions,
     LimitsSpec,
     RetriesSpec,
     RouteSpec,
@@ -117,11 +117,13 @@ class _Reader:
         self._carried.deployments[deployment] = DeploymentSpec(
             engine="openai",
             provider_model=found.model,
-            engine_options=EngineOptions(
-                base_url=found.base_url,
-                token_file=self._token_file(params, found),
-                allow_private_network=is_near(found.host),
-                max_inflight=params.whole("max_parallel_requests") or EngineOptions().max_inflight,
+            engine_options=written(
+                AttachOptions(
+                    base_url=found.base_url,
+                    token_file=self._token_file(params, found),
+                    allow_private_network=is_near(found.host),
+                    max_inflight=params.whole("max_parallel_requests") or AttachOptions().max_inflight,
+                )
             ),
         )
         group.deployments.append(deployment)

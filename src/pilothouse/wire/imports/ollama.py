@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, EngineOptions, ModelSpec, RouteSpec
+from pilothouse.domain.options import EngineOptions, written
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ModelSpec, RouteSpec
 from pilothouse.wire.imports.carried import Carried, Fields, free_name
 
 MEDIA = "application/vnd.ollama.image."
@@ -70,7 +71,7 @@ def _model(path: str, manifest: object, blob: Blob, blobs_folder: str, carried: 
     ours = free_name(name.removesuffix(":latest"), carried.models)
     file = f"{blobs_folder}/{layers['model'].replace(':', '-')}"
     carried.models[ours] = ModelSpec(source=f"file:{file}")
-    carried.deployments[ours] = DeploymentSpec(model=ours, engine_options=options)
+    carried.deployments[ours] = DeploymentSpec(model=ours, engine_options=written(options))
     aliases = {name, name.removesuffix(":latest")} - {ours}
     carried.endpoints[ours] = EndpointSpec(
         routes=[RouteSpec(deployment=ours)], aliases=tuple(sorted(aliases))

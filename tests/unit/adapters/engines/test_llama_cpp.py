@@ -9,7 +9,7 @@ from pilothouse.adapters.engines.llama_cpp import CHILD, LlamaCppDriver
 from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.domain.errors import NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader
-from pilothouse.domain.spec import DeploymentSpec, EngineOptions
+from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.ports.engine import Launch, Machine
 
 HEADER = ModelHeader(
@@ -33,7 +33,7 @@ def launched(
     *, cpus: int = 4, artifact: Artifact = ARTIFACT, **options: int
 ) -> tuple[Launch, dict[str, Any]]:
     machine = Machine(cpus=cpus, memory_available_bytes=8 * 10**9, workers=1)
-    spec = DeploymentSpec(model="smollm2", engine_options=EngineOptions(**options))
+    spec = DeploymentSpec(model="smollm2", engine_options=dict(options))
     launch = LlamaCppDriver(python="/env/bin/python").launch("m-1-0", spec, artifact, machine)
     return launch, json.loads(launch.config)
 
@@ -153,6 +153,3 @@ def test_a_driver_that_attaches_starts_nothing() -> None:
 
     with pytest.raises(NotSupported):
         OpenAIDriver().launch("m", DeploymentSpec(), ARTIFACT, machine)
-
-    assert not OpenAIDriver.launches
-    assert LlamaCppDriver.launches

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pilothouse.domain.speccheck import check_spec
 from pilothouse.wire.imports import kserve
 from pilothouse.wire.imports.carried import Carried
+from spec_trees import ENGINES
 
 
 def service(predictor: dict[str, Any], *, url: str = "", name: str = "llama") -> dict[str, Any]:
@@ -20,7 +21,7 @@ def service(predictor: dict[str, Any], *, url: str = "", name: str = "llama") ->
 
 def carry(*documents: object) -> Carried:
     carried = kserve.read(list(documents))
-    check_spec(carried.spec, engines=["llama.cpp", "openai"], targets=["local"])
+    check_spec(carried.spec, engines=ENGINES, targets=["local"])
     return carried
 
 
@@ -45,7 +46,7 @@ def test_a_gguf_model_is_run_here_with_its_replicas():
         3,
         4,
     )
-    assert deployment.engine_options.slots == 8
+    assert deployment.common.slots == 8
     assert carried.endpoints["llama"].limits.timeout == "90s"
     assert [note.path for note in carried.notes] == ["llama.predictor.model.resources"]
 
@@ -71,10 +72,10 @@ def test_a_service_that_runs_is_attached_where_it_runs():
     carried = carry({"kind": "List", "apiVersion": "v1", "items": [hf, llm]})
 
     first, second = carried.deployments["llama"], carried.deployments["big"]
-    assert first.engine_options.base_url == "https://llama.models.example.com/openai/v1"
+    assert first.common.base_url == "https://llama.models.example.com/openai/v1"
     assert (first.provider_model, second.provider_model) == ("chat", "o/big")
-    assert second.engine_options.base_url == "http://big.models.svc/v1"
-    assert second.engine_options.allow_private_network
+    assert second.common.base_url == "http://big.models.svc/v1"
+    assert second.common.allow_private_network
 
 
 def test_what_cannot_be_run_here_is_told_by_its_name():

@@ -9,6 +9,7 @@ from pilothouse.config import read_spec_file, write_brief_spec
 from pilothouse.domain.speccheck import check_spec
 from pilothouse.wire.imports import litellm
 from pilothouse.wire.imports.carried import Carried
+from spec_trees import ENGINES
 
 VARIABLES = {"AZURE_API_BASE": "https://eu.example/", "OPENAI_API_KEY": "sk-NEVER"}
 plain = st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=12)
@@ -32,7 +33,7 @@ def noted(carried: Carried) -> set[str]:
 
 def accepted(carried: Carried) -> None:
     """A spec that the server takes, and that reads back from its file."""
-    check_spec(carried.spec, engines=["openai", "llama.cpp"], targets=["local"])
+    check_spec(carried.spec, engines=ENGINES, targets=["local"])
     assert read_spec_file(write_brief_spec(carried.spec), name="spec").spec == carried.spec
 
 
@@ -52,7 +53,7 @@ def test_a_model_group_becomes_an_endpoint_with_shares_as_the_proxy_has_them():
     routes = carried.endpoints["gpt-4o"].routes
     azure = carried.deployments[routes[1].deployment]
     assert [route.weight for route in routes] == [25, 75]
-    assert azure.engine_options.base_url == "https://eu.example/openai/v1"
+    assert azure.common.base_url == "https://eu.example/openai/v1"
     assert azure.provider_model == "eu"
     assert carried.secrets["azure-key"].host == "eu.example"
     assert carried.secrets["openai-api-key"].variable == "OPENAI_API_KEY"
@@ -141,15 +142,15 @@ def test_a_key_that_stands_in_the_file_is_in_no_spec_note_or_print():
     )
 
     shown = f"{carried.spec} {carried.notes} {carried.secrets} {msgspec.json.encode(carried.spec)!r}"
-    files = [carried.deployments[f"{name}-openai"].engine_options.token_file for name in "abc"]
+    files = [carried.deployments[f"{name}-openai"].common.token_file for name in "abc"]
     assert "LITERAL" not in shown
     assert files[0] == files[1] != files[2]
     assert {secret.value.reveal() for secret in carried.secrets.values() if secret.value} == {
         "sk-LITERAL",
         "sk-LITERAL-OTHER",
     }
-    assert carried.deployments["d-lm_studio"].engine_options.token_file == ""
-    assert carried.deployments["d-lm_studio"].engine_options.allow_private_network
+    assert carried.deployments["d-lm_studio"].common.token_file == ""
+    assert carried.deployments["d-lm_studio"].common.allow_private_network
 
 
 def test_a_setting_from_a_variable_that_is_not_set_is_said():

@@ -3,6 +3,7 @@ from typing import Any
 from pilothouse.domain.speccheck import check_spec
 from pilothouse.wire.imports import ollama
 from pilothouse.wire.imports.carried import Carried
+from spec_trees import ENGINES
 
 HEX = "ab" * 32
 PLACE = "registry.ollama.ai/library/llama3.2/1b"
@@ -20,9 +21,9 @@ def carry(*layers: dict[str, Any], place: str = PLACE, params: Any = None) -> Ca
 def test_a_model_is_served_from_where_it_lies_under_the_name_its_clients_use():
     carried = carry(layer("model", "b"), layer("params", "c"), params={"num_ctx": 4096, "stop": ["x"]})
 
-    check_spec(carried.spec, engines=["llama.cpp"], targets=["local"])
+    check_spec(carried.spec, engines=ENGINES, targets=["local"])
     assert carried.models["llama3.2-1b"].source == f"file:/ollama/blobs/sha256-{'b' * 64}"
-    assert carried.deployments["llama3.2-1b"].engine_options.context_tokens == 4096
+    assert carried.deployments["llama3.2-1b"].common.context_tokens == 4096
     assert carried.endpoints["llama3.2-1b"].aliases == ("llama3.2:1b",)
 
 
