@@ -16,6 +16,7 @@ from pilothouse.ports.engine import EngineDriver
 GROUP = "pilothouse.engine"
 OWN = {
     "llama.cpp": "pilothouse.adapters.engines.llama_cpp:LlamaCppDriver",
+    "anthropic": "pilothouse.adapters.engines.anthropic:AnthropicDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
 }
 

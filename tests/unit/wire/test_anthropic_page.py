@@ -11,6 +11,7 @@ from anthropic import types
 from anthropic.types.shared.error_type import ErrorType
 from pydantic import BaseModel
 
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.anthropic import inbound
 
@@ -112,6 +113,10 @@ def test_every_reason_has_its_mark_and_no_mark_is_another_word() -> None:
     assert set(marks("StopReason")) == set(get_args(types.StopReason))
     tables = PAGE.partition("## What is carried")[2]
     assert {mark for _, mark in ROW.findall(tables)} <= MARKS
+
+
+def test_every_wish_has_its_mark_for_the_way_out() -> None:
+    assert set(marks("Sampling")) == set(Sampling.__struct_fields__)
 
 
 def test_errors_have_types_of_theirs() -> None:

@@ -1,27 +1,23 @@
 """
 Any server that speaks the OpenAI dialect and already runs: Pilothouse attaches to it.
 
-It neither starts nor stops it. Where it may be is decided by the egress policy at
-every new connection: a private address only where the deployment allows it.
+It neither starts nor stops it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta
 
+from pilothouse.adapters.engines._attached import pinned, token_of
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.chat import Ability
-from pilothouse.domain.errors import NotSupported, OperationFailed
+from pilothouse.domain.errors import NotSupported
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
 from pilothouse.domain.spec import DeploymentSpec
-from pilothouse.kit import egress
 from pilothouse.kit.cohort import Cohort
 from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
-
-RESOLVE_S = 5.0
 
 
 class OpenAIOptions(AttachOptions, frozen=True, kw_only=True):
@@ -64,39 +60,15 @@ class OpenAIDriver:
         Raises:
             OperationFailed: The address is malformed or not allowed, or the token cannot be read.
         """
-        try:
-            where = egress.parse_url(address, schemes=("http", "https"), allow_private=allow_private)
-        except ValueError as exc:
-            raise OperationFailed(f"base_url {address!r}: {exc}") from exc
         return OpenAIEngine(
             EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
             address.rstrip("/"),
             model=model,
-            token=_token(token_file),
-            pin=_pinned(where.host, where.port, allow_private=allow_private),
+            token=token_of(token_file),
+            pin=pinned(address, allow_private=allow_private),
             cohort=self._cohort,
         )
 
 
 _ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
 """What its model cannot read, the server says itself."""
-
-
-def _token(token_file: str) -> str:
-    if not token_file:
-        return ""
-    try:
-        token = Path(token_file).expanduser().read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise OperationFailed(f"token_file {token_file!r} cannot be read: {exc}") from exc
-    if not token.isascii() or not token.isprintable() or " " in token or not token:
-        raise OperationFailed(f"token_file {token_file!r} must hold one token of visible ASCII characters")
-    return token
-
-
-def _pinned(host: str, port: int, *, allow_private: bool) -> Callable[[], Awaitable[str]]:
-    async def pin() -> str:
-        found = await egress.resolve_async(host, port, allow_private=allow_private, timeout_s=RESOLVE_S)
-        return found[0].ip
-
-    return pin

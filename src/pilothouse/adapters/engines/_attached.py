@@ -1,0 +1,53 @@
+"""
+What all engines share that somebody else runs: where they may be, and their key.
+
+Where one may be is decided by the egress policy at every new connection: a private
+address only where the deployment allows it.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from pilothouse.domain.errors import OperationFailed
+from pilothouse.kit import egress
+
+RESOLVE_S = 5.0
+
+
+def pinned(base_url: str, *, allow_private: bool) -> Callable[[], Awaitable[str]]:
+    """
+    What finds and checks the address behind a URL before each connection.
+
+    Raises:
+        OperationFailed: The URL is malformed or not allowed.
+    """
+    try:
+        where = egress.parse_url(base_url, schemes=("http", "https"), allow_private=allow_private)
+    except ValueError as exc:
+        raise OperationFailed(f"base_url {base_url!r}: {exc}") from exc
+
+    async def pin() -> str:
+        found = await egress.resolve_async(
+            where.host, where.port, allow_private=allow_private, timeout_s=RESOLVE_S
+        )
+        return found[0].ip
+
+    return pin
+
+
+def token_of(token_file: str) -> str:
+    """
+    The bearer token in a file, "" without one.
+
+    Raises:
+        OperationFailed: It cannot be read, or holds something else.
+    """
+    if not token_file:
+        return ""
+    try:
+        token = Path(token_file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OperationFailed(f"token_file {token_file!r} cannot be read: {exc}") from exc
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise OperationFailed(f"token_file {token_file!r} must hold one token of visible ASCII characters")
+    return token

@@ -1,0 +1,67 @@
+"""Anthropic, or whatever speaks its protocol: a provider that Pilothouse attaches to."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from pilothouse.adapters.engines._anthropic_http import AnthropicEngine
+from pilothouse.adapters.engines._attached import pinned, token_of
+from pilothouse.domain.chat import Ability
+from pilothouse.domain.errors import NotSupported
+from pilothouse.domain.model import Artifact, ModelFormat
+from pilothouse.domain.options import AttachOptions
+from pilothouse.domain.spec import DeploymentSpec
+from pilothouse.kit.cohort import Cohort
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
+
+
+class AnthropicOptions(AttachOptions, frozen=True, kw_only=True):
+    """`engine_options` of `engine: anthropic`."""
+
+    base_url: Annotated[str, Meta(min_length=1)]
+    """Where the provider is: `https://api.anthropic.com`."""
+
+
+class AnthropicDriver:
+    """Implements `ports.engine.EngineDriver`, without `launch`."""
+
+    name = "anthropic"
+    options = AnthropicOptions
+    abilities: frozenset[EngineAbility] = frozenset({"attach", "stream", "cancel", "tools"})
+    formats: frozenset[ModelFormat] = frozenset()
+
+    def __init__(self, cohort: Cohort | None = None) -> None:
+        self._cohort = cohort
+
+    def installed(self) -> Installed:
+        return Installed(ok=True)
+
+    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
+        raise NotSupported("engine anthropic attaches to a provider; it starts nothing")
+
+    def connect(
+        self,
+        address: str,
+        *,
+        model: str,
+        context_tokens: int,
+        token_file: str = "",
+        allow_private: bool = False,
+        options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - the core read what there is
+    ) -> AnthropicEngine:
+        """
+        Raises:
+            OperationFailed: The address is malformed or not allowed, or the token cannot be read.
+        """
+        return AnthropicEngine(
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_READS),
+            address.rstrip("/"),
+            model=model,
+            token=token_of(token_file),
+            pin=pinned(address, allow_private=allow_private),
+            cohort=self._cohort,
+        )
+
+
+_READS: frozenset[Ability] = frozenset({"tools", "image", "file"})

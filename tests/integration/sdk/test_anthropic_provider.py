@@ -1,0 +1,93 @@
+"""A deployment at Anthropic's protocol, declared in a spec: the real program, asked by both clients."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from gateway_rig import DEVELOPER, House, house_in_thread, key, replica_entry, snapshot
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.errors import RateLimitExceeded
+from program_rig import Program, program
+from watched_engine import WatchedEngine, fails, words
+
+SPEC = """
+version: 1
+deployments:
+  claude:
+    engine: anthropic
+    provider_model: chat
+    engine_options: {{base_url: "{url}", token_file: "{token}", allow_private_network: true}}
+endpoints:
+  assistant: {{routes: [{{deployment: claude}}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def engine() -> WatchedEngine:
+    return WatchedEngine(words("One ", "two.", usage=Usage(7, 2)))
+
+
+@pytest.fixture(scope="module")
+def provider(engine: WatchedEngine) -> Iterator[House]:
+    """Anthropic itself cannot be had here: another Pilothouse speaks its protocol."""
+    with house_in_thread(engine, snapshot(replica_entry())) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def served(provider: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    folder: Path = tmp_path_factory.mktemp("provider")
+    token = folder / "token"
+    token.write_text(key(DEVELOPER) + "\n")
+    url = provider.url.removesuffix("/v1")
+    with program(folder / "home", SPEC.format(url=url, token=token)) as running:
+        yield running
+
+
+HELLO: Any = [{"role": "user", "content": "Say hello."}]
+
+
+def test_openais_client_is_answered_by_the_provider(served: Program, engine: WatchedEngine) -> None:
+    with openai.OpenAI(base_url=served.url + "/v1", api_key=served.admin_key) as client:
+        whole = client.chat.completions.create(model="assistant", messages=HELLO, temperature=0.5)
+        stream = client.chat.completions.create(model="assistant", messages=HELLO, stream=True)
+        pieces = [piece.choices[0].delta.content or "" for piece in stream if piece.choices]
+        with pytest.raises(openai.APIStatusError, match="seed") as caught:
+            client.chat.completions.create(model="assistant", messages=HELLO, seed=7)
+
+    assert whole.choices[0].message.content == "".join(pieces) == "One two."
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (7, 2)
+    assert json.loads(caught.value.response.content)["error"]["code"] == "not_supported"
+    asked = [ask for ask, _ in engine.asked if b"Say hello." in bytes(ask.prompt)]
+    assert [ask.sampling.temperature for ask in asked] == [0.5, None]
+
+
+def test_anthropics_client_is_answered_by_the_provider(served: Program) -> None:
+    with anthropic.Anthropic(base_url=served.url, api_key=served.admin_key) as client:
+        whole = client.messages.create(model="assistant", max_tokens=9, messages=HELLO)
+        with client.messages.stream(model="assistant", max_tokens=9, messages=HELLO) as stream:
+            message = stream.get_final_message()
+
+    assert whole.to_dict()["content"] == [{"type": "text", "text": "One two."}]
+    assert message.content[0].text == "One two."  # type: ignore[union-attr]
+    assert whole.usage.output_tokens == message.usage.output_tokens == 2
+
+
+def test_a_provider_that_is_busy_is_told_as_that(served: Program, engine: WatchedEngine) -> None:
+    said, engine.say = engine.say, fails(RateLimitExceeded("slow", retry_after_s=5))
+    try:
+        with (
+            anthropic.Anthropic(base_url=served.url, api_key=served.admin_key, max_retries=0) as client,
+            pytest.raises(anthropic.InternalServerError) as caught,
+        ):
+            client.messages.create(model="assistant", max_tokens=9, messages=HELLO)
+    finally:
+        engine.say = said
+
+    assert (caught.value.status_code, caught.value.type) == (529, "overloaded_error")
