@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pilothouse.domain.errors import ModelFileRefused
 from pilothouse.domain.hf_model import Weights, read_config
-from pilothouse.domain.model import ModelHeader
+from pilothouse.domain.model import ModelFormat, ModelHeader
 from pilothouse.kit import safetensors
 from pilothouse.kit.bounded import MAX_OUTPUT_BYTES, REFUSED_STATUS, limit_self
 
@@ -46,6 +46,8 @@ def inspect(folder: Path) -> Inspected:
         ModelFileRefused: No safetensors, too many, or no configuration.
     """
     files = sorted(folder.glob("*.safetensors"))
+    if not files and (found := _of_graph(folder)):
+        return found
     if not 0 < len(files) <= MAX_FILES:
         raise ModelFileRefused(
             f"{folder} holds {len(files)} .safetensors files; a model has 1 to {MAX_FILES}"
@@ -64,6 +66,16 @@ def inspect(folder: Path) -> Inspected:
     config = msgspec.json.decode(text, type=dict[str, object])
     header = read_config(config, Weights(elements=elements, bytes_by_type=dict(types)))
     return Inspected(header, sum(file.stat().st_size for file in files))
+
+
+def _of_graph(folder: Path) -> Inspected | None:
+    """Graphs say little: they are for the engine to read, and their options say what it cannot."""
+    kinds: dict[str, ModelFormat] = {"**/*.onnx": "onnx", "**/saved_model.pb": "savedmodel"}
+    for pattern, kind in kinds.items():
+        if any(folder.glob(pattern)):
+            header = ModelHeader(architecture=kind, context_tokens=0, quantization="", parameters=0)
+            return Inspected(header, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+    return None
 
 
 if __name__ == "__main__":

@@ -6,18 +6,14 @@ Files are read by bounded processes, as at a pull. No server is needed.
 
 from pathlib import Path
 
-import msgspec
-
 from pilothouse.adapters.stores.glimpse import glimpse
-from pilothouse.app.inspect_folder import Inspected
-from pilothouse.app.model_tools import INSPECT_TIMEOUT_S, inspect_file
+from pilothouse.app.model_tools import inspect_file, inspect_folder
 from pilothouse.config import Settings
 from pilothouse.domain.capacity import Facts
 from pilothouse.domain.catalogue import CATALOGUE
 from pilothouse.domain.catalogue_shapes import shape_of
-from pilothouse.domain.errors import ModelFileRefused, NotFound
+from pilothouse.domain.errors import NotFound
 from pilothouse.domain.model_ref import find_version
-from pilothouse.kit.bounded import ChildFailed, run_module
 
 
 def find_facts(model: str, settings: Settings) -> Facts:
@@ -46,22 +42,12 @@ def _of_path(path: Path) -> Facts:
     if not path.exists():
         raise NotFound(f"there is no file or folder {path}. fix: check the path")
     if path.is_dir() or path.suffix == ".safetensors":
-        found = _inspect_folder(path if path.is_dir() else path.parent)
+        found = inspect_folder(path if path.is_dir() else path.parent)
         return Facts(
             name=path.name, origin="file", format="safetensors", file_bytes=found.bytes, header=found.header
         )
     header = inspect_file(path.absolute())
     return Facts(name=path.name, origin="file", format="gguf", file_bytes=path.stat().st_size, header=header)
-
-
-def _inspect_folder(folder: Path) -> Inspected:
-    try:
-        printed = run_module(
-            "pilothouse.app.inspect_folder", str(folder.absolute()), timeout_s=INSPECT_TIMEOUT_S
-        )
-    except ChildFailed as exc:
-        raise ModelFileRefused(f"the model in {folder} is refused: {exc}") from exc
-    return msgspec.json.decode(printed, type=Inspected)
 
 
 def _of_registry(name: str, settings: Settings) -> Facts | None:

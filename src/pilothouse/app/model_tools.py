@@ -21,6 +21,7 @@ from pilothouse.adapters.sources.https import HttpsSource
 from pilothouse.adapters.sources.oci import OciSource
 from pilothouse.adapters.sources.pypi import PypiSource
 from pilothouse.adapters.sources.s3 import S3Source
+from pilothouse.app.inspect_folder import Inspected
 from pilothouse.config import Settings, https_proxy, read_secret
 from pilothouse.control.models import Models
 from pilothouse.domain.errors import ModelFileRefused, OperationFailed
@@ -60,7 +61,7 @@ def build_models(
         ],
         blobs=blobs or build_blobs(settings, clock),
         folder=home / "pulls",
-        inspect=inspect_file,
+        inspect=inspect_model,
         convert=convert_folder,
         clock=clock,
     )
@@ -111,6 +112,25 @@ def _object_store(settings: Settings, clock: Clock) -> S3Source:
         key=key,
         now=clock.now,
     )
+
+
+def inspect_model(path: Path) -> ModelHeader:
+    """As `inspect_file`, of a folder too."""
+    return inspect_folder(path).header if path.is_dir() else inspect_file(path)
+
+
+def inspect_folder(folder: Path) -> Inspected:
+    """
+    Raises:
+        ModelFileRefused: It is no model, or its reader failed.
+    """
+    try:
+        printed = run_module(
+            "pilothouse.app.inspect_folder", str(folder.absolute()), timeout_s=INSPECT_TIMEOUT_S
+        )
+    except ChildFailed as exc:
+        raise ModelFileRefused(f"the model in {folder} is refused: {exc}") from exc
+    return msgspec.json.decode(printed, type=Inspected)
 
 
 def inspect_file(path: Path) -> ModelHeader:

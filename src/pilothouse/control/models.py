@@ -17,9 +17,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from pilothouse.control.folders import Folders
 from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound, OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader, ModelVersion
 from pilothouse.domain.model_file import another_file
+from pilothouse.domain.model_folder import format_of
 from pilothouse.domain.model_name import check_name
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.folders import make_private
@@ -33,7 +35,7 @@ ABANDONED_S = 7 * 24 * 3600.0
 """After so long without a touch, what a cut pull left is deleted."""
 
 Inspect = Callable[[Path], ModelHeader]
-"""Reads a header; raises ModelFileRefused, and survives whatever the file does to its reader."""
+"""Reads a file's header or a folder's; raises ModelFileRefused, survives whatever that does to its reader."""
 Convert = Callable[[Path, Path, str], None]
 """(folder of a sentence-transformers model, GGUF file to write, name inside it); the same bytes each time."""
 
@@ -64,6 +66,7 @@ class Models:
         """`folder` is where pulls work, best on the disk of `blobs`."""
         self._sources: Mapping[str, Source] = {source.scheme: source for source in sources}
         self._blobs = blobs
+        self._folders = Folders(folder.with_name("model-folders"), blobs)
         self._folder = make_private(folder)
         self._inspect = inspect
         self._convert = convert
@@ -118,7 +121,7 @@ class Models:
             NotFound: The file is gone; pull the model again.
             ModelFileRefused: The file was changed.
         """
-        path = self._blobs.verify(version.digest)
+        path = self._verified(version)
         return Artifact(
             name=version.name,
             digest=version.digest,
@@ -136,7 +139,7 @@ class Models:
             NotFound: The file is gone.
             ModelFileRefused: It was changed, or its header says something else than was recorded.
         """
-        header = self._inspect(self._blobs.verify(version.digest))
+        header = self._inspect(self._verified(version))
         if header != version.header:
             raise ModelFileRefused(
                 f"the header of {version.reference} reads otherwise than it was recorded: the registry was "
@@ -148,7 +151,14 @@ class Models:
         for left in self._folder.iterdir():
             if left.suffix != ".lock" and self._clock.now() - left.stat().st_mtime > ABANDONED_S:
                 _remove(left)
-        return self._blobs.collect(keep)
+        gone = self._blobs.collect(keep)
+        self._folders.collect()
+        return gone
+
+    def _verified(self, version: ModelVersion) -> Path:
+        if version.format == "gguf":
+            return self._blobs.verify(version.digest)
+        return self._folders.verify(version.digest)
 
     def _find(self, source: str) -> tuple[Source, str]:
         scheme, colon, reference = source.partition(":")
@@ -178,7 +188,7 @@ class Models:
             return None
         pull.progress(f"checking the {known.name} that is here", 0, 0)
         try:
-            self._blobs.verify(known.digest)
+            self._verified(known)
         except (NotFound, ModelFileRefused):
             return None  # gone or damaged: what is fetched now takes its place
         return msgspec.structs.replace(known, name=pull.name, licence=pull.licence or known.licence)
@@ -206,7 +216,8 @@ class Models:
         pull.progress("reading the header", 0, 0)
         header = self._inspect(path)
         pull.progress("storing", 0, 0)
-        blob = self._blobs.adopt(path)
+        manifest = fetched.manifest
+        blob = self._folders.adopt(path, manifest) if manifest else self._blobs.adopt(path)
         # A newer converter may write another file from the same weights, which were checked above.
         if pull.known and not is_converted and blob.digest != pull.known.digest:
             raise another_file(pull.source, found=blob.digest, expected=pull.known.digest)
@@ -214,7 +225,7 @@ class Models:
             name=pull.name,
             version=pull.identity.version or blob.digest.removeprefix("sha256:")[:12],
             digest=blob.digest,
-            format="gguf",
+            format=format_of(file.path for file in manifest.files) if manifest else "gguf",
             bytes=blob.bytes,
             quantization=header.quantization,
             context_tokens=header.context_tokens,

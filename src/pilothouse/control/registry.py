@@ -21,6 +21,7 @@ from pilothouse.domain.errors import (
     Conflict,
     ModelFileRefused,
     NotFound,
+    NotSupported,
     OperationFailed,
     PermissionDenied,
 )
@@ -153,6 +154,10 @@ class Registry:
             ModelFileRefused: Its file was changed.
         """
         (model,) = _named(f"{name}@{version}", await self.versions())
+        if model.format != "gguf":
+            raise NotSupported(
+                f"{model.reference} is a folder ({model.format}), and only GGUF files are exported"
+            )
         artifact = await asyncio.to_thread(self._models.load, model)
         return layout_chunks(
             Artefact(

@@ -4,7 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-ModelFormat = Literal["gguf"]
+ModelFormat = Literal["gguf", "safetensors", "onnx", "savedmodel"]
+"""All but GGUF are folders."""
 
 
 class ModelHeader(Struct, frozen=True, kw_only=True):
@@ -45,7 +46,7 @@ class Lineage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelVersion(Struct, frozen=True, kw_only=True):
-    """One immutable model file. `digest` is `sha256:<hex>` of the file that is loaded."""
+    """One immutable model. `digest` is `sha256:<hex>` of the file, or of a folder's manifest."""
 
     name: str
     version: str
@@ -71,7 +72,7 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
 
 
 class Artifact(Struct, frozen=True, kw_only=True):
-    """A verified model file on this machine, ready to be loaded."""
+    """A verified model on this machine, ready to be loaded: a GGUF file, or a folder of the other formats."""
 
     name: str
     digest: str

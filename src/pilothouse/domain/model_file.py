@@ -63,16 +63,20 @@ def why_not_gguf(head: bytes) -> str | None:
         return None
     if not head:
         return "empty"
-    for signature, name in _SIGNATURES:
-        if head.startswith(signature):
-            return name
+    if what := what_else(head):
+        return what
     if head[257:262] == b"ustar":
         return "a tar archive"
     if _is_safetensors(head):
-        return "safetensors, which is taken only as part of a sentence-transformers model from `pypi:`"
+        return "safetensors, which is taken as a folder with its configuration: file:/path/to/folder"
     if head.lstrip()[:1] == b"<":
         return "a web page or XML, not a model: the address wants a browser or a login"
     return "not GGUF: it does not begin with the bytes GGUF"
+
+
+def what_else(head: bytes) -> str | None:
+    """What a file is that begins like something known that is no model; words as above."""
+    return next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
 
 
 def another_file(what: str, *, found: str, expected: str) -> ModelFileRefused:

@@ -7,6 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from pilothouse.domain.model import Lineage
+from pilothouse.domain.model_folder import Manifest
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, bytes done, bytes in all or 0). What it raises ends the work."""
@@ -16,12 +17,14 @@ class Fetched(Struct, frozen=True, kw_only=True):
     """What a source delivered."""
 
     path: Path
-    """A `.gguf` file; or a `model.safetensors` with its configuration beside it, to be converted."""
+    """A `.gguf` file; a `model.safetensors` with its configuration beside it, to convert; or a folder."""
     source_digest: str
     """`sha256:` of what was delivered, before anything was taken out of it."""
     licence: str = ""
     """What the source itself says, if it says."""
     card: str = ""
+    manifest: Manifest | None = None
+    """Of a folder: what is in it."""
     lineage: Lineage = Lineage()
 
 

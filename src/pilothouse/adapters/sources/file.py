@@ -1,6 +1,7 @@
-"""Source `file:`: a GGUF file of this machine, copied so that the original stays the user's."""
+"""Source `file:`: a GGUF file or a model's folder, copied so that the original stays the user's."""
 
 import os
+import shutil
 from pathlib import Path
 
 from pilothouse.adapters.sources._disk import (
@@ -11,6 +12,7 @@ from pilothouse.adapters.sources._disk import (
     require_room,
     write_chunks,
 )
+from pilothouse.adapters.sources._folder import copy_folder
 from pilothouse.domain.errors import InvalidRequest, ModelFileRefused, NotFound
 from pilothouse.domain.model_file import HEAD_BYTES, MAX_MODEL_BYTES, another_file, why_not_gguf
 from pilothouse.domain.model_name import clean_name
@@ -30,7 +32,11 @@ class FileSource:
     def fetch(self, reference: str, workdir: Path, *, progress: Progress, expect: str | None) -> Fetched:
         path = _path(reference)
         try:
-            fetched = self._copy(path, workdir / "model.gguf", progress)
+            fetched = (
+                self._copy_folder(path, workdir / "folder", progress)
+                if path.is_dir()
+                else self._copy(path, workdir / "model.gguf", progress)
+            )
         except NotRegular as exc:
             raise ModelFileRefused(str(exc)) from exc
         except FileNotFoundError as exc:
@@ -40,6 +46,11 @@ class FileSource:
         if expect and fetched.source_digest != expect:
             raise another_file(str(path), found=fetched.source_digest, expected=expect)
         return fetched
+
+    def _copy_folder(self, path: Path, target: Path, progress: Progress) -> Fetched:
+        shutil.rmtree(target, ignore_errors=True)
+        manifest = copy_folder(path, target, progress, free=self._free)
+        return Fetched(path=target, source_digest=manifest.digest, manifest=manifest)
 
     def _copy(self, path: Path, target: Path, progress: Progress) -> Fetched:
         with open_regular(path) as file:
