@@ -22,6 +22,7 @@ from pilothouse.wire.openai.dialect import CHAT
 USER = {"role": "user", "content": "hi"}
 LOOK = {"name": "look", "input_schema": {"type": "object"}}
 CALLED = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "look", "input": {}}]}
+CLEAR = {"type": "clear_thinking_20251015"}
 PLAIN = {"type": "text", "text": "x"}
 FOUND = {"type": "tool_result", "tool_use_id": "t1", "content": "blue"}
 
@@ -59,6 +60,8 @@ def block(kind: str, **fields: Any) -> list[Any]:
         ({"temprature": 1}, InvalidRequest, "temprature"),
         ({"container": "c"}, NotSupported, "container"),
         ({"inference_geo": "eu"}, NotSupported, "inference_geo"),
+        ({"context_management": {"edits": [{"type": "clear_x"}]}}, NotSupported, "context_management"),
+        ({"context_management": {"edits": [CLEAR | {"keep": {}}]}}, InvalidRequest, "context_management"),
         ({"speed": "fast"}, InvalidRequest, "speed"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, InvalidRequest, "thinking.budget_tokens"),
         ({"thinking": {"type": "between_tools"}}, NotSupported, "thinking.type"),
@@ -137,6 +140,12 @@ def test_a_request_is_the_one_that_the_openai_dialect_makes_of_the_same_wishes()
     for name in ("temperature", "top_k", "stop", "parallel_tool_calls", "reasoning_effort"):
         assert getattr(one.sampling, name) == getattr(other.sampling, name)
     assert bytes(one.sampling.tool_choice or b"") == b'"required"'
+
+
+def test_who_wants_all_thinking_kept_gets_what_is_done_anyway() -> None:
+    kept = MESSAGES.read(body(context_management={"edits": [CLEAR | {"keep": "all"}]}))
+
+    assert kept == MESSAGES.read(body())
 
 
 def test_pictures_and_documents_are_needed_and_keep_what_is_said_of_them() -> None:

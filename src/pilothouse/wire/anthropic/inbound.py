@@ -20,7 +20,6 @@ from pilothouse.wire.openai import inbound, messages, tools
 NOT_CARRIED = frozenset(
     {
         "container",
-        "context_management",
         "defer_loading",
         "diagnostics",
         "inference_geo",

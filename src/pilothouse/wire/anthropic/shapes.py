@@ -156,6 +156,16 @@ class Output(Struct, forbid_unknown_fields=True):
     format: Format | None = None
 
 
+class KeepThinking(Struct, tag_field="type", tag="clear_thinking_20251015", forbid_unknown_fields=True):
+    keep: Literal["all"]
+
+
+class Editing(Struct, forbid_unknown_fields=True):
+    """How a service is to shorten a conversation, in a beta: not at all, which is what is done here."""
+
+    edits: list[KeepThinking] = []
+
+
 class Metadata(Struct, forbid_unknown_fields=True):
     user_id: Subject | None = None
 
@@ -171,6 +181,7 @@ class Prompt(Struct, forbid_unknown_fields=True, kw_only=True):
     thinking: Enabled | Adaptive | Disabled | None = None
     output_config: Output | None = None
     cache_control: CacheControl | None = None
+    context_management: Editing | None = None
     speed: Literal["standard"] | None = None
 
 
