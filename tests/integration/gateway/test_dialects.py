@@ -1,5 +1,6 @@
 """The same conversation in every protocol: limits, caches, records and cut streams hold on each alike."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway_rig import DEVELOPER, House, endpoint_entry, house, replica_entry, snapshot
-from http1_rig import Answer, connected
+from http1_rig import Answer, answers, connected
 from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.limits import Limits
@@ -40,6 +41,8 @@ class Way:
     ends_well: bytes
     """Stands at the end of a stream that was not cut."""
     error: Callable[[Any], dict[str, Any]]
+    keepalive: bytes
+    """What a stream in which nothing happens has in it."""
 
     def asking(self, *, stream: bool = False, tool: bool = False) -> bytes:
         return json.dumps(self.body(stream, tool), separators=(",", ":")).encode()
@@ -87,6 +90,7 @@ WAYS = [
         lambda event: "".join(choice["delta"].get("content") or "" for choice in event.get("choices", ())),
         b"data: [DONE]\n\n",
         lambda answer: answer["error"],
+        b": keep-alive\n\n",
     ),
     Way(
         "anthropic",
@@ -96,6 +100,7 @@ WAYS = [
         lambda event: event.get("delta", {}).get("text", ""),
         b'data: {"type":"message_stop"}\n\n',
         lambda answer: answer["error"],
+        b'event: ping\ndata: {"type":"ping"}\n\n',
     ),
     Way(
         "ollama",
@@ -105,6 +110,7 @@ WAYS = [
         lambda event: event.get("message", {}).get("content", ""),
         b'"done":true',
         lambda answer: answer,
+        b"",
     ),
 ]
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -229,3 +235,48 @@ async def test_who_hangs_up_is_heard_and_on_record(way: Way) -> None:
         await running.until(lambda: running.is_quiet and engine.running == 0)
 
     assert running.codes == ["client_closed"]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.keepalive], ids=lambda way: way.name)
+async def test_a_stream_in_which_nothing_happens_says_so_in_its_protocols_words(way: Way) -> None:
+    heard = asyncio.Event()
+
+    async def slow(ask: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        yield Chunk((Delta("One "),))
+        await heard.wait()
+        yield Chunk((Delta("two.", 0, "stop"),), Usage(7, 2))
+
+    async with (
+        house(WatchedEngine(slow), stream_keepalive_s=0.05) as running,
+        connected(running.port) as raw,
+        asyncio.timeout(10),
+    ):
+        await raw.send(running.request(way.path, way.asking(stream=True), as_key=DEVELOPER))
+        came = await raw.reader.readuntil(way.keepalive)
+        heard.set()
+        came += await raw.reader.readuntil(b"\r\n0\r\n\r\n")
+
+    (answer,) = answers(came)
+    assert way.streamed(answer) == "One two."
+    assert answer.body.endswith(way.ends_well)
+
+
+@EACH
+async def test_a_picture_is_refused_where_the_model_has_no_eyes(way: Way) -> None:
+    picture = "iVBORw0KGgo="
+    body = way.body(False, False)
+    if way.name == "openai":
+        body["messages"] = [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.b"}}]}
+        ]
+    elif way.name == "anthropic":
+        source = {"type": "base64", "media_type": "image/png", "data": picture}
+        body["messages"] = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    else:
+        body["messages"] = [USER | {"images": [picture]}]
+    engine = WatchedEngine()
+    async with house(engine) as running:
+        answer = await running.ask(way.path, json.dumps(body).encode())
+
+    assert (answer.status, way.error(json.loads(answer.body))["code"]) == (400, "invalid_request")
+    assert engine.asked == []

@@ -21,7 +21,8 @@ deployments:
   claude:
     engine: anthropic
     provider_model: chat
-    engine_options: {{base_url: "{url}", token_file: "{token}", allow_private_network: true}}
+    engine_options:
+      {{base_url: "{url}", token_file: "{token}", allow_private_network: true, prompt_cache: 5m}}
 endpoints:
   assistant: {{routes: [{{deployment: claude}}]}}
 """

@@ -184,6 +184,17 @@ def test_a_request_of_the_openai_dialect_is_the_same_call() -> None:
     assert sent_by_us(ask) == body
 
 
+def test_a_prompt_is_kept_there_as_long_as_the_deployment_says() -> None:
+    body, _ = sent_by_the_sdk(
+        model="claude",
+        max_tokens=64,
+        messages=[{"role": "user", "content": "hi"}],
+        cache_control={"type": "ephemeral", "ttl": "1h"},
+    )
+
+    assert json.loads(outbound.write_request(chat(), model="claude", stream=False, prompt_cache="1h")) == body
+
+
 def test_what_only_the_older_version_knows_is_asked_in_it() -> None:
     assert outbound.version_of(chat(temperature=0.5)) == "2023-06-01"
     assert outbound.version_of(chat()) == "2026-10-21"

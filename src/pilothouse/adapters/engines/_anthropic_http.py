@@ -54,6 +54,7 @@ class AnthropicEngine:
         address: `http(s)://host[:port]/base`, ending in `/v1` or before it.
         pin: Resolves and checks the host of `address` before each connection.
         cohort: Requests are sent with the others of their stage.
+        prompt_cache: How long the provider keeps prompts.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class AnthropicEngine:
         token: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
         cohort: Cohort | None = None,
+        prompt_cache: outbound.PromptCache = "off",
     ) -> None:
         self.info = info
+        self._prompt_cache = prompt_cache
         self._model = model
         self._sweeper = Sweeper()
         root, _, where = parsed_address(address)
@@ -85,8 +88,7 @@ class AnthropicEngine:
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
-        body = outbound.write_request(request, model=self._model, stream=True)
-        data = _posted(self._messages, request, body)
+        data = self._asked(request, stream=True)
         exchange: Exchange | None = None
         try:
             exchange = await self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
@@ -118,8 +120,7 @@ class AnthropicEngine:
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> Chunk:
-        body = outbound.write_request(request, model=self._model, stream=False)
-        data = _posted(self._messages, request, body)
+        data = self._asked(request, stream=False)
         return await self._whole(data, said.read_whole, deadline_s=deadline_s, timeouts=timeouts)
 
     async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
@@ -151,6 +152,12 @@ class AnthropicEngine:
     async def aclose(self) -> None:
         self._client.close()
         self._sweeper.stop_when_empty()
+
+    def _asked(self, request: GenerateRequest, *, stream: bool) -> bytes:
+        body = outbound.write_request(
+            request, model=self._model, stream=stream, prompt_cache=self._prompt_cache
+        )
+        return _posted(self._messages, request, body)
 
     async def _whole(
         self, data: bytes, read: Callable[[bytes], _T], *, deadline_s: float, timeouts: Timeouts | None

@@ -14,6 +14,7 @@ from pilothouse.domain.options import AttachOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
 from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
+from pilothouse.wire.anthropic.outbound import PromptCache
 
 
 class AnthropicOptions(AttachOptions, frozen=True, kw_only=True):
@@ -21,6 +22,8 @@ class AnthropicOptions(AttachOptions, frozen=True, kw_only=True):
 
     base_url: Annotated[str, Meta(min_length=1)]
     """Where the provider is: `https://api.anthropic.com`."""
+    prompt_cache: PromptCache = "off"
+    """How long the provider keeps a prompt to begin the next from: reading costs less then, keeping more."""
 
 
 class AnthropicDriver:
@@ -48,7 +51,7 @@ class AnthropicDriver:
         context_tokens: int,
         token_file: str = "",
         allow_private: bool = False,
-        options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - the core read what there is
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> AnthropicEngine:
         """
         Raises:
@@ -61,6 +64,7 @@ class AnthropicDriver:
             token=token_of(token_file),
             pin=pinned(address, allow_private=allow_private),
             cohort=self._cohort,
+            prompt_cache=options.get("prompt_cache", "off"),
         )
 
 

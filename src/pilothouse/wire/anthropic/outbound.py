@@ -5,7 +5,7 @@ Source: the types of Anthropic's published client, release 2.14, and its API ref
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ _NO_ARGUMENTS = {"type": "object", "properties": {}}
 _encode = msgspec.json.Encoder().encode
 
 Block = dict[str, Any]
+PromptCache = Literal["off", "5m", "1h"]
 
 
 def version_of(request: GenerateRequest) -> str:
@@ -33,8 +34,13 @@ def version_of(request: GenerateRequest) -> str:
     return OLDER_VERSION if is_older else VERSION
 
 
-def write_request(request: GenerateRequest, *, model: str, stream: bool) -> bytes:
+def write_request(
+    request: GenerateRequest, *, model: str, stream: bool, prompt_cache: PromptCache = "off"
+) -> bytes:
     """
+    Args:
+        prompt_cache: How long the provider is to keep all of this prompt.
+
     Raises:
         InvalidRequest: With the field in `param`.
         NotSupported: For what Anthropic has no word for.
@@ -44,6 +50,8 @@ def write_request(request: GenerateRequest, *, model: str, stream: bool) -> byte
     body.update(_shaping(request))
     if stream:
         body["stream"] = True
+    if prompt_cache != "off":
+        body["cache_control"] = {"type": "ephemeral", "ttl": prompt_cache}
     return _encode(body)
 
 
