@@ -115,7 +115,7 @@ class _Reader:
         group = self._groups.setdefault(name, _Group(name))
         deployment = free_name(f"{name}-{found.provider}", self._carried.deployments)
         self._carried.deployments[deployment] = DeploymentSpec(
-            engine="openai",
+            engine=found.engine,
             provider_model=found.model,
             engine_options=written(
                 AttachOptions(

@@ -1,8 +1,8 @@
 """
 Which server a LiteLLM model stands for, and how it is reached from here.
 
-Addresses are those of the vendors' own documentation of their OpenAI-compatible
-APIs, looked up in November 2026. Azure is reached by its v1 API, which takes no
+Addresses are those of the vendors' own documentation, of their OpenAI-compatible
+APIs where they have one, looked up in November 2026. Azure is reached by its v1 API, which takes no
 `api-version` and names the deployment as the model.
 """
 
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 ADDRESSES = {
+    "anthropic": "https://api.anthropic.com",
     "openai": "https://api.openai.com/v1",
     "text-completion-openai": "https://api.openai.com/v1",
     "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
@@ -28,12 +29,15 @@ ADDRESSES = {
     "deepinfra": "https://api.deepinfra.com/v1/openai",
 }
 """Base URL by LiteLLM's name of a provider."""
+ENGINES = {"anthropic": "anthropic"}
+"""The engine for a provider that has a protocol of its own; all others speak the OpenAI dialect."""
 OWN_ADDRESS = frozenset(
     {"hosted_vllm", "vllm", "openai_like", "custom_openai", "litellm_proxy", "lm_studio", "llamafile",
      "xinference", "infinity", "text-generation-inference", "text-completion-custom_openai"}
 )  # fmt: skip
 """Servers that speak the dialect and run wherever `api_base` says."""
 VARIABLES = {
+    "anthropic": "ANTHROPIC_API_KEY",
     "openai": "OPENAI_API_KEY",
     "text-completion-openai": "OPENAI_API_KEY",
     "azure": "AZURE_API_KEY",
@@ -58,11 +62,12 @@ _OLLAMA = frozenset({"ollama", "ollama_chat"})
 
 
 class Upstream(Struct, frozen=True, kw_only=True):
-    """A server that speaks OpenAI's dialect, and its name of the model."""
+    """A server, the engine that speaks its protocol, and its name of the model."""
 
     provider: str
     model: str
     base_url: str
+    engine: str = "openai"
     variable: str = ""
     """The environment variable of its key, where the file does not say."""
 
@@ -93,6 +98,8 @@ def upstream(model: str, *, provider: str = "", api_base: str = "") -> Upstream 
         if not api_base:
             return f"{provider} needs api_base, the address of the server"
         address = api_base.rstrip("/")
+    elif provider in ENGINES:
+        address = _origin(api_base or ADDRESSES[provider])
     elif provider in ADDRESSES:
         address = (api_base or ADDRESSES[provider]).rstrip("/")
     elif not provider:
@@ -102,7 +109,13 @@ def upstream(model: str, *, provider: str = "", api_base: str = "") -> Upstream 
     found = urlsplit(address)
     if found.scheme not in ("http", "https") or not found.hostname or found.username or found.query:
         return "api_base is not a plain http or https address"
-    return Upstream(provider=provider, model=name, base_url=address, variable=VARIABLES.get(provider, ""))
+    return Upstream(
+        provider=provider,
+        model=name,
+        base_url=address,
+        engine=ENGINES.get(provider, "openai"),
+        variable=VARIABLES.get(provider, ""),
+    )
 
 
 def _split(model: str, provider: str) -> tuple[str, str]:

@@ -59,6 +59,17 @@ def test_a_model_group_becomes_an_endpoint_with_shares_as_the_proxy_has_them():
     assert carried.secrets["openai-api-key"].variable == "OPENAI_API_KEY"
 
 
+def test_a_model_of_anthropic_is_asked_in_its_own_protocol():
+    carried = carry(entry("claude", "anthropic/claude-haiku-4-5"), entry("other", "claude-opus-4-5"))
+
+    accepted(carried)
+    deployment = carried.deployments[carried.endpoints["claude"].routes[0].deployment]
+    assert (deployment.engine, deployment.provider_model) == ("anthropic", "claude-haiku-4-5")
+    assert deployment.common.base_url == "https://api.anthropic.com"
+    assert carried.secrets["anthropic-api-key"].host == "api.anthropic.com"
+    assert len(carried.deployments) == 2
+
+
 def test_a_name_that_no_endpoint_can_have_stays_what_callers_write():
     spaced = carry(entry("meta-llama/Llama 3", "hosted_vllm/llama", api_base="http://vllm:8000/v1"))
     slashed = carry(entry("meta-llama/Llama-3", "hosted_vllm/llama", api_base="http://vllm:8000/v1"))
