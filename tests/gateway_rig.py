@@ -35,8 +35,9 @@ from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Address, Client
+from pilothouse.kit.http1.client import Client
 from pilothouse.kit.http1.message import Limits
+from pilothouse.kit.http1.peer import Address
 from pilothouse.kit.http1.server import Server
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.log import Log

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from houses_rig import LIMITS, MONEY, RPM, SLOTS, House, Time, Worker
-from pilothouse.domain.ledger import Kind
+from pilothouse.domain.leasing import Kind
 from pilothouse.ports.treasury import Treasury
 
 FAULTS = st.sampled_from(["", "", "", "ask", "answer", "twice"])

@@ -15,7 +15,8 @@ from pilothouse.control.allotments import Allotments, Lost
 from pilothouse.control.drain import Settled
 from pilothouse.control.ledger import LedgerDesk
 from pilothouse.domain.allotment import AllottedPools, Statement, TreasuryAnswer
-from pilothouse.domain.ledger import Account, Book, Kind, LedgerAnswer, LedgerAsk, Plan, Reservation, Shortage
+from pilothouse.domain.leasing import Kind, LedgerAnswer, LedgerAsk
+from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
 from pilothouse.gateway.leases import Leases
 from pilothouse.ports.treasury import Treasury
 

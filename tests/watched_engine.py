@@ -6,7 +6,7 @@ from copy import copy
 
 from pilothouse.domain.chat import Ability, Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.status import Health, Load
-from pilothouse.kit.http1.client import Timeouts
+from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 
 Say = Callable[[GenerateRequest], AsyncIterator[Chunk]]

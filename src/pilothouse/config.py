@@ -41,6 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """TCP port; 0 picks a free one."""
     workers: int = 1
     """Gateway processes that share the socket."""
+    compiled: bool = True
+    """Workers run the compiled request path where `make fast` has built it; `false`: they never do."""
     config: str = ""
     """Spec file; empty runs what the store holds, at first the default model."""
     store: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from pilothouse.app import compiled
 from pilothouse.cli.checks import Finding
 
 KNOWN_CODE = {
@@ -115,6 +116,14 @@ def _pth(path: Path) -> Finding | None:
     return Finding(check="pth files", status="warn", what=what, fix=fix)
 
 
+def request_path(build: Path) -> Finding:
+    """What workers that start from now on run. Interpreted is no fault: it is slower."""
+    if build.exists():
+        return Finding(check="request path", status="ok", what="compiled")
+    what = "interpreted: there is no build of these sources"
+    return Finding(check="request path", status="ok", what=what, fix="make fast, where there is a C compiler")
+
+
 def python_findings() -> list[Finding]:
     installed = {
         _normal(found.metadata["Name"]): found.version
@@ -133,6 +142,7 @@ def python_findings() -> list[Finding]:
         *packages(requirements, installed),
         *known_bad(installed),
         *pth_files(folders),
+        request_path(compiled.default_folder()),
     ]
 
 

@@ -13,7 +13,8 @@ from msgspec import Struct
 from pilothouse.cli.client import Server, error_of
 from pilothouse.cli.load import OK, Answer
 from pilothouse.domain.errors import ServerUnreachable
-from pilothouse.kit.http1.client import Address, Client, Exchange, HttpFailure, Timeouts, request_bytes
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes
+from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventParser, EventTooLarge
 

@@ -13,7 +13,7 @@ from pilothouse.control.allotments import Allotments
 from pilothouse.control.drain import Settled
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import StoreUnavailable
-from pilothouse.domain.ledger import AccountState, LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import AccountState, LedgerAnswer, LedgerAsk
 from pilothouse.domain.limits import Period, budget_id, budget_scope, period_bounds, scopes_of
 from pilothouse.domain.pools import Pools
 from pilothouse.kit.clock import Clock

@@ -26,6 +26,7 @@ from pilothouse.ports.store import SealedRecord, SealingKey, UnitOfWork
 _OPEN_KEYS = 4096
 """Unwrapped keys kept in memory: unwrapping costs 3 us, and a KMS far more."""
 _CONTENT_VERSION = 1
+_VERSION = bind(_CONTENT_VERSION)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Content).decode
@@ -41,7 +42,7 @@ class Seals:
     def seal_all(self, unit: UnitOfWork, entries: Iterable[JournalEntry]) -> list[SealedRecord]:
         """Seal each content for its person, or for its team where no person is named."""
         # Looked up once in this transaction, within which nobody else can destroy a key.
-        sealers: dict[tuple[str, str], Sealer] = {}
+        sealers: dict[tuple[str, str], tuple[Sealer, bytes]] = {}
         rows = []
         for entry in entries:
             record, content = entry.record, entry.content
@@ -49,10 +50,11 @@ class Seals:
                 rows.append(SealedRecord(record=record))
                 continue
             whose = (record.team, record.subject_hash)
-            sealer = sealers.get(whose)
-            if sealer is None:
-                sealer = sealers[whose] = self._sealer(unit, *whose, now=record.time)
-            sealed = sealer.seal(_encode(content), _place(record))
+            found = sealers.get(whose)
+            if found is None:
+                found = sealers[whose] = self._sealer(unit, *whose, now=record.time), _shelf(record)
+            sealer, shelf = found
+            sealed = sealer.seal(_encode(content), shelf + _spot(record))
             rows.append(SealedRecord(record=record, content=sealed, sealing_key=sealer.key_id))
         return rows
 
@@ -155,4 +157,13 @@ def _feedback_place(feedback: Feedback) -> bytes:
 
 def _place(record: InferenceRecord) -> bytes:
     """What a content is bound to: it opens in this row, of this team and person, and nowhere else."""
-    return bind(record.team, record.subject_hash, "contents", record.id, _CONTENT_VERSION)
+    return _shelf(record) + _spot(record)
+
+
+def _shelf(record: InferenceRecord) -> bytes:
+    """The part of its place that all contents of a person share."""
+    return bind(record.team, record.subject_hash, "contents")
+
+
+def _spot(record: InferenceRecord) -> bytes:
+    return bind(record.id) + _VERSION

@@ -104,6 +104,8 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     queued: int
     connections: int
     reported_s_ago: float
+    is_compiled: bool
+    """It runs the request path that `make fast` compiled."""
 
 
 class StatusReport(Struct, frozen=True, kw_only=True):
@@ -188,4 +190,5 @@ def _worker(report: WorkerReport, now: float) -> WorkerView:
         queued=report.queued,
         connections=report.connections,
         reported_s_ago=round(max(0.0, now - report.time), 1),
+        is_compiled=report.is_compiled,
     )

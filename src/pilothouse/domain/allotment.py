@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from pilothouse.domain.ledger import MINUTE_S, Kind
+from pilothouse.domain.leasing import Kind
+from pilothouse.domain.ledger import MINUTE_S
 from pilothouse.domain.pools import Pool, Pools
 
 BUDGET_SHARE = 20

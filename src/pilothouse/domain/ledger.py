@@ -8,59 +8,14 @@ once. Nothing here waits, and the time is an argument: a monotonic one.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
-from msgspec import Struct
+from pilothouse.domain.leasing import AccountState, Grant, Kind
 
-Kind = Literal["rpm", "tpm", "parallel", "budget"]
 MINUTE_S = 60.0
 IDLE_TICKS = 2
 """So many exchanges without a request, and what an account holds is given back."""
 ASK_AGAIN_S: dict[Kind, float] = {"rpm": 1.0, "tpm": 1.0, "budget": 1.0, "parallel": 0.02}
 """After that time other workers may have given something back to a pool that had nothing."""
-
-
-class AccountState(Struct, frozen=True):
-    """What a worker says of an account. The sums only grow, so that a message may be lost or repeated."""
-
-    id: str
-    kind: Kind
-    limit: int
-    granted: int
-    """Units that it was given, as far as it knows."""
-    spent: int
-    returned: int
-    need: int = 0
-    """Units that it could not do without now."""
-
-
-class Grant(Struct, frozen=True):
-    """What the pools say: `granted` in all to this worker, and what is left there for anybody."""
-
-    id: str
-    granted: int
-    left: int
-
-
-class LedgerAsk(Struct, frozen=True, kw_only=True):
-    """A worker's word. With another `epoch` than the pools' it changes nothing: the worker claims first."""
-
-    worker: str
-    epoch: str
-    life: int
-    """Counts the claims of this worker; records carry it, so that each is settled against the right lease."""
-    is_claim: bool = False
-    """`states` are all that it holds from before, as if it had been given that just now."""
-    stood_alone: bool = False
-    """Before a claim: it spent more than it was given while the pools were lost."""
-    states: tuple[AccountState, ...] = ()
-
-
-class LedgerAnswer(Struct, frozen=True, kw_only=True):
-    epoch: str
-    grants: tuple[Grant, ...] = ()
-    is_closed: bool = False
-    """What grants to these pools is out of reach: a refusal is nobody's fault but its."""
 
 
 class Account:
@@ -89,8 +44,8 @@ class Account:
 
     def __init__(self, account_id: str, kind: Kind, limit: int, scope: str) -> None:
         self.id, self.kind, self.limit, self.scope = account_id, kind, limit, scope
-        self.available: float = 0
-        self.reserved: int = 0
+        self.available = 0.0
+        self.reserved = 0
         self.rate = 0.0
         """Units that come back here each second, while the pools are lost; else 0."""
         self.most = 0
@@ -103,7 +58,7 @@ class Account:
         self.left: int | None = None
         """What the pools said they have; None before they said anything."""
         self.answered_at = 0.0
-        self.low: float = -1
+        self.low = -1.0
         """Below it more is asked for, before it runs dry."""
         self.need = 0
         self.idle = 0
@@ -116,7 +71,7 @@ class Account:
     def stand_alone(self, share: int, now: float) -> None:
         """The pools are lost: from now on so much of the limit is this worker's own."""
         # What came back since the pools were last heard of came back here: nobody else could take it there.
-        self.low, self.at = -1, self.answered_at or now
+        self.low, self.at = -1.0, self.answered_at or now
         if self.is_rate:
             self.most, self.rate = share, share / MINUTE_S
         else:
@@ -164,7 +119,7 @@ class Account:
         if more > 0:
             self.granted = grant.granted
             self.available += more
-            self.low = more // 2
+            self.low = float(more // 2)
         self.left, self.answered_at = grant.left, now
         self.rate = 0.0
         self.need = 0
@@ -176,12 +131,13 @@ class Account:
         if unused > 0:
             self.available -= unused
             self.returned += unused
-            self.low = -1
+            self.low = -1.0
 
     def rebase(self) -> None:
         """For a controller that knows nothing: what is held becomes the whole lease."""
-        self.available = int(self.available)
-        self.granted = max(0, self.available + self.reserved)
+        held = int(self.available)
+        self.available = float(held)
+        self.granted = max(0, held + self.reserved)
         self.returned = self.said = 0
         self.rate = 0.0
         self.left = None
@@ -218,11 +174,13 @@ class Reservation:
         self.plan, self.tokens, self.cost, self.expires = plan, tokens, cost, expires
 
 
-class Shortage(Struct, frozen=True):
+class Shortage:
     """Why nothing was reserved: this account lacks units."""
 
-    account: Account
-    need: int
+    __slots__ = ("account", "need")
+
+    def __init__(self, account: Account, need: int) -> None:
+        self.account, self.need = account, need
 
     def may_wait(self, now: float) -> bool:
         """Whether the pools may have what is missing here."""

@@ -17,7 +17,8 @@ are in the store: never by a broken connection alone. Pure: times are arguments.
 from collections.abc import Collection, Mapping
 from typing import ClassVar
 
-from pilothouse.domain.ledger import MINUTE_S, AccountState, Grant, Kind, LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import AccountState, Grant, Kind, LedgerAnswer, LedgerAsk
+from pilothouse.domain.ledger import MINUTE_S
 
 
 class Held:

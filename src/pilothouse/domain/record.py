@@ -79,4 +79,4 @@ class JournalEntry(Struct, frozen=True):
     shadowed: Shadowed | None = None
     """Of a shadow: what it is compared with."""
     life: int = 0
-    """The worker's lease that the cost is settled against (`domain.ledger.LedgerAsk.life`)."""
+    """The worker's lease that the cost is settled against (`domain.leasing.LedgerAsk.life`)."""

@@ -187,6 +187,8 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     """Of one that is leaving: the slot leases that it still holds, by replica."""
     metrics: bytes = b""
     """`kit.metrics.Registry.dump()`: cumulative, so that a lost report loses nothing."""
+    is_compiled: bool = False
+    """It runs the compiled modules of the request path."""
 
 
 class WorkerHello(Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from pilothouse.kit.ids import new_id
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, Writer
 
 _PREFIX = len("req_")
+_NOTHING = Usage()
 
 
 class Call:
@@ -30,7 +31,7 @@ class Call:
     deployment = ""
     replica = ""
     code = "ok"
-    usage = Usage()
+    usage: Usage
     finish_reason = ""
     engine_ns = 0
     """Time that was spent waiting for a place or for the engine: not our overhead."""
@@ -65,6 +66,7 @@ class Call:
         self.kind = dialect.kind
         self.id = new_id("req_")
         self.created_at = time.time()
+        self.usage = _NOTHING
 
     @property
     def generating(self) -> GenerateDialect:

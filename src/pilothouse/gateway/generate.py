@@ -17,7 +17,7 @@ from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCal
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
-from pilothouse.kit.http1.client import Timeouts
+from pilothouse.kit.http1.peer import Timeouts
 
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 """Of all choices, with their log probabilities: it is held in memory, for the record."""

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from pilothouse.domain.ledger import IDLE_TICKS, Account, Book, LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
+from pilothouse.domain.ledger import IDLE_TICKS, Account, Book
 from pilothouse.ports.ledger import Ledger
 
 TICK_S = 0.5

@@ -12,7 +12,8 @@ from math import ceil
 
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, RateLimitExceeded
-from pilothouse.domain.ledger import Account, Book, Kind, Plan, Reservation, Shortage
+from pilothouse.domain.leasing import Kind
+from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
 from pilothouse.domain.limits import Limits, account_id, budget_id, budget_scope, format_usd, period_bounds
 from pilothouse.domain.price import BYTES_PER_TOKEN, TEMPLATE_TOKENS, Price
 from pilothouse.domain.principal import Principal

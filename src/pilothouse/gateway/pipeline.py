@@ -65,10 +65,11 @@ class Pipeline:
         return handle
 
     async def _run(self, call: Call) -> None:
+        failed: PilothouseError | None = None
         try:
             await self._answer(call)
         except PilothouseError as exc:
-            await self._fail(call, exc)
+            failed = exc
         except asyncio.CancelledError:
             call.code = "client_closed"
             if call.flight is not None:
@@ -77,7 +78,13 @@ class Pipeline:
             raise
         except Exception as exc:  # noqa: BLE001 - one request's defect must not end the worker, nor go unrecorded
             self._log.failure("request_defect", exc, request_id=call.id)
-            await self._fail(call, Internal("an internal error; the server's log has the request id"))
+            failed = Internal("an internal error; the server's log has the request id")
+        if failed is not None:
+            # Not where it is caught: a compiled coroutine that waits there leaves its error to all others.
+            try:
+                await self._fail(call, failed)
+            finally:
+                failed = None  # an error holds frames, and must not be held by one of them
         if call.routes is not None and call.routes.shadow is not None:
             self.shadows.copy(call, call.routes, call.routes.shadow)
 

@@ -12,7 +12,7 @@ from pilothouse.domain.routing import Split
 from pilothouse.domain.snapshot import EndpointEntry
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.waiting import Terms
-from pilothouse.kit.http1.client import Timeouts
+from pilothouse.kit.http1.peer import Timeouts
 
 
 class EndpointRoutes:

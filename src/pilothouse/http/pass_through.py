@@ -11,8 +11,9 @@ import time
 
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.http.answering import send_error
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, Timeouts, request_bytes
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes
 from pilothouse.kit.http1.message import Request
+from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 

@@ -32,7 +32,7 @@ def new_key() -> bytes:
 def bind(*parts: str | int) -> bytes:
     """Join the names of a place into associated data; different parts never give the same bytes."""
     encoded = [str(part).encode() for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
 
 
 def key_id_of(envelope: bytes) -> str:

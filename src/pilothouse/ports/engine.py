@@ -16,7 +16,7 @@ from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import EngineOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Health, Load
-from pilothouse.kit.http1.client import Timeouts
+from pilothouse.kit.http1.peer import Timeouts
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 

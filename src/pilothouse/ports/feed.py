@@ -7,7 +7,7 @@ The same in process, over a local socket, or over HTTP.
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 
 

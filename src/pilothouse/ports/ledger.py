@@ -8,7 +8,7 @@ an answer, and only for a moment.
 
 from typing import Protocol
 
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 
 
 class Ledger(Protocol):

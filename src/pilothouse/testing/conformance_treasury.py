@@ -7,7 +7,7 @@ Time is the test's. A vault is a treasury with a way to lose all that it knows.
 from typing import Protocol
 
 from pilothouse.domain.allotment import Holding, Statement, TreasuryAnswer
-from pilothouse.domain.ledger import Kind
+from pilothouse.domain.leasing import Kind
 from pilothouse.ports.treasury import Treasury
 
 GRACE_S = 5.0

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.kit.clock import Clock, SystemClock
 from pilothouse.ports.feed import AnswerLedger

@@ -1,6 +1,6 @@
 """The pools in one process: the fake of `ports.ledger.Ledger`, and all that a controller's answer is."""
 
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.pools import Pools
 from pilothouse.kit.clock import Clock
 

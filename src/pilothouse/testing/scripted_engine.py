@@ -21,7 +21,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
 )
 from pilothouse.domain.status import Health, Load
-from pilothouse.kit.http1.client import Timeouts
+from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 
 _WORDS = ("the", "sea", "was", "grey", "and", "a", "lamp", "turned", "slowly", "over", "black", "rocks")

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pilothouse.kit.http1.client import Address, Client, Exchange, HttpFailure, Timeouts, request_bytes
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes
+from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from upstream_rig import CHUNKED_HEAD, Listening, Script, Upstream, chunked, upstream, whole
 

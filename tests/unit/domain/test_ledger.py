@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.domain.ledger import Account, Book, Grant, Kind, Plan, Reservation, Shortage
+from pilothouse.domain.leasing import Grant, Kind
+from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
 
 
 def leased(kind: Kind, units: int, *, limit: int = 1000, scope: str = "key:k") -> Account:

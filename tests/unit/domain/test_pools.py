@@ -1,4 +1,4 @@
-from pilothouse.domain.ledger import AccountState, Kind, LedgerAsk
+from pilothouse.domain.leasing import AccountState, Kind, LedgerAsk
 from pilothouse.domain.pools import Pools
 
 BUDGET = "key:k|budget|month|0"

@@ -15,7 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pilothouse.domain.ledger import Account, Book, Kind, LedgerAnswer, LedgerAsk, Plan, Reservation, Shortage
+from pilothouse.domain.leasing import Kind, LedgerAnswer, LedgerAsk
+from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
 from pilothouse.domain.pools import Pools
 from pilothouse.gateway.leases import Leases
 

@@ -26,7 +26,8 @@ from pilothouse.domain.errors import (
 )
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Address, Client, Exchange, HttpFailure, Timeouts, request_bytes
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes
+from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventParser, EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 
 WRITE_TIMEOUT_S = 30.0

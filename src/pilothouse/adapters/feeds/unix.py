@@ -25,7 +25,7 @@ from pilothouse.adapters.feeds._messages import (
     from_controller,
     until_first_ends,
 )
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.kit.clock import Clock, SystemClock
 from pilothouse.kit.framing import read_frame, write_frame

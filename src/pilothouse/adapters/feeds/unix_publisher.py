@@ -26,7 +26,7 @@ from pilothouse.adapters.feeds._messages import (
     until_first_ends,
 )
 from pilothouse.domain.errors import Conflict
-from pilothouse.domain.ledger import LedgerAnswer
+from pilothouse.domain.leasing import LedgerAnswer
 from pilothouse.domain.snapshot import Snapshot, WorkerHello, WorkerReport
 from pilothouse.kit.framing import read_frame, write_frame
 from pilothouse.kit.local_socket import listen_privately

@@ -1,6 +1,6 @@
 """Leases granted by the controller of this machine, over the Feed. See `ports.ledger.Ledger`."""
 
-from pilothouse.domain.ledger import LedgerAnswer, LedgerAsk
+from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.ports.feed import Feed
 
 

@@ -12,16 +12,16 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    bindparam,
     delete,
     exists,
     func,
-    insert,
     select,
     tuple_,
 )
 
 from pilothouse.adapters.stores._cursor import decode_cursor, fetch_page
-from pilothouse.adapters.stores._dialect import total, upsert
+from pilothouse.adapters.stores._dialect import insert_rows, total, upsert
 from pilothouse.adapters.stores._tables import contents, records, resource_minutes, usage_minutes
 from pilothouse.domain.errors import NotFound
 from pilothouse.domain.limits import BudgetScope
@@ -30,6 +30,7 @@ from pilothouse.domain.usage import Sums, UsageBy, UsageLine, minute_of, roll_up
 from pilothouse.ports.store import Page, RecordFilter, ResourceSample, SealedRecord
 
 _SUMS = tuple(Sums.__struct_fields__)
+_THERE = select(records.c.id).where(records.c.id.in_(bindparam("ids", expanding=True)))
 
 
 class SqlRecords:
@@ -40,16 +41,16 @@ class SqlRecords:
         by_id: dict[str, SealedRecord] = {}
         for row in rows:
             by_id.setdefault(row.record.id, row)
-        there = self._connection.execute(select(records.c.id).where(records.c.id.in_(by_id))).scalars()
+        there = self._connection.execute(_THERE, {"ids": list(by_id)}).scalars()
         for record_id in list(there):
             del by_id[record_id]
         new = list(by_id.values())
         if not new:
             return 0
-        self._connection.execute(insert(records), [msgspec.structs.asdict(row.record) for row in new])
+        insert_rows(self._connection, records, [msgspec.structs.astuple(row.record) for row in new])
         sealed = [_content_values(row) for row in new if row.content is not None]
         if sealed:
-            self._connection.execute(insert(contents), sealed)
+            insert_rows(self._connection, contents, sealed)
         self._count(row.record for row in new)
         return len(new)
 
@@ -113,15 +114,9 @@ class SqlRecords:
         return self._connection.execute(delete(records).where(records.c.id.in_(chosen))).rowcount
 
 
-def _content_values(row: SealedRecord) -> dict[str, Any]:
-    return {
-        "record_id": row.record.id,
-        "team": row.record.team,
-        "endpoint": row.record.endpoint,
-        "time": row.record.time,
-        "sealing_key": row.sealing_key,
-        "sealed": row.content,
-    }
+def _content_values(row: SealedRecord) -> tuple[Any, ...]:
+    record = row.record
+    return record.id, record.team, record.endpoint, record.time, row.sealing_key, row.content
 
 
 def _filtered(query: Select[Any], where: RecordFilter) -> Select[Any]:

@@ -68,6 +68,7 @@ class PostgresStore:
             creator=self._connect,
             poolclass=NullPool,
             hide_parameters=True,
+            paramstyle="format",  # rows go to the driver as they are: `_dialect.insert_rows`
             use_native_hstore=False,
         )
         self._connection: Connection | None = None

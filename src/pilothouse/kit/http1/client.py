@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any, cast
 
 import httptools
-from msgspec import Struct
 
 from pilothouse.kit.cohort import Cohort, Pause
+from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 
 
@@ -33,29 +33,6 @@ class HttpFailure(Exception):
         super().__init__(text)
         self.stage = stage
         self.timed_out = timed_out
-
-
-class Timeouts(Struct, frozen=True, kw_only=True):
-    """Seconds, each from the event it names. The whole exchange is bounded by each call's `total_s`."""
-
-    connect_s: float = 5.0
-    first_byte_s: float = 600.0
-    idle_s: float = 60.0
-
-
-class Address(Struct, frozen=True, kw_only=True):
-    """Where a server listens: a Unix socket, or a host (an IP that was checked) and port."""
-
-    path: str = ""
-    host: str = ""
-    port: int = 0
-    tls: bool = False
-    server_name: str = ""
-    """Name for TLS and the `host` header, where it is not the IP."""
-
-    @property
-    def host_header(self) -> str:
-        return "localhost" if self.path else (self.server_name or f"{self.host}:{self.port}")
 
 
 _NEVER = float("inf")

@@ -68,6 +68,12 @@ class RequestReader:
         self._last = False
         self._is_done = False
         """Nothing that still comes is looked at."""
+        self._refusal: tuple[int, str] | None = None
+        """What a callback raised: the parser has an error of its own to tell."""
+
+    def _refused(self, status: int, text: str) -> Refused:
+        self._refusal = (status, text)
+        return Refused(status, text)
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -97,16 +103,16 @@ class RequestReader:
         # Asking for the version costs; without a connection header only 1.1 keeps alive.
         is_http11 = (keep_alive and b"connection" not in headers) or parser.get_http_version() == "1.1"
         if self._url[:1] != b"/":
-            raise Refused(400, "the request target must be a path")
+            raise self._refused(400, "the request target must be a path")
         if is_http11 and b"host" not in headers:
-            raise Refused(400, "the host header is missing")
+            raise self._refused(400, "the host header is missing")
         if self._last:
-            raise Refused(400, "a request came after connection: close")
+            raise self._refused(400, "a request came after connection: close")
         if b"upgrade" in headers and parser.should_upgrade():
             return  # `read_as_plain` begins it anew
         method = parser.get_method().decode()
         if method == "CONNECT":
-            raise Refused(400, "this server is no proxy")
+            raise self._refused(400, "this server is no proxy")
         path, _, query = self._url.decode("latin-1").partition("?")
         peer = self._peer
         if self._limits.trusted_proxies:
@@ -117,9 +123,9 @@ class RequestReader:
         length = headers.get(b"content-length")
         if length is not None:
             if int(length) > self._limits.max_body_bytes:
-                raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
+                raise self._refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
         elif b"transfer-encoding" in headers:
-            _check_coding(request)
+            self._check_coding(request)
         if b"expect" in headers and is_http11 and headers[b"expect"].lower() == b"100-continue":
             self.invite_body()
         self._read_by = time.monotonic() + self._limits.body_timeout_s
@@ -127,13 +133,13 @@ class RequestReader:
     def _joined(self, lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         """Fields by name, lower case, several values of one joined (RFC 9110, section 5.3)."""
         if len(lines) > self._limits.max_headers:
-            raise Refused(431, "too many request header fields")
+            raise self._refused(431, "too many request header fields")
         headers: dict[bytes, bytes] = {}
         for name, value in lines:
             name = name.lower()
             if name in headers:
                 if name == b"host":
-                    raise Refused(400, "the host header is there twice")
+                    raise self._refused(400, "the host header is there twice")
                 value = headers[name] + b", " + value
             headers[name] = value
         return headers
@@ -142,13 +148,13 @@ class RequestReader:
         """A head that came in one piece, with a body perhaps: measured by its parts."""
         size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
         if size > self._limits.max_head_bytes:
-            raise Refused(431, "request header fields too large")
+            raise self._refused(431, "request header fields too large")
 
     def on_body(self, data: bytes) -> None:
         self._head_bytes = 0
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.max_body_bytes:
-            raise Refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
+            raise self._refused(413, f"the request body is over {self._limits.max_body_bytes} bytes")
         self._body.append(data)
 
     def read_as_plain(self, rest: bytes) -> None:
@@ -184,7 +190,7 @@ class RequestReader:
         self._arriving.taken += self._body_bytes - self._counted
         self._counted = self._body_bytes
         if self._arriving.taken > self._limits.max_arriving_bytes:
-            raise Refused(503, "too many large request bodies are arriving at once; try again")
+            raise self._refused(503, "too many large request bodies are arriving at once; try again")
 
     def uncount_body(self) -> None:
         self._arriving.taken -= self._counted
@@ -201,13 +207,12 @@ class RequestReader:
         if rest is None:
             return b""
         if header.is_bad:
-            raise Refused(400, "malformed PROXY protocol header")
+            raise self._refused(400, "malformed PROXY protocol header")
         self._peer = header.address or self._peer
         self._proxy = None
         return rest
 
-
-def _check_coding(request: Request) -> None:
-    """Refuse what others might undo and we would not; HTTP/1.0 has no codings (RFC 9112, section 6.1)."""
-    if request.headers[b"transfer-encoding"].strip().lower() != b"chunked" or not request.is_http11:
-        raise Refused(400, "the only transfer coding taken is chunked")
+    def _check_coding(self, request: Request) -> None:
+        """Refuse what others might undo and we would not; HTTP/1.0 has no codings (RFC 9112, section 6.1)."""
+        if request.headers[b"transfer-encoding"].strip().lower() != b"chunked" or not request.is_http11:
+            raise self._refused(400, "the only transfer coding taken is chunked")

@@ -80,12 +80,8 @@ class Connection(RequestReader, asyncio.Protocol):
                 self._refuse(431, "request header fields too large")
         except Refused as exc:
             self._refuse(exc.status, exc.text)
-        except httptools.HttpParserError as exc:
-            context = exc.__context__
-            if isinstance(context, Refused):
-                self._refuse(context.status, context.text)
-            else:
-                self._refuse(400, "malformed HTTP request")
+        except httptools.HttpParserError:
+            self._refuse(*(self._refusal or (400, "malformed HTTP request")))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.is_closed = True
@@ -139,7 +135,7 @@ class Connection(RequestReader, asyncio.Protocol):
         if len(self._pending) >= limits.max_pipelined or len(request.body) > limits.write_buffer_bytes:
             self._transport.pause_reading()
         if len(self._pending) > 4 * limits.max_pipelined:
-            raise Refused(400, "too many pipelined requests")
+            raise self._refused(400, "too many pipelined requests")
 
     def _begin(self, request: Request) -> None:
         request.received_ns = time.perf_counter_ns()

@@ -30,6 +30,7 @@ from pilothouse.kit.journal.frames import (
 from pilothouse.kit.seal import TAG_BYTES
 
 _SCAN_BYTES = 1 << 20
+_WINDOW_BYTES = 1 << 17
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -94,14 +95,15 @@ class JournalReader:
             if header is None:
                 return _without_header(fd, offset, size)
             aead, shared = self._unlock(name, header)
+            window = _Window(fd)
             frames: list[bytes] = []
             at, taken = max(offset, header.size), 0
             try:
                 while len(frames) < max_frames and taken < max_bytes:
-                    head = _head_at(fd, at, size)
+                    head = _head_at(window, at, size)
                     if head is None:
                         break
-                    frames.append(_payload(fd, at, head, aead, shared))
+                    frames.append(_payload(window, at, head, aead, shared))
                     taken += head.length
                     at += head.framed_bytes
                 else:
@@ -117,7 +119,8 @@ class JournalReader:
             header = decode_header(os.pread(fd, HEADER_READ_BYTES, 0))
             start = at = max(offset, header.size if header else size)
             frames = 0
-            while (head := decode_head(os.pread(fd, FRAME_HEAD_BYTES, at), room=size - at)) is not None:
+            window = _Window(fd)
+            while (head := decode_head(window.read(FRAME_HEAD_BYTES, at), room=size - at)) is not None:
                 frames, at = frames + 1, at + head.framed_bytes
             return frames, at - start
 
@@ -179,12 +182,29 @@ def _without_header(fd: int, offset: int, size: int) -> Batch:
     return Batch(frames=[], offset=0, state="damaged", resume=size, reason="its header is not whole")
 
 
-def _head_at(fd: int, at: int, size: int) -> FrameHead | None:
+class _Window:
+    """A part of a file in memory: frames are small, and each would take three system calls."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._start = 0
+        self._data = b""
+
+    def read(self, size: int, at: int) -> bytes:
+        """As `os.pread`; what was looked at once is not looked at again."""
+        first = at - self._start
+        if first < 0 or first + size > len(self._data):
+            self._start, first = at, 0
+            self._data = os.pread(self._fd, max(size, _WINDOW_BYTES), at)
+        return self._data[first : first + size]
+
+
+def _head_at(window: _Window, at: int, size: int) -> FrameHead | None:
     """The frame at `at`; None where the segment ends. Raises `_Damaged` for neither."""
-    data = os.pread(fd, FRAME_HEAD_BYTES, at)
+    data = window.read(FRAME_HEAD_BYTES, at)
     head = decode_head(data, room=size - at)
     if head is not None:
-        tail = os.pread(fd, TAG_BYTES, at + FRAME_HEAD_BYTES + head.length - TAG_BYTES)
+        tail = window.read(TAG_BYTES, at + FRAME_HEAD_BYTES + head.length - TAG_BYTES)
         if len(tail) == TAG_BYTES and head.fits(tail):
             return head
         raise _Damaged("a frame is not complete")
@@ -193,8 +213,8 @@ def _head_at(fd: int, at: int, size: int) -> FrameHead | None:
     return None
 
 
-def _payload(fd: int, at: int, head: FrameHead, aead: AESGCM, shared: bytes) -> bytes:
-    body = os.pread(fd, head.length, at + FRAME_HEAD_BYTES)
+def _payload(window: _Window, at: int, head: FrameHead, aead: AESGCM, shared: bytes) -> bytes:
+    body = window.read(head.length, at + FRAME_HEAD_BYTES)
     try:
         return aead.decrypt(head.nonce, body, shared + at.to_bytes(8, "little"))
     except InvalidTag as exc:
@@ -227,7 +247,7 @@ def _next_good(fd: int, start: int, size: int) -> int | None:
 
 def _is_whole(fd: int, at: int, size: int) -> bool:
     try:
-        return _head_at(fd, at, size) is not None
+        return _head_at(_Window(fd), at, size) is not None
     except _Damaged:
         return False
 

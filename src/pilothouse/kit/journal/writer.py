@@ -86,7 +86,7 @@ class JournalWriter:
         self._retiring = Lock()
         self._wanted = Event()
         self._stop = Event()
-        self._thread = Thread(target=self._keep_a_spare, name=f"journal-{writer}", daemon=True)
+        self._spare_maker = Thread(target=self._keep_a_spare, name=f"journal-{writer}", daemon=True)
         self._appended = self._synced = 0
         self._group: asyncio.Task[OSError | None] | None = None
         self._failed: _Segment | None = None
@@ -115,7 +115,7 @@ class JournalWriter:
                 self.close()
                 raise
             self._note(exc)
-        self._thread.start()
+        self._spare_maker.start()
 
     def append(self, *payloads: bytes) -> None:
         """
@@ -193,8 +193,8 @@ class JournalWriter:
         """Let go of the segments, synced when `sync` is "power"; a reader finds them finished."""
         self._stop.set()
         self._wanted.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10.0)
+        if self._spare_maker.is_alive():
+            self._spare_maker.join(timeout=10.0)
         self._retired += [segment for segment in (self._current, self._spare) if segment is not None]
         self._current = self._spare = None
         self._close_retired()

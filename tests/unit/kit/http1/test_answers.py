@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.kit.http1.client import Address, Client, Exchange, HttpFailure, Timeouts
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
+from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 
 
