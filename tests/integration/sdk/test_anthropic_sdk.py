@@ -111,6 +111,36 @@ def test_offered_tools_are_a_part_of_what_the_real_engine_reads(real: anthropic.
     assert counted.input_tokens == _read(answer) >= without.input_tokens
 
 
+@pytest.mark.parametrize("choice", [{"type": "tool", "name": "look"}, {"type": "any"}], ids=["tool", "any"])
+def test_a_tool_that_is_demanded_is_called_by_the_real_engine(
+    real: anthropic.Anthropic, served: Any, choice: dict[str, Any]
+):
+    if served.is_scripted:
+        pytest.skip("the scripted engine takes no tools here; see the tests with scripts of their own")
+    places = {"type": "object", "properties": {"at": {"enum": ["sky", "sea"]}}, "required": ["at"]}
+    asked: Any = {
+        "model": "chat",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "What colour is the sky? Look at it."}],
+        "tools": [{"name": "look", "input_schema": places}, {"name": "hear", "input_schema": places}],
+        "tool_choice": choice,
+    }
+    whole = real.messages.create(**asked)
+    with real.messages.stream(**asked) as stream:
+        message = stream.get_final_message()
+    counted = real.messages.count_tokens(
+        **{name: value for name, value in asked.items() if name != "max_tokens"}
+    )
+
+    for answer in (whole, message):
+        (call,) = answer.content
+        assert call.type == "tool_use"
+        assert call.name == "look" if "name" in choice else call.name in ("look", "hear")
+        assert call.input["at"] in ("sky", "sea")
+        assert answer.stop_reason == "tool_use"
+    assert counted.input_tokens == _read(whole)
+
+
 def test_models_are_listed_in_their_shape(real: anthropic.Anthropic):
     found = real.models.list(limit=1)
     names = [model.id for model in found]

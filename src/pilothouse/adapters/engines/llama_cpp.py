@@ -7,19 +7,32 @@ target). xllamacpp is not imported here: only the child pays for it.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from importlib import metadata
 from typing import Any
 
 import msgspec
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.domain.chat import Chunk, GenerateRequest
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.sizing import Wish, choose_sizing
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
-from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
+from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.ids import new_id
+from pilothouse.ports.engine import (
+    NO_OPTIONS,
+    EngineAbility,
+    EngineInfo,
+    Installed,
+    Launch,
+    Machine,
+    Placement,
+)
+from pilothouse.wire.openai.forced import CallReader, forced_call
 
 CHILD = "pilothouse.adapters.engines._llama_child"
 _ARGUMENTS = (
@@ -114,7 +127,7 @@ class LlamaCppDriver:
         token_file: str = "",  # noqa: ARG002 - a private socket needs no token
         allow_private: bool = False,  # noqa: ARG002 - nor an egress policy
         options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - all of them are the child's
-    ) -> OpenAIEngine:
+    ) -> "LlamaCppEngine":
         # Not whole: an unstreamed request goes on computing when its caller is gone.
         info = EngineInfo(
             name=self.name,
@@ -123,4 +136,31 @@ class LlamaCppDriver:
             slots=True,
             can=frozenset({"tools"}),
         )
-        return OpenAIEngine(info, address, model=model, cohort=self._cohort)
+        return LlamaCppEngine(info, address, model=model, cohort=self._cohort)
+
+
+class LlamaCppEngine(OpenAIEngine):
+    """llama.cpp takes the wish that a tool be called and does nothing about it: here it is a grammar."""
+
+    def stream(
+        self,
+        request: GenerateRequest,
+        placement: Placement,
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
+    ) -> AsyncGenerator[Chunk, None]:
+        forced = forced_call(request) if request.sampling.tool_choice is not None else None
+        asked = request if forced is None else forced.request
+        said = super().stream(asked, placement, deadline_s=deadline_s, timeouts=timeouts)
+        return said if forced is None else _calling(said, CallReader(forced.only, lambda: new_id("call_")))
+
+    async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
+        forced = forced_call(request)
+        return await super().count(request if forced is None else forced.request, deadline_s=deadline_s)
+
+
+async def _calling(said: AsyncGenerator[Chunk, None], reader: CallReader) -> AsyncGenerator[Chunk, None]:
+    async with aclosing(said):
+        async for chunk in said:
+            yield reader.read(chunk)
