@@ -19,6 +19,7 @@ from pilothouse.app.engines import option_types, own_drivers
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
 from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
+from pilothouse.testing.conformance_engine import PROMISES
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "pilothouse"
@@ -201,6 +202,43 @@ def error_codes() -> str:
     )
 
 
+def engines() -> str:
+    drivers = own_drivers()
+    cells = [
+        f"| `{name}` | {', '.join(sorted(driver.formats)) or 'attaches only'} "
+        f"| {', '.join(sorted(driver.abilities))} |"
+        for name, driver in drivers.items()
+    ]
+    started = {name: driver for name, driver in drivers.items() if "launch" in driver.abilities}
+    promises = [
+        f"| {words} | {' | '.join('no' if key in one.cannot else 'yes' for one in started.values())} |"
+        for key, words in PROMISES.items()
+    ]
+    reasons = [
+        f"- `{name}`, {PROMISES[key]}: no, {reason}."
+        for name, driver in drivers.items()
+        for key, reason in driver.cannot.items()
+    ]
+    return "\n".join(
+        [
+            "# Engines\n",
+            "`pilothouse engine list` says which are installed here, and what installs the others. Their "
+            "options are in [configuration](configuration.md); a new one is "
+            "[one file](../howto/add-an-engine.md).\n",
+            "| engine | models | abilities |\n|---|---|---|",
+            *cells,
+            "\n## What is tried of each\n",
+            "By one suite, `pilothouse.testing.conformance_engine`, against the real server. What an "
+            "engine that is only attached to keeps is for whoever runs it.\n",
+            f"| | {' | '.join(f'`{name}`' for name in started)} |\n|---|{'---|' * len(started)}",
+            *promises,
+            "\n## Why not\n",
+            *reasons,
+            "",
+        ]
+    )
+
+
 MEANINGS = {
     "internal": "A defect of ours: the server's log has the request id.",
     "invalid_request": "The message names the field and what is wrong with it.",
@@ -233,6 +271,7 @@ PAGES = {
     "configuration.md": configuration,
     "metrics.md": metrics,
     "errors.md": error_codes,
+    "engines.md": engines,
 }
 
 

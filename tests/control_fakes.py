@@ -12,6 +12,7 @@ from pilothouse.domain.spec import DeploymentSpec, ModelSpec
 from pilothouse.domain.status import Health, Load, Progress, Replica
 from pilothouse.kit.log import Log
 from pilothouse.ports.engine import (
+    KEEPS_ALL,
     NO_OPTIONS,
     EngineAbility,
     EngineInfo,
@@ -83,6 +84,7 @@ class FakeDriver:
 
     options = CommonOptions
     abilities: frozenset[EngineAbility] = frozenset()
+    cannot = KEEPS_ALL
     formats: frozenset[ModelFormat] = frozenset({"gguf"})
 
     def __init__(self, name: str = "llama.cpp") -> None:

@@ -18,6 +18,7 @@ OWN = {
     "llama.cpp": "pilothouse.adapters.engines.llama_cpp:LlamaCppDriver",
     "anthropic": "pilothouse.adapters.engines.anthropic:AnthropicDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
+    "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
 }
 
 

@@ -93,6 +93,29 @@ EngineAbility = Literal[
 """What people choose an engine by. `cancel`: a hang-up frees its place within 1 s."""
 
 
+Promise = Literal[
+    "completion",
+    "chat",
+    "pieces",
+    "usage",
+    "limit",
+    "stop",
+    "seed",
+    "unicode",
+    "too_long",
+    "side_by_side",
+    "queue",
+    "cancel",
+    "cancel_prompt",
+    "deadline",
+    "health",
+    "dead",
+    "no_vectors",
+]
+"""What `testing.conformance_engine` tries of each engine; there in words."""
+KEEPS_ALL: Mapping[Promise, str] = MappingProxyType({})
+
+
 class EngineInfo(Struct, frozen=True, kw_only=True):
     """What an engine can do. `whole` says that it answers unstreamed and frees the slot at a hang-up."""
 
@@ -197,6 +220,9 @@ class EngineDriver(Protocol):
     formats: frozenset[ModelFormat]
     """Of models that it loads; none where it only attaches."""
 
+    cannot: Mapping[Promise, str]
+    """What of the conformance suite it does not keep, and why: the reference prints it."""
+
     def installed(self) -> Installed:
         """Whether it can be started here: a look at files, no import. What only attaches always can."""
         ...
@@ -230,3 +256,19 @@ class EngineDriver(Protocol):
             options: Of the deployment, or what `launch` put into `Launch.options`.
         """
         ...
+
+
+class Environment(Struct, frozen=True, kw_only=True):
+    """A Python environment of an engine's own, which `pilothouse engine install` makes."""
+
+    folder: str
+    packages: tuple[str, ...]
+    constraints: str
+    """File with the versions that were tried together."""
+
+
+@runtime_checkable
+class InstallableDriver(Protocol):
+    """A driver whose engine is too heavy for Pilothouse's own environment."""
+
+    environment: Environment

@@ -13,7 +13,15 @@ from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
-from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
+from pilothouse.ports.engine import (
+    KEEPS_ALL,
+    NO_OPTIONS,
+    EngineAbility,
+    EngineInfo,
+    Installed,
+    Launch,
+    Machine,
+)
 from pilothouse.wire.anthropic.outbound import PromptCache
 
 
@@ -32,6 +40,7 @@ class AnthropicDriver:
     name = "anthropic"
     options = AnthropicOptions
     abilities: frozenset[EngineAbility] = frozenset({"attach", "stream", "cancel", "tools"})
+    cannot = KEEPS_ALL
     formats: frozenset[ModelFormat] = frozenset()
 
     def __init__(self, cohort: Cohort | None = None) -> None:

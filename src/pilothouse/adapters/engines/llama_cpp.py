@@ -24,6 +24,7 @@ from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.ids import new_id
 from pilothouse.ports.engine import (
+    KEEPS_ALL,
     NO_OPTIONS,
     EngineAbility,
     EngineInfo,
@@ -63,6 +64,7 @@ class LlamaCppDriver:
     abilities: frozenset[EngineAbility] = frozenset(
         {"launch", "stream", "cancel", "tools", "logprobs", "embeddings", "watermark_bias", "slots"}
     )
+    cannot = KEEPS_ALL
     formats: frozenset[ModelFormat] = frozenset({"gguf"})
 
     def __init__(

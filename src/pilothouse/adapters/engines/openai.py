@@ -17,7 +17,15 @@ from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
-from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo, Installed, Launch, Machine
+from pilothouse.ports.engine import (
+    KEEPS_ALL,
+    NO_OPTIONS,
+    EngineAbility,
+    EngineInfo,
+    Installed,
+    Launch,
+    Machine,
+)
 
 
 class OpenAIOptions(AttachOptions, frozen=True, kw_only=True):
@@ -35,6 +43,7 @@ class OpenAIDriver:
     abilities: frozenset[EngineAbility] = frozenset(
         {"attach", "stream", "cancel", "tools", "logprobs", "embeddings"}
     )
+    cannot = KEEPS_ALL
     formats: frozenset[ModelFormat] = frozenset()
 
     def __init__(self, cohort: Cohort | None = None) -> None:

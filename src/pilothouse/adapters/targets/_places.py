@@ -7,6 +7,7 @@ which text. Does not: running anything.
 
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -46,6 +47,7 @@ class Places:
         Raises:
             OperationFailed: The launch is not one that may be run.
         """
+        shutil.rmtree(self._words["folder"], ignore_errors=True)  # of one that died, under the same name
         folder = make_private(Path(self._words["folder"]))
         for path, text in self._launch.files.items():
             write_inside(folder, path, text)

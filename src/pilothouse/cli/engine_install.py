@@ -1,0 +1,61 @@
+"""
+Making the environment of a heavy engine: a virtual environment of its own, with pinned packages.
+
+Belongs here: the two programs that do it. Does not: which packages, which the
+engine's driver says, with a file of the versions that were tried together.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pilothouse.domain.errors import OperationFailed
+
+TIMEOUT_S = 3600.0
+"""A slow network and two gigabytes."""
+
+
+def install(folder: Path, requirements: Sequence[str], constraints: Path) -> None:
+    """
+    Make the environment anew; the old one, if any, works until the new one is whole.
+
+    Raises:
+        OperationFailed: The disk, the network or the index failed; the message has their last words.
+    """
+    made = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        _run([sys.executable, "-m", "venv", str(made)])
+        _run([*_installer(made), "-c", str(constraints), *requirements])
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    except OSError as exc:
+        raise OperationFailed(f"{folder} cannot be made: {exc.strerror or exc}") from exc
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _installer(folder: Path) -> list[str]:
+    """uv where it is there, which takes a tenth of the time; else the environment's own pip."""
+    python = str(folder / "bin" / "python")
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--python", python]
+    return [python, "-m", "pip", "install", "--disable-pip-version-check"]
+
+
+def _run(argv: Sequence[str]) -> None:
+    """What it prints is for the terminal: it takes minutes, and somebody watches."""
+    try:
+        done = subprocess.run(
+            argv, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise OperationFailed(f"{Path(argv[0]).name} took more than {TIMEOUT_S:.0f} s; try again") from exc
+    if done.returncode:
+        raise OperationFailed(
+            f"{Path(argv[0]).name} ended with status {done.returncode}: see its last lines above. fix: check "
+            "the network and the package index (PIP_INDEX_URL), then run the same command again"
+        )
