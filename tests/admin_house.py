@@ -23,10 +23,12 @@ from pilothouse.control.purges import Purges
 from pilothouse.control.registry import Verified
 from pilothouse.control.rollouts import Rollouts, Surroundings
 from pilothouse.control.seals import Seals
+from pilothouse.control.secrets import Secrets
 from pilothouse.control.status import StatusReport, Vitals, status_report
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict, NotFound
+from pilothouse.domain.events import Occurrence
 from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.model import ModelHeader, ModelVersion
 from pilothouse.domain.record import Content, InferenceRecord
@@ -197,6 +199,17 @@ class AdminHouse:
             clock=self.clock,
             arrived=self.rollouts.expect_feedback,
         )
+        self.happened: list[Occurrence] = []
+        self.secrets_told: list[str] = []
+        self.secrets = Secrets(
+            self.store,
+            MemoryKeys(),
+            clock=self.clock,
+            declared=lambda: self.spec,
+            changed=self.secrets_told.append,
+            happened=self.happened.append,
+        )
+        self.specs.secrets = lambda: self.secrets.sealed
         self.purged: dict[str, int] = {}
         self.purges = Purges(self.store, changed=self.purged.update)
         self.plane = Plane(
@@ -206,6 +219,7 @@ class AdminHouse:
             keyring=self.keyring,
             tenants=self.tenants,
             purges=self.purges,
+            secrets=self.secrets,
             transact=self.store,
             specs=self.specs,
             models=self.models,

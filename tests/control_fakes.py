@@ -11,6 +11,7 @@ from pilothouse.domain.options import CommonOptions
 from pilothouse.domain.spec import DeploymentSpec, ModelSpec
 from pilothouse.domain.status import Health, Load, Progress, Replica
 from pilothouse.kit.log import Log
+from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import (
     KEEPS_ALL,
     NO_OPTIONS,
@@ -115,7 +116,7 @@ class FakeDriver:
         *,
         model: str,
         context_tokens: int,
-        token_file: str = "",
+        secret: Secret | None = None,
         allow_private: bool = False,
         options: Mapping[str, Any] = NO_OPTIONS,
     ) -> FakeEngine:

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 READY_S = 120.0
 STOP_S = 60.0
+_COMMAND = [str(Path(sys.executable).with_name("pilothouse"))]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Program:
 
 
 @contextmanager
-def program(home: Path, spec: str, *flags: str) -> Iterator[Program]:
+def program(
+    home: Path, spec: str, *flags: str, secrets: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> Iterator[Program]:
     """
     `pilothouse up` with this spec, for the block; it begins when every endpoint serves.
 
@@ -35,24 +39,21 @@ def program(home: Path, spec: str, *flags: str) -> Iterator[Program]:
         home: An empty folder; its keys lie beside it.
         spec: The text of a spec file.
         flags: More options of `up`.
+        secrets: Host and value of those that the spec names.
     """
     file = home.with_suffix(".yaml")
     file.write_text(spec)
-    argv = [
-        str(Path(sys.executable).with_name("pilothouse")),
-        "up",
-        "--home",
-        str(home),
-        "--port",
-        "0",
-        "--json",
-        *flags,
-    ]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
+    argv = [*_COMMAND, "up", "--home", str(home), "--port", "0", "--json", *flags]
     with subprocess.Popen(
-        [*argv, "--config", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=kept, text=True
+        [*argv, "--config", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_environment(),
+        text=True,
     ) as process:
         try:
+            for name, (host, value) in secrets.items():
+                _set_secret(home, name, host=host, value=value)
             ready = _ready(process)
             _wait_for_all(ready["url"])
             yield Program(ready["url"], Path(ready["admin_key_file"]).read_text().strip(), home)
@@ -63,6 +64,24 @@ def program(home: Path, spec: str, *flags: str) -> Iterator[Program]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
+
+
+def _set_secret(home: Path, name: str, *, host: str, value: str) -> None:
+    """As soon as the server can be asked; what needs it is not ready before."""
+    argv = [*_COMMAND, "secret", "set", name, "--host", host, "--home", str(home)]
+    ends = time.monotonic() + READY_S
+    while True:
+        done = subprocess.run(
+            argv, input=value, env=_environment(), capture_output=True, text=True, timeout=60, check=False
+        )
+        if not done.returncode:
+            return
+        assert time.monotonic() < ends, done.stderr
+        time.sleep(0.1)
 
 
 def _ready(process: "subprocess.Popen[str]") -> dict[str, str]:

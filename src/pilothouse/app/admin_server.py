@@ -87,7 +87,9 @@ def build_plane(parts: Parts) -> Plane:
     """What the routes stand on."""
 
     async def logs(replica: str, *, lines: int) -> list[str]:
-        return await parts.loop.targets[parts.loop.reconciler.target_of(replica)].logs(replica, lines=lines)
+        return await parts.loop.targets[parts.loop.reconciler.observer.target_of(replica)].logs(
+            replica, lines=lines
+        )
 
     async def open_content(sealed: SealedRecord) -> Content:
         return await parts.store(lambda unit: parts.seals.open(unit, sealed))
@@ -102,6 +104,7 @@ def build_plane(parts: Parts) -> Plane:
         keyring=parts.keyring,
         tenants=parts.tenants,
         purges=parts.purges,
+        secrets=parts.loop.secrets,
         transact=parts.store,
         specs=parts.declarations,
         models=parts.loop.registry,

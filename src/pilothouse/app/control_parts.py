@@ -17,6 +17,7 @@ from pilothouse import __version__
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
+from pilothouse.app.credentials import Credentials
 from pilothouse.app.engines import engine_drivers, option_types
 from pilothouse.app.home import read_state
 from pilothouse.app.ledger_parts import build_ledger
@@ -44,6 +45,7 @@ from pilothouse.control.recent_errors import RecentErrors
 from pilothouse.control.reconcile import Reconciler
 from pilothouse.control.registry import Registry
 from pilothouse.control.seals import Seals
+from pilothouse.control.secrets import Secrets
 from pilothouse.control.status import StoreFigures
 from pilothouse.control.store_thread import StoreThread
 from pilothouse.control.tenants import Tenants
@@ -52,6 +54,7 @@ from pilothouse.control.vitals import VitalSigns
 from pilothouse.control.world import World
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.provider_secret import users_of
 from pilothouse.domain.snapshot import TeamEntry
 from pilothouse.govern.retain import Retention
 from pilothouse.kit.clock import Clock, SystemClock
@@ -60,6 +63,7 @@ from pilothouse.kit.journal.reader import JournalReader
 from pilothouse.kit.log import Log
 from pilothouse.ports.engine import EngineDriver, Machine
 from pilothouse.ports.feed import Publisher
+from pilothouse.ports.keys import Keys
 from pilothouse.ports.target import Target
 
 STORE_LOST = "the store is out of reach: requests are served, and their records wait in the journal"
@@ -85,6 +89,7 @@ class Loop:
     registry: Registry
     happenings: Happenings
     reconciler: Reconciler
+    secrets: Secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,7 @@ def build_parts(settings: Settings) -> Parts:
     )
     keyring = Keyring(keys.pepper(), clock=clock)
     loop = build_loop(
-        settings, store, keyring=keyring, clock=clock, log=log, teams=lambda: dict(tenants.limited)
+        settings, store, keys, keyring=keyring, clock=clock, log=log, teams=lambda: dict(tenants.limited)
     )
     tenants = build_tenants(settings, store, keyring, clock, loop.publishing.keys_changed, log)
     lag = Lag()
@@ -156,6 +161,7 @@ def build_parts(settings: Settings) -> Parts:
     )
     seals = Seals(keys)
     declarations = build_declarations(store, loop, clock, workers=settings.workers)
+    declarations.secrets = lambda: loop.secrets.sealed
     releases = build_releases(
         store,
         loop.reconciler,
@@ -263,6 +269,7 @@ def store_figures(settings: Settings, problem: str) -> StoreFigures:
 def build_loop(
     settings: Settings,
     store: StoreThread,
+    keys: Keys,
     *,
     keyring: Keyring,
     clock: Clock,
@@ -288,15 +295,9 @@ def build_loop(
         # In milliseconds: no earlier controller published more often than once in each.
         first_revision=int(clock.now() * 1000),
     )
-    registry = Registry(
-        build_models(settings, clock),
-        store,
-        declared=lambda: reconciler.declared.spec,
-        arrived=lambda model: reconciler.have_models([model]),
-        in_use=lambda: frozenset(replica.model_digest for replica in reconciler.status.replicas),
-        gone=lambda models: reconciler.stock.drop(list(models)),
-    )
+    registry = build_registry(settings, clock, store, lambda: reconciler)
     happenings = Happenings(clock, revision=lambda: reconciler.declared.revision)
+    credentials = Credentials(keys)
     world = World(
         targets=targets,
         drivers=drivers,
@@ -304,9 +305,13 @@ def build_loop(
         machine=lambda: measure_machine(settings.workers),
         clock=clock,
         log=log,
+        secret=lambda name, replica: credentials.of(
+            name, secrets.sealed.get(name), replica.address, replica.token_file
+        ),
         happened=happenings.note,
     )
     reconciler = Reconciler(world, fleet, publishing, leases)
+    secrets = build_secrets(store, keys, clock, publishing, reconciler, happenings)
     return Loop(
         targets=targets,
         drivers=drivers,
@@ -316,7 +321,47 @@ def build_loop(
         registry=registry,
         happenings=happenings,
         reconciler=reconciler,
+        secrets=secrets,
     )
+
+
+def build_registry(
+    settings: Settings, clock: Clock, store: StoreThread, reconciler: Callable[[], Reconciler]
+) -> Registry:
+    return Registry(
+        build_models(settings, clock),
+        store,
+        declared=lambda: reconciler().declared.spec,
+        arrived=lambda model: reconciler().have_models([model]),
+        in_use=lambda: frozenset(replica.model_digest for replica in reconciler().status.replicas),
+        gone=lambda models: reconciler().stock.drop(list(models)),
+    )
+
+
+def build_secrets(
+    store: StoreThread,
+    keys: Keys,
+    clock: Clock,
+    publishing: Publishing,
+    reconciler: Reconciler,
+    happenings: Happenings,
+) -> Secrets:
+    """Of providers; workers and probes are told of each change."""
+
+    def changed(name: str) -> None:
+        publishing.secrets_changed()
+        reconciler.observer.reconnect(users_of(name, reconciler.declared.spec))
+
+    secrets = Secrets(
+        store,
+        keys,
+        clock=clock,
+        declared=lambda: reconciler.declared.spec,
+        changed=changed,
+        happened=happenings.note,
+    )
+    publishing.secrets = lambda: secrets.sealed
+    return secrets
 
 
 def _totals(settings: Settings, log: Log) -> WorkerTotals:

@@ -152,6 +152,7 @@ class Controller:
         reconciler, duties = parts.loop.reconciler, Duties(parts)
         await parts.leadership.take()
         remember(self._settings)
+        await parts.loop.secrets.load()
         await self._declare(parts)
         await reconciler.round()
         self._log.event("controller_started", pid=os.getpid(), revision=reconciler.declared.revision)

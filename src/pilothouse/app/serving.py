@@ -21,6 +21,7 @@ from pilothouse.adapters.caches.redis import RedisCache
 from pilothouse.adapters.feeds.unix import UnixFeed
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.ledgers.local import LocalLedger
+from pilothouse.app.credentials import Credentials
 from pilothouse.app.engines import engine_drivers
 from pilothouse.config import Settings, read_secret
 from pilothouse.domain.errors import OperationFailed
@@ -88,6 +89,7 @@ class Worker:
         )
         cohort = Cohort()
         self._drivers = engine_drivers(cohort)
+        self._credentials = Credentials(keys)
         self._retired: set[asyncio.Task[None]] = set()
         self.state = GatewayState(
             Authenticator(keys.pepper()),
@@ -275,7 +277,7 @@ class Worker:
             entry.address,
             model=entry.model,
             context_tokens=entry.context_tokens,
-            token_file=entry.token_file,
+            secret=self._credentials.of(entry.secret, entry.sealed, entry.address, entry.token_file),
             allow_private=entry.allow_private,
             options=entry.options,
         )

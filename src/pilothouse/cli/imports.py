@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from pilothouse.cli.imports_add import TOKENS, add
+from pilothouse.cli.imports_add import add
 from pilothouse.cli.reach import Reach, client_command
 from pilothouse.config import environment, write_brief_spec
 from pilothouse.domain.errors import InvalidRequest, OperationFailed
@@ -77,8 +77,7 @@ def import_litellm(
       pilothouse import litellm config.yaml
       pilothouse import litellm config.yaml --key-export keys.json --team-export teams.json --apply
     """
-    tokens = Path(reach.settings.keys) / TOKENS
-    carried = litellm.read(_yaml(file), variables=environment(), token_folder=str(tokens))
+    carried = litellm.read(_yaml(file), variables=environment())
     teams = litellm_keys.read_teams(_json(teams_file), carried) if teams_file else {}
     if keys_file:
         litellm_keys.read_keys(_json(keys_file), carried, teams, now=time.time())

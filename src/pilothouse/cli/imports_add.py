@@ -1,22 +1,17 @@
 """What `pilothouse import --apply` does: it adds to what runs, and replaces nothing."""
 
 import time
-from pathlib import Path
 
 import msgspec
 
-from pilothouse.app.home import write_private
 from pilothouse.cli.apply import PATH, Declared, known_spec, show_changes
 from pilothouse.cli.client import Server
+from pilothouse.cli.get import quoted
 from pilothouse.cli.reach import Reach
 from pilothouse.config import environment
 from pilothouse.domain.errors import Conflict, InvalidRequest
 from pilothouse.domain.spec import Spec
-from pilothouse.kit.folders import make_private
 from pilothouse.wire.imports.carried import Carried, WantedSecret
-
-TOKENS = "tokens"
-"""Folder in the keys folder: a file for each key of a provider."""
 
 
 def add(reach: Reach, carried: Carried) -> dict[str, object]:
@@ -36,7 +31,11 @@ def add(reach: Reach, carried: Carried) -> dict[str, object]:
             f"these environment variables hold no key: {variables}. fix: set them, and import again"
         )
     for secret in carried.secrets.values():
-        write_private(make_private(Path(reach.settings.keys) / TOKENS) / secret.name, _value(secret).encode())
+        server.call(
+            "PUT",
+            f"/admin/v1/secrets/{quoted(secret.name)}",
+            body={"value": _value(secret), "host": secret.host},
+        )
     added = server.call(
         "PUT",
         PATH,

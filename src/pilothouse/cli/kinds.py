@@ -164,6 +164,17 @@ KINDS: dict[str, Kind] = {
             limits_text(team.get("per_subject")),
         ),
     ),
+    "secrets": Kind(
+        path="/admin/v1/secrets",
+        columns=("name", "host", "team", "age", "used by"),
+        cells=lambda secret: (
+            secret["name"],
+            secret["host"],
+            secret["team"] or "all",
+            ago(secret["changed_at"]),
+            secret["used_by"],
+        ),
+    ),
     "records": Kind(
         path="/admin/v1/records",
         columns=("id", "time", "team", "endpoint", "code", "tokens", "ttft ms", "ms", "cost"),

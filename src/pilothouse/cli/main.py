@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "key": ("pilothouse.cli.keys:key", "Create, list, rotate and revoke API keys."),
     "team": ("pilothouse.cli.keys:team", "Create and list teams."),
     "role": ("pilothouse.cli.keys:role", "Which roles there are, and what they may do."),
+    "secret": ("pilothouse.cli.secrets:secret", "Set, list and remove the secrets of providers."),
     "usage": ("pilothouse.cli.usage:usage", "Who used how much."),
     "plan": ("pilothouse.cli.plan:plan", "What a model needs, whether it fits here, what it costs where."),
     "simulate": ("pilothouse.cli.simulate:simulate", "Try traffic and failures on virtual replicas."),

@@ -5,13 +5,14 @@ The newest revision is held in memory too, so that reading it needs no store.
 The controller is the only writer, so both agree.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from pilothouse.control.fitting import Fit
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.provider_secret import SealedSecret, secret_faults, unset_secrets
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.speccheck import Engines, check_spec, refuse
 from pilothouse.domain.specdiff import changes
@@ -52,6 +53,8 @@ class Declarations:
         self._targets = targets
         self._declared = declared
         self._versions = versions
+        self.secrets: Callable[[], Mapping[str, SealedSecret]] = dict
+        """Those of providers that are set, by name."""
         self._fit = fit
         self._happened = happened
         self._current = NOTHING
@@ -88,7 +91,7 @@ class Declarations:
                 f"{expected_revision}: it would undo what was changed since. Read the spec again, then make "
                 "the change anew"
             )
-        refuse(self._fit(spec, present.spec).faults)
+        refuse([*secret_faults(spec, self.secrets()), *self._fit(spec, present.spec).faults])
         if dry_run or (spec == present.spec and present.revision):
             return present
         now = self._clock.now()
@@ -105,8 +108,8 @@ class Declarations:
         return stored
 
     def warnings(self, spec: Spec) -> list[str]:
-        """What may not have the memory that it asks for; nothing is refused for it."""
-        return self._fit(spec, self._current.spec).warnings
+        """What may not have the memory that it asks for, or the secret; nothing is refused for it."""
+        return [*unset_secrets(spec, self.secrets()), *self._fit(spec, self._current.spec).warnings]
 
     async def edit(
         self, change: Callable[[Spec], Spec], *, expected_revision: int | None, author: str

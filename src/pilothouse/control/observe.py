@@ -5,7 +5,7 @@ Targets know which processes live; probes know which of them answer. Nothing is
 decided here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec.structs import replace
 
@@ -93,6 +93,13 @@ class Observer:
         for name in observed.draining:
             self._withdrawn.setdefault(name, revision)
 
+    def reconnect(self, deployments: Collection[str]) -> None:
+        """Their probes present another secret from now on; nothing else about them changes."""
+        for probe in self._probes.values():
+            if probe.replica.deployment in deployments:
+                probe.reconnect()
+        self._changed()
+
     async def observe(
         self, spec: Spec, *, models: Mapping[str, ModelVersion], busy: frozenset[str]
     ) -> Observed:
@@ -149,7 +156,7 @@ class Observer:
                 replica.address,
                 model=replica.model_version,
                 context_tokens=replica.context_tokens,
-                token_file=options.token_file if options else replica.token_file,
+                secret=self._world.secret(options.secret if options else "", replica),
                 allow_private=options.allow_private_network if options else True,
                 options=replica.options,
             )

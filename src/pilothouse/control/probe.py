@@ -82,7 +82,9 @@ class Probe:
         self._changed = changed
         self._pace = pace
         self._ready_by = clock.monotonic() + pace.ready_timeout_s
-        self._drain = asyncio.Event()
+        self._is_draining = False
+        self._is_stale = False
+        self._wake = asyncio.Event()
         self._random = Random()  # noqa: S311 - jitter, no secret
 
     @property
@@ -91,19 +93,24 @@ class Probe:
 
     @property
     def is_draining(self) -> bool:
-        return self._drain.is_set()
+        return self._is_draining
 
     @is_draining.setter
     def is_draining(self, claim: bool) -> None:
-        if claim:
-            self._drain.set()
-        else:
-            self._drain.clear()
+        if claim and not self._is_draining:
+            self._wake.set()
+        self._is_draining = claim
 
     @property
     def was_used(self) -> bool:
         """Whether a worker may have been told of it."""
         return self.adopted or self.ready_since is not None
+
+    def reconnect(self) -> None:
+        """Connect anew before the next look, which comes at once where it is not ready."""
+        self._is_stale = True
+        if self.ready_since is None:
+            self._wake.set()
 
     async def run(self) -> None:
         """Until it failed or this is cancelled."""
@@ -120,15 +127,21 @@ class Probe:
             await self._engine.aclose()
 
     async def _connected(self) -> Engine:
-        """An engine elsewhere may have a bad address or token file: that can be mended while this waits."""
+        """An engine elsewhere may have a bad address or secret: that can be mended while this waits."""
         attempt = 0
         while True:
             attempt += 1
+            self._is_stale = False
             try:
                 return self._connect()
             except PilothouseError as exc:
                 self.reason = str(exc)
-            await asyncio.sleep(self._pace.attached_poll.delay_s(attempt, self._random))
+            await self._pause(self._pace.attached_poll.delay_s(attempt, self._random))
+
+    async def _refresh(self) -> None:
+        if self._is_stale:
+            former, self._engine = self._engine, await self._connected()
+            await former.aclose()
 
     async def _become_ready(self) -> None:
         attempt = 0
@@ -178,14 +191,16 @@ class Probe:
         self.is_unused = False
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past the moment when draining begins."""
+        """Sleep, but not past the moment when draining begins or a secret may have mended it."""
         try:
             async with asyncio.timeout(seconds):
-                await self._drain.wait()
+                await self._wake.wait()
         except TimeoutError:
             pass
+        self._wake.clear()
 
     async def _look(self) -> bool:
+        await self._refresh()
         try:
             async with asyncio.timeout(self._pace.look_deadline_s):
                 self.load = await self._engine.load()
@@ -194,6 +209,7 @@ class Probe:
         return True
 
     async def _health(self) -> Health:
+        await self._refresh()
         try:
             async with asyncio.timeout(self._pace.probe_deadline_s + 1):
                 return await self._engine.health(deadline_s=self._pace.probe_deadline_s)

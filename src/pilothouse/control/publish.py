@@ -17,6 +17,7 @@ from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.limits import limits_of, spec_words
 from pilothouse.domain.model import ModelVersion
 from pilothouse.domain.price import Price, TokenPrices
+from pilothouse.domain.provider_secret import SealedSecret, teams_of
 from pilothouse.domain.snapshot import (
     CachePolicy,
     DeploymentEntry,
@@ -86,6 +87,8 @@ class Publishing:
         self._fleet = fleet
         self._keys = keys
         self._teams = teams
+        self.secrets: Callable[[], Mapping[str, SealedSecret]] = dict
+        """Those of providers by name, from memory."""
         self._prices = prices
         self.answer_ledger: AnswerLedger | None = None
         """Answers workers about their leases; and is told of those who leave."""
@@ -131,7 +134,9 @@ class Publishing:
                 teams=self._teams(),
                 endpoints={
                     name: self._shared(
-                        endpoint_entry(name, spec, status, models=models, declared_at=declared_at)
+                        self._for_team(
+                            endpoint_entry(name, spec, status, models=models, declared_at=declared_at), spec
+                        )
                     )
                     for name in spec.endpoints
                 },
@@ -139,9 +144,16 @@ class Publishing:
                     name: _deployment(one, self._price(name, spec))
                     for name, one in status.deployments.items()
                 },
-                replicas=_by_deployment(_entry(replica, spec) for replica in ready),
+                replicas=_by_deployment(self._with_secret(_entry(replica, spec)) for replica in ready),
             )
         )
+
+    def _for_team(self, entry: EndpointEntry, spec: Spec) -> EndpointEntry:
+        teams = teams_of(spec.endpoints[entry.name], spec, self.secrets())
+        return replace(entry, team=min(teams)) if teams else entry
+
+    def _with_secret(self, entry: ReplicaEntry) -> ReplicaEntry:
+        return replace(entry, sealed=self.secrets().get(entry.secret)) if entry.secret else entry
 
     def _shared(self, entry: EndpointEntry) -> EndpointEntry:
         """With the weights or the shadow of a rollout, where one is under way."""
@@ -158,6 +170,14 @@ class Publishing:
     def keys_changed(self) -> None:
         """Tell all workers the keys and limits that are valid now; returns when that is under way."""
         self._change(replace(self._base, keys=self._keys(), teams=self._teams()))
+
+    def secrets_changed(self) -> None:
+        """Tell all workers the secrets that are set now."""
+        replicas = {
+            name: tuple(self._with_secret(entry) for entry in entries)
+            for name, entries in self._base.replicas.items()
+        }
+        self._change(replace(self._base, replicas=replicas))
 
     def purged(self, purges: Mapping[str, int]) -> None:
         """Tell all workers which cached answers count no more."""
@@ -245,7 +265,7 @@ def _entry(replica: Replica, spec: Spec) -> ReplicaEntry:
     )
     if not declared.is_attached:
         return entry
-    return replace(entry, token_file=options.token_file, allow_private=options.allow_private_network)
+    return replace(entry, secret=options.secret, allow_private=options.allow_private_network)
 
 
 def _deployment(status: DeploymentStatus, price: Price | None) -> DeploymentEntry:

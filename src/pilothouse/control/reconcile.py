@@ -63,7 +63,7 @@ class Reconciler:
         self._is_ending = False
         self._probes = Tasks(lambda name, error: world.log.failure("probe_failed", error, probe=name))
         retries = Retries(Random())  # noqa: S311 - jitter, no secret
-        self._observer = Observer(
+        self.observer = Observer(
             world, fleet, retries=retries, tasks=self._probes, changed=self.wake, pace=pace
         )
         self.autoscaler = Autoscaler(fleet, clock=world.clock, log=world.log, happened=world.happened)
@@ -89,10 +89,6 @@ class Reconciler:
         """These are here: a pull by hand, or what the store knew at the start."""
         self.stock.add(models)
         self.wake()
-
-    def target_of(self, replica: str) -> str:
-        """Where it runs; NotFound."""
-        return self._observer.target_of(replica)
 
     def wake(self) -> None:
         """Something changed: look now."""
@@ -125,11 +121,11 @@ class Reconciler:
         """Wait until each replica that was found running is known to be ready, dead or still starting up."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._observer.undecided:
+                while self.observer.undecided:
                     await asyncio.sleep(HURRIED_TICK_S)
                     await self.round()
         except TimeoutError:
-            self._world.log.event("adoption_slow", "warning", replicas=sorted(self._observer.undecided))
+            self._world.log.event("adoption_slow", "warning", replicas=sorted(self.observer.undecided))
 
     async def stop_all(self, *, drain_s: float, timeout_s: float) -> None:
         """Drain and stop every replica, whatever is declared; the endpoints stay known meanwhile."""
@@ -151,8 +147,8 @@ class Reconciler:
         await self._probes.aclose(timeout_s=2.0)
 
     async def _observe(self, spec: Spec) -> Observed:
-        observed = await self._observer.observe(spec, models=self.models, busy=self._actor.busy)
-        self._leases.adopt(self._observer.adopted)
+        observed = await self.observer.observe(spec, models=self.models, busy=self._actor.busy)
+        self._leases.adopt(self.observer.adopted)
         self._actor.settle(replica.name for replica in observed.replicas if replica.state == "starting")
         return replace(observed, desired=self.autoscaler.follow(spec, observed))
 
@@ -168,11 +164,11 @@ class Reconciler:
                 self._actor.start(action, deployment, self.models[deployment.model])
             case StopReplica(name=name, reason=reason):
                 why = "shutdown" if self._is_ending else reason
-                self._actor.stop(StopReplica(name, why), self._observer.target_of(name))
+                self._actor.stop(StopReplica(name, why), self.observer.target_of(name))
             case DrainReplica(name=name):
-                self._observer.drain(name)
+                self.observer.drain(name)
             case ServeReplica(name=name):
-                self._observer.serve(name)
+                self.observer.serve(name)
             case PullModel(name=name):
                 self._actor.pull(action, spec.models[name])
         for occurrence in planned(action):
@@ -188,7 +184,7 @@ class Reconciler:
         for occurrence in transitions(before, self.status):
             self._world.happened(occurrence)
         self._publishing.update(declared.spec, self.status, models=self.models, declared_at=declared.time)
-        self._observer.published(observed, self._publishing.revision)
+        self.observer.published(observed, self._publishing.revision)
 
     async def _pause(self) -> None:
         await asyncio.sleep(HURRIED_TICK_S)

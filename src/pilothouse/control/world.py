@@ -7,9 +7,10 @@ from typing import Protocol
 from pilothouse.domain.events import Occurrence
 from pilothouse.domain.model import Artifact, ModelVersion
 from pilothouse.domain.spec import ModelSpec
-from pilothouse.domain.status import Progress
+from pilothouse.domain.status import Progress, Replica
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.log import Log
+from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import EngineDriver, Machine
 from pilothouse.ports.target import Target
 
@@ -41,4 +42,6 @@ class World:
     """Measures this machine at the moment of a start."""
     clock: Clock
     log: Log
+    secret: Callable[[str, Replica], Secret | None] = lambda _name, _replica: None
+    """What to speak to that replica with, where its deployment names this secret; "" names none."""
     happened: Callable[[Occurrence], None] = lambda _: None

@@ -13,7 +13,7 @@ from msgspec import Struct
 from pilothouse.domain.plan import Action, DrainReplica, PullModel, StartReplica, StopReplica
 from pilothouse.domain.status import DeploymentStatus, EndpointStatus, SystemStatus
 
-EventKind = Literal["spec", "model", "deployment", "endpoint", "replica"]
+EventKind = Literal["spec", "model", "deployment", "endpoint", "replica", "secret"]
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 MAX_MESSAGE_CHARS = 1000
 

@@ -33,8 +33,8 @@ class AttachOptions(EngineOptions, frozen=True, kw_only=True):
 
     base_url: str = ""
     """Where the server already runs; then Pilothouse starts none and stops none."""
-    token_file: str = ""
-    """A file that holds its bearer token."""
+    secret: str = ""
+    """Name of the secret that it asks for, see `pilothouse secret`; bound to the host of `base_url`."""
     allow_private_network: bool = False
     """Let the address be loopback or private."""
     max_inflight: Count = 64

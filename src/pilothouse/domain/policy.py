@@ -42,6 +42,8 @@ Action = Literal[
     "feedback.write",
     "usage.read",
     "cache.purge",
+    "secrets.read",
+    "secrets.write",
     "admin.other",
 ]
 """`invoke.high` is going before one's own team's other requests, where places are short.
@@ -63,6 +65,7 @@ _WATCHES: frozenset[Action] = _READS | {
     "records.read",
     "usage.read",
     "rollouts.read",
+    "secrets.read",
 }
 
 _OPERATES: frozenset[Action] = frozenset(
@@ -77,6 +80,7 @@ _OPERATES: frozenset[Action] = frozenset(
         "keys.rotate",
         "keys.revoke",
         "cache.purge",
+        "secrets.write",
         "rollouts.write",
         "feedback.write",
     }

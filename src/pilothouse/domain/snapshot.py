@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
+from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.domain.routing import Balance, Sticky
 
 Task = Literal["chat", "completion", "embedding"]
@@ -55,7 +56,11 @@ class ReplicaEntry(Struct, frozen=True, kw_only=True):
     max_inflight: int = 0
     """Requests this worker may have in flight there, when it has no slots."""
     token_file: str = ""
-    """File that holds the engine's bearer token; empty for a private socket."""
+    """File that holds the token of an engine that was started here; empty for a private socket."""
+    secret: str = ""
+    """Name of the secret that it asks for; "" is none."""
+    sealed: SealedSecret | None = None
+    """That secret; None where it was not set (any more)."""
     allow_private: bool = False
     """An attached engine may be at a loopback or private address."""
     options: dict[str, Any] = {}
@@ -125,6 +130,8 @@ class EndpointEntry(Struct, frozen=True, kw_only=True):
     """Requests that may wait in this worker for a place."""
     queue_per_team: int = 0
     """Of them, of one team; 0 is all."""
+    team: str = ""
+    """The one team that may call it, for a secret of that team's is behind it; "" is all."""
     queue_weights: dict[str, float] = field(default_factory=dict)
     """Shares of teams when places are short; 1 where absent."""
     shadow: Shadow | None = None

@@ -39,7 +39,7 @@ def endpoint_for(known: Known, principal: Principal, name: str, task: str) -> En
     if principal.role not in INVOKING_ROLES:
         raise PermissionDenied(f"keys of role {principal.role} may not call models")
     endpoint = known.endpoints.get(name)
-    if endpoint is None or not may_see(principal, endpoint.name):
+    if endpoint is None or not may_see(principal, endpoint):
         shown = name if len(name) <= 100 else name[:100] + "..."
         raise ModelNotFound(
             f"the model {shown!r} does not exist or this key may not use it; GET /v1/models lists yours",
@@ -52,8 +52,10 @@ def endpoint_for(known: Known, principal: Principal, name: str, task: str) -> En
     return endpoint
 
 
-def may_see(principal: Principal, name: str) -> bool:
-    return principal.endpoints is None or name in principal.endpoints
+def may_see(principal: Principal, endpoint: EndpointEntry) -> bool:
+    if endpoint.team and endpoint.team != principal.team:
+        return False
+    return principal.endpoints is None or endpoint.name in principal.endpoints
 
 
 def priority_of(asked: bytes, principal: Principal) -> Priority:

@@ -147,5 +147,8 @@ def _is_same(a: ReplicaEntry, b: ReplicaEntry) -> bool:
     return all(getattr(a, name) == getattr(b, name) for name in _CONNECTION)
 
 
-_CONNECTION = ("address", "engine", "model", "context_tokens", "token_file", "allow_private")
+_CONNECTION = (
+    *("address", "engine", "model", "context_tokens"),
+    *("token_file", "secret", "sealed", "allow_private"),
+)
 """Fields that say how an engine is spoken to: when one changes, it is connected to anew."""

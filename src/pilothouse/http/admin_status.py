@@ -19,7 +19,6 @@ NOT_BUILT = (
     "drift",
     "audit",
     "subjects",
-    "secrets",
     "guards",
 )
 """Resources of the contract that later versions bring."""

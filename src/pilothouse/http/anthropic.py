@@ -73,7 +73,7 @@ class AnthropicRoutes:
             _check_version(request)
             principal = self._state.authenticator.authenticate(request.headers)
             known = self._state.endpoints.items()
-            visible = sorted((name, e.created_at) for name, e in known if admit.may_see(principal, e.name))
+            visible = sorted((name, e.created_at) for name, e in known if admit.may_see(principal, e))
             page, has_more = _page(visible, request.query)
         except PilothouseError as exc:
             _refuse(responder, exc)
@@ -86,7 +86,7 @@ class AnthropicRoutes:
             _check_version(request)
             principal = self._state.authenticator.authenticate(request.headers)
             endpoint = self._state.endpoints.get(name)
-            if endpoint is None or not admit.may_see(principal, endpoint.name):
+            if endpoint is None or not admit.may_see(principal, endpoint):
                 raise ModelNotFound(f"the model {name[:100]!r} does not exist or this key may not use it")
         except PilothouseError as exc:
             _refuse(responder, exc)

@@ -87,7 +87,7 @@ class DataPlane:
             send_error(responder, exc)
             return
         known = self._state.endpoints.items()
-        visible = sorted((name, e.created_at) for name, e in known if may_see(principal, e.name))
+        visible = sorted((name, e.created_at) for name, e in known if may_see(principal, e))
         send_json(responder, 200, answers.write_models(visible))
 
     async def _model(self, request: Request, responder: Responder) -> None:
@@ -98,7 +98,7 @@ class DataPlane:
         try:
             principal = self._state.authenticator.authenticate(request.headers)
             endpoint = self._state.endpoints.get(name)
-            if endpoint is None or not may_see(principal, endpoint.name):
+            if endpoint is None or not may_see(principal, endpoint):
                 raise ModelNotFound(f"the model {name[:100]!r} does not exist or this key may not use it")
         except PilothouseError as exc:
             send_error(responder, exc)

@@ -74,7 +74,7 @@ class OllamaRoutes:
         seen = [
             self._described(name, endpoint)
             for name, endpoint in sorted(self._state.endpoints.items())
-            if may_see(principal, endpoint.name) and (self._is_loaded(endpoint) or not is_loaded)
+            if may_see(principal, endpoint) and (self._is_loaded(endpoint) or not is_loaded)
         ]
         send_json(responder, 200, msgspec.json.encode({"models": seen}))
 
@@ -83,7 +83,7 @@ class OllamaRoutes:
             principal = self._authenticated(request)
             name = read_name(request.body)
             endpoint = self._state.endpoints.get(name)
-            if endpoint is None or not may_see(principal, endpoint.name):
+            if endpoint is None or not may_see(principal, endpoint):
                 raise ModelNotFound(f"model {name[:100]!r} is not here, or this key may not use it")
         except PilothouseError as exc:
             _refuse(responder, exc)

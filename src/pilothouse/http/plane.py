@@ -18,6 +18,7 @@ from pilothouse.control.keyring import Keyring
 from pilothouse.control.purges import Purges
 from pilothouse.control.registry import Verified
 from pilothouse.control.rollouts import Rollouts
+from pilothouse.control.secrets import Secrets
 from pilothouse.control.status import ProcessFigures, StatusReport
 from pilothouse.control.tenants import Tenants
 from pilothouse.control.transact import Transact
@@ -138,6 +139,7 @@ class Plane:
     keyring: Keyring
     tenants: Tenants
     purges: Purges
+    secrets: Secrets
     transact: Transact
     specs: Specs
     models: Models

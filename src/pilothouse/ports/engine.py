@@ -17,6 +17,7 @@ from pilothouse.domain.options import EngineOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.secret import Secret
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -242,7 +243,7 @@ class EngineDriver(Protocol):
         *,
         model: str,
         context_tokens: int,
-        token_file: str = "",
+        secret: Secret | None = None,
         allow_private: bool = False,
         options: Mapping[str, Any] = NO_OPTIONS,
     ) -> Engine:
@@ -251,9 +252,12 @@ class EngineDriver(Protocol):
 
         Args:
             model: The name it knows the model by.
-            token_file: Where its bearer token is, "" without one.
+            secret: What it asks for, None without one.
             allow_private: An attached one may be at a private address.
             options: Of the deployment, or what `launch` put into `Launch.options`.
+
+        Raises:
+            OperationFailed: The address is malformed or not allowed, or the secret is not of its kind.
         """
         ...
 

@@ -21,6 +21,7 @@ from msgspec import Struct
 from pilothouse.domain.events import Event
 from pilothouse.domain.limits import BudgetScope, Limits
 from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import ApiKeyRow, Team
@@ -368,6 +369,20 @@ class CachePurges(Protocol):
         ...
 
 
+class ProviderSecrets(Protocol):
+    def put(self, secret: SealedSecret) -> None:
+        """Add it, or replace the one of that name."""
+        ...
+
+    def all(self) -> list[SealedSecret]:
+        """By name."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """NotFound when there is none."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction. Not to be used after its block, nor by two threads."""
 
@@ -395,6 +410,8 @@ class UnitOfWork(Protocol):
     def leases(self) -> Leases: ...
     @property
     def purges(self) -> CachePurges: ...
+    @property
+    def secrets(self) -> ProviderSecrets: ...
     @property
     def rollouts(self) -> Rollouts: ...
     @property

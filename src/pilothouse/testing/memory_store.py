@@ -17,6 +17,7 @@ from pilothouse.domain.events import Event
 from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.limits import BudgetScope, Limits
 from pilothouse.domain.model import ModelVersion
+from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.rollout import Rollout
 from pilothouse.domain.spec import Spec
@@ -49,6 +50,7 @@ class _State(Struct):
     purges: dict[tuple[str, str], int] = field(default_factory=dict)
     records: dict[str, SealedRecord] = field(default_factory=dict)
     minutes: dict[RollupKey, Sums] = field(default_factory=dict)
+    secrets: dict[str, SealedSecret] = field(default_factory=dict)
     resources: dict[tuple[int, str, str], ResourceSample] = field(default_factory=dict)
     seals: dict[str, SealingKey] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class MemoryUnit:
         self.journals = MemoryJournals(state)
         self.leases = MemoryLeases(state)
         self.purges = MemoryCachePurges(state)
+        self.secrets = MemorySecrets(state)
         self.rollouts = MemoryRollouts(state.rollouts)
         self.feedback = MemoryFeedbacks(state.feedback)
 
@@ -435,3 +438,15 @@ class MemoryCachePurges(_Repository):
 
     def all(self) -> list[CachePurge]:
         return [CachePurge(*scope, count) for scope, count in sorted(self._state.purges.items())]
+
+
+class MemorySecrets(_Repository):
+    def put(self, secret: SealedSecret) -> None:
+        self._state.secrets[secret.name] = secret
+
+    def all(self) -> list[SealedSecret]:
+        return [secret for _, secret in sorted(self._state.secrets.items())]
+
+    def remove(self, name: str) -> None:
+        _one(self._state.secrets, name, "secret")
+        del self._state.secrets[name]

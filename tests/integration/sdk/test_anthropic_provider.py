@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anthropic
 import openai
@@ -22,7 +23,7 @@ deployments:
     engine: anthropic
     provider_model: chat
     engine_options:
-      {{base_url: "{url}", token_file: "{token}", allow_private_network: true, prompt_cache: 5m}}
+      {{base_url: "{url}", secret: claude, allow_private_network: true, prompt_cache: 5m}}
 endpoints:
   assistant: {{routes: [{{deployment: claude}}]}}
 """
@@ -43,10 +44,9 @@ def provider(engine: WatchedEngine) -> Iterator[House]:
 @pytest.fixture(scope="module")
 def served(provider: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder: Path = tmp_path_factory.mktemp("provider")
-    token = folder / "token"
-    token.write_text(key(DEVELOPER) + "\n")
     url = provider.url.removesuffix("/v1")
-    with program(folder / "home", SPEC.format(url=url, token=token)) as running:
+    secrets = {"claude": (urlsplit(url).netloc, key(DEVELOPER))}
+    with program(folder / "home", SPEC.format(url=url), secrets=secrets) as running:
         yield running
 
 

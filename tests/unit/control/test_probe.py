@@ -223,7 +223,7 @@ async def test_a_replica_that_serves_again_is_watched_again(rigs):
 
 async def test_an_engine_that_cannot_be_spoken_to_says_why_until_that_is_mended(rigs):
     rig = rigs(attached=True)
-    rig.refusal = "token_file '/t' cannot be read"
+    rig.refusal = "there is no secret 's'"
     await rig.until(lambda: rig.probe.reason == rig.refusal)
 
     rig.refusal = ""

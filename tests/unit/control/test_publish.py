@@ -161,7 +161,7 @@ def test_an_engine_that_runs_elsewhere_has_places_instead_of_slots(rig):
             "d": DeploymentSpec(
                 engine="openai",
                 provider_model="big",
-                engine_options={"base_url": "http://a/v1", "max_inflight": 7, "token_file": "/t"},
+                engine_options={"base_url": "http://a/v1", "max_inflight": 7, "secret": "s"},
             )
         },
         endpoints=SPEC.endpoints,
@@ -170,7 +170,7 @@ def test_an_engine_that_runs_elsewhere_has_places_instead_of_slots(rig):
 
     (entry,) = rig.view().replicas["d"]
 
-    assert (entry.slots, entry.max_inflight, entry.token_file, entry.model) == ((), 7, "/t", "big")
+    assert (entry.slots, entry.max_inflight, entry.secret, entry.model) == ((), 7, "s", "big")
 
 
 def test_slots_of_a_worker_that_left_are_published_to_the_next(rig):

@@ -166,7 +166,7 @@ async def test_restarts_come_slower_and_slower_until_it_was_ready_for_a_minute(f
         await rig.until_ready(name)
         fakes.target.kill(name)
         await rig.loop.round()
-        delays.append(rig.loop._observer._retries.all()[name].next_at - fakes.clock.time)
+        delays.append(rig.loop.observer._retries.all()[name].next_at - fakes.clock.time)
         fakes.clock.time += 60
     await rig.until_ready(name)
     fakes.clock.time += 61
@@ -174,7 +174,7 @@ async def test_restarts_come_slower_and_slower_until_it_was_ready_for_a_minute(f
 
     assert delays == sorted(delays)
     assert delays[-1] > 4 * delays[0]
-    assert name not in rig.loop._observer._retries.all()
+    assert name not in rig.loop.observer._retries.all()
 
 
 async def test_a_start_that_is_refused_says_why_and_is_tried_again(fakes, rigs):
@@ -272,7 +272,7 @@ async def test_a_pull_that_only_a_correction_can_help_waits_long(fakes, rigs):
 
     await rig.until(lambda: rig.loop.status.deployments["d"].phase == "failed")
 
-    retry = rig.loop._observer._retries.all()[pull_subject("m", "file:/m.gguf")]
+    retry = rig.loop.observer._retries.all()[pull_subject("m", "file:/m.gguf")]
     assert retry.next_at - fakes.clock.time >= 300
     assert rig.loop.status.deployments["d"].message == "no such package"
 

@@ -63,9 +63,14 @@ def test_a_long_name_is_not_repeated_whole():
 
 
 def test_scope_decides_what_is_seen():
-    assert may_see(principal(), "chat")
-    assert may_see(principal(endpoints=frozenset({"chat"})), "chat")
-    assert not may_see(principal(endpoints=frozenset()), "chat")
+    assert may_see(principal(), endpoint_entry("chat"))
+    assert may_see(principal(endpoints=frozenset({"chat"})), endpoint_entry("chat"))
+    assert not may_see(principal(endpoints=frozenset()), endpoint_entry("chat"))
+
+
+def test_what_a_teams_secret_pays_for_is_there_for_that_team_alone():
+    assert may_see(principal(), endpoint_entry("chat", team="a"))
+    assert not may_see(principal(), endpoint_entry("chat", team="b"))
 
 
 def test_the_roles_that_may_call_are_those_of_the_policy():

@@ -6,10 +6,10 @@ address only where the deployment allows it.
 """
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.kit import egress
+from pilothouse.kit.secret import Secret
 
 RESOLVE_S = 5.0
 
@@ -35,19 +35,16 @@ def pinned(base_url: str, *, allow_private: bool) -> Callable[[], Awaitable[str]
     return pin
 
 
-def token_of(token_file: str) -> str:
+def token_of(secret: Secret | None) -> str:
     """
-    The bearer token in a file, "" without one.
+    The bearer token that a secret is, "" without one.
 
     Raises:
-        OperationFailed: It cannot be read, or holds something else.
+        OperationFailed: It is something else.
     """
-    if not token_file:
+    if secret is None:
         return ""
-    try:
-        token = Path(token_file).expanduser().read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise OperationFailed(f"token_file {token_file!r} cannot be read: {exc}") from exc
+    token = secret.reveal().strip()
     if not token.isascii() or not token.isprintable() or " " in token or not token:
-        raise OperationFailed(f"token_file {token_file!r} must hold one token of visible ASCII characters")
+        raise OperationFailed("the secret of this engine must be one token of visible ASCII characters")
     return token

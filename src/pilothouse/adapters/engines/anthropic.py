@@ -13,6 +13,7 @@ from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
+from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import (
     KEEPS_ALL,
     NO_OPTIONS,
@@ -58,19 +59,19 @@ class AnthropicDriver:
         *,
         model: str,
         context_tokens: int,
-        token_file: str = "",
+        secret: Secret | None = None,
         allow_private: bool = False,
         options: Mapping[str, Any] = NO_OPTIONS,
     ) -> AnthropicEngine:
         """
         Raises:
-            OperationFailed: The address is malformed or not allowed, or the token cannot be read.
+            OperationFailed: The address is malformed or not allowed, or the secret is no bearer token.
         """
         return AnthropicEngine(
             EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_READS),
             address.rstrip("/"),
             model=model,
-            token=token_of(token_file),
+            token=token_of(secret),
             pin=pinned(address, allow_private=allow_private),
             cohort=self._cohort,
             prompt_cache=options.get("prompt_cache", "off"),

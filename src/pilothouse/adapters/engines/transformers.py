@@ -26,6 +26,7 @@ from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import (
     NO_OPTIONS,
     EngineAbility,
@@ -137,7 +138,7 @@ class TransformersDriver:
         *,
         model: str,
         context_tokens: int,
-        token_file: str = "",  # noqa: ARG002 - a private socket needs no token
+        secret: Secret | None = None,  # noqa: ARG002 - a private socket needs none
         allow_private: bool = False,  # noqa: ARG002 - nor an egress policy
         options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - all of them are the child's
     ) -> "TransformersEngine":

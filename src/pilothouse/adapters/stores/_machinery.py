@@ -1,4 +1,4 @@
-"""Repositories of the control plane's own matters: sealing keys, journal positions, leases, purges."""
+"""Repositories of the control plane's own: sealing keys, journal positions, leases, purges, secrets."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,8 +7,9 @@ import msgspec
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from pilothouse.adapters.stores._dialect import insert_new, upsert
-from pilothouse.adapters.stores._tables import cache_purges, journal_positions, leases, sealing_keys
+from pilothouse.adapters.stores._tables import cache_purges, journal_positions, leases, sealing_keys, secrets
 from pilothouse.domain.errors import Conflict, NotFound
+from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.ports.store import CachePurge, JournalPosition, Lease, SealingKey
 
 # Built once: the drain asks for the key of each person in a batch.
@@ -156,3 +157,21 @@ class SqlCachePurges:
     def all(self) -> list[CachePurge]:
         query = select(cache_purges).order_by(cache_purges.c.team, cache_purges.c.endpoint)
         return [CachePurge(*row) for row in self._connection.execute(query)]
+
+
+class SqlSecrets:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def put(self, secret: SealedSecret) -> None:
+        values = msgspec.structs.asdict(secret)
+        once = upsert(self._connection, secrets).values(**values)
+        self._connection.execute(once.on_conflict_do_update(index_elements=["name"], set_=values))
+
+    def all(self) -> list[SealedSecret]:
+        query = select(secrets).order_by(secrets.c.name)
+        return [SealedSecret(**row) for row in self._connection.execute(query).mappings()]
+
+    def remove(self, name: str) -> None:
+        if not self._connection.execute(delete(secrets).where(secrets.c.name == name)).rowcount:
+            raise NotFound(f"no secret {name!r}; see: pilothouse secret list")

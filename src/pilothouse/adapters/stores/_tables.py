@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -251,4 +251,15 @@ cache_purges = Table(
     Column("team", String, primary_key=True, server_default=""),
     Column("endpoint", String, primary_key=True),
     Column("count", BigInteger, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String, primary_key=True),
+    _team(),
+    Column("host", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
 )

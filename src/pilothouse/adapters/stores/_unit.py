@@ -5,7 +5,13 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from pilothouse.adapters.stores._events import SqlEvents
-from pilothouse.adapters.stores._machinery import SqlCachePurges, SqlJournals, SqlLeases, SqlSealingKeys
+from pilothouse.adapters.stores._machinery import (
+    SqlCachePurges,
+    SqlJournals,
+    SqlLeases,
+    SqlSealingKeys,
+    SqlSecrets,
+)
 from pilothouse.adapters.stores._records import SqlRecords, SqlResources, SqlUsage
 from pilothouse.adapters.stores._registry import SqlApiKeys, SqlModels, SqlSpecs, SqlTeams
 from pilothouse.adapters.stores._releases import SqlFeedbacks, SqlRollouts
@@ -64,6 +70,10 @@ class SqlUnit:
     @cached_property
     def purges(self) -> SqlCachePurges:
         return SqlCachePurges(self._connection)
+
+    @cached_property
+    def secrets(self) -> SqlSecrets:
+        return SqlSecrets(self._connection)
 
     @cached_property
     def rollouts(self) -> SqlRollouts:

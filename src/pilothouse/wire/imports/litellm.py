@@ -14,6 +14,7 @@ import msgspec
 
 from pilothouse.domain.options import AttachOptions, written
 from pilothouse.domain.price import PriceRow
+from pilothouse.domain.provider_secret import host_of
 from pilothouse.domain.routing import Balance
 from pilothouse.domain.spec import (
     CacheSpec,
@@ -38,14 +39,13 @@ MOST_RETRIES = 10
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 
 
-def read(config: object, *, variables: Mapping[str, str], token_folder: str) -> Carried:
+def read(config: object, *, variables: Mapping[str, str]) -> Carried:
     """
     Args:
         config: The parsed file.
         variables: Of the environment, for values such as `os.environ/AZURE_API_BASE`; never for keys.
-        token_folder: Where token files will lie, one for each key that the file names.
     """
-    return _Reader(variables, token_folder).read(config)
+    return _Reader(variables).read(config)
 
 
 class _Group:
@@ -62,9 +62,8 @@ class _Group:
 
 
 class _Reader:
-    def __init__(self, variables: Mapping[str, str], token_folder: str) -> None:
+    def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
-        self._token_folder = token_folder
         self._carried = Carried()
         self._groups: dict[str, _Group] = {}
         self._fallbacks: dict[str, list[str]] = {}
@@ -120,7 +119,7 @@ class _Reader:
             engine_options=written(
                 AttachOptions(
                     base_url=found.base_url,
-                    token_file=self._token_file(params, found),
+                    secret=self._secret(params, found),
                     allow_private_network=is_near(found.host),
                     max_inflight=params.whole("max_parallel_requests") or AttachOptions().max_inflight,
                 )
@@ -192,8 +191,8 @@ class _Reader:
         if given:
             self._carried.prices[deployment] = PriceRow(**given)
 
-    def _token_file(self, params: Fields, found: Upstream) -> str:
-        """Where the key of that server will lie; empty where it asks for none."""
+    def _secret(self, params: Fields, found: Upstream) -> str:
+        """The name that the key of that server will have; empty where it asks for none."""
         given = params.text("api_key")
         named = _VARIABLE.fullmatch(given)
         variable = named.group(1) if named else "" if given else found.variable
@@ -201,7 +200,7 @@ class _Reader:
             return ""
         secret = WantedSecret(
             name=variable.lower().replace("_", "-") or f"{found.provider}-key",
-            host=found.host,
+            host=host_of(found.base_url),
             variable=variable,
             value=None if variable else Secret(given),
         )
@@ -209,7 +208,7 @@ class _Reader:
         if known is None:
             known = msgspec.structs.replace(secret, name=free_name(secret.name, self._carried.secrets))
             self._carried.secrets[known.name] = known
-        return f"{self._token_folder}/{known.name}"
+        return known.name
 
     # What holds for all
 

@@ -24,7 +24,7 @@ def entry(name: str, model: str, **params: Any) -> dict[str, Any]:
 
 def carry(*entries: dict[str, Any], **more: Any) -> Carried:
     config = {"model_list": list(entries), **more}
-    return litellm.read(config, variables=VARIABLES, token_folder="keys/tokens")
+    return litellm.read(config, variables=VARIABLES)
 
 
 def noted(carried: Carried) -> set[str]:
@@ -153,14 +153,14 @@ def test_a_key_that_stands_in_the_file_is_in_no_spec_note_or_print():
     )
 
     shown = f"{carried.spec} {carried.notes} {carried.secrets} {msgspec.json.encode(carried.spec)!r}"
-    files = [carried.deployments[f"{name}-openai"].common.token_file for name in "abc"]
+    files = [carried.deployments[f"{name}-openai"].common.secret for name in "abc"]
     assert "LITERAL" not in shown
     assert files[0] == files[1] != files[2]
     assert {secret.value.reveal() for secret in carried.secrets.values() if secret.value} == {
         "sk-LITERAL",
         "sk-LITERAL-OTHER",
     }
-    assert carried.deployments["d-lm_studio"].common.token_file == ""
+    assert carried.deployments["d-lm_studio"].common.secret == ""
     assert carried.deployments["d-lm_studio"].common.allow_private_network
 
 
@@ -173,7 +173,7 @@ def test_a_setting_from_a_variable_that_is_not_set_is_said():
 
 @given(anything)
 def test_no_file_whatever_breaks_the_import(config: object):
-    litellm.read(config, variables={}, token_folder="t")
+    litellm.read(config, variables={})
 
 
 @given(

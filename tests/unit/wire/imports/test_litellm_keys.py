@@ -13,7 +13,7 @@ TOKEN = sha256(b"sk-1234567890abcdefghij").hexdigest()
 
 def carried_config() -> Carried:
     config = {"model_list": [{"model_name": "gpt/4o", "litellm_params": {"model": "openai/gpt-4o"}}]}
-    return litellm.read(config, variables={}, token_folder="t")
+    return litellm.read(config, variables={})
 
 
 def keys(*rows: dict[str, Any], teams: Any = ()) -> Carried:
