@@ -17,6 +17,7 @@ GROUP = "pilothouse.engine"
 OWN = {
     "llama.cpp": "pilothouse.adapters.engines.llama_cpp:LlamaCppDriver",
     "anthropic": "pilothouse.adapters.engines.anthropic:AnthropicDriver",
+    "azure-openai": "pilothouse.adapters.engines.azure_openai:AzureOpenAIDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
 }

@@ -16,6 +16,7 @@ from pilothouse.domain.errors import EngineUnavailable, InvalidRequest
 from pilothouse.domain.model import Artifact, ModelHeader
 from pilothouse.domain.spec import DEFAULT_SPEC, DeploymentSpec, Spec
 from pilothouse.domain.speccheck import check_spec
+from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import EngineDriver, Machine
 from pilothouse.testing.conformance_engine import ANYWHERE, answer, ask, running, text_of, usage_of
 
@@ -77,7 +78,7 @@ async def test_it_is_started_asked_and_ended(driver: EngineDriver, tmp_path: Pat
             replica.address,
             model="m",
             context_tokens=512,
-            token_file=replica.token_file,
+            secret=Secret(Path(replica.token_file).read_text().strip()),
             options=replica.options,
         )
         async with asyncio.timeout(60):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from msgspec import Raw
 
+from pilothouse.adapters.engines._attached import retry_after_s
 from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, parsed_address, translated
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
@@ -35,7 +36,6 @@ from pilothouse.wire.anthropic import outbound, said
 _TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 _TOO_LONG = "prompt is too long"
 """Anthropic's words for a prompt that does not fit the model."""
-_LONGEST_WAIT_S = 3600.0
 _PROBE = GenerateRequest(
     kind="chat",
     endpoint="",
@@ -196,7 +196,7 @@ class AnthropicEngine:
         if status in (429, 503, 529):
             return Overloaded(
                 "the provider takes no more requests now; try again",
-                retry_after_s=_wait_s(exchange.headers.get(b"retry-after", b"")),
+                retry_after_s=retry_after_s(exchange.headers.get(b"retry-after", b"")),
             )
         if status == 504:
             return DeadlineExceeded("the provider did not answer in its own time")
@@ -206,8 +206,3 @@ class AnthropicEngine:
 def _posted(head: bytes, request: GenerateRequest, body: bytes) -> bytes:
     version = outbound.version_of(request).encode()
     return b"%santhropic-version: %s\r\ncontent-length: %d\r\n\r\n%s" % (head, version, len(body), body)
-
-
-def _wait_s(retry_after: bytes) -> float:
-    text = retry_after.decode("latin-1")
-    return min(float(text), _LONGEST_WAIT_S) if text.isascii() and text.isdigit() and text else 1.0

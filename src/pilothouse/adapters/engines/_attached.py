@@ -12,6 +12,7 @@ from pilothouse.kit import egress
 from pilothouse.kit.secret import Secret
 
 RESOLVE_S = 5.0
+LONGEST_WAIT_S = 3600.0
 
 
 def pinned(base_url: str, *, allow_private: bool) -> Callable[[], Awaitable[str]]:
@@ -48,3 +49,14 @@ def token_of(secret: Secret | None) -> str:
     if not token.isascii() or not token.isprintable() or " " in token or not token:
         raise OperationFailed("the secret of this engine must be one token of visible ASCII characters")
     return token
+
+
+def bearer(token: str) -> str:
+    """As a header line, "" without a token."""
+    return f"authorization: Bearer {token}" if token else ""
+
+
+def retry_after_s(value: bytes) -> float:
+    """What a `retry-after` header asks for, in seconds; 1 where it says nothing that can be read."""
+    text = value.decode("latin-1").strip()
+    return min(float(text), LONGEST_WAIT_S) if text.isascii() and text.isdigit() else 1.0

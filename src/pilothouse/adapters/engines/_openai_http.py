@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from pilothouse.adapters.engines._attached import retry_after_s
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -39,6 +40,8 @@ MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _PATHS = {"chat": "/chat/completions", "completion": "/completions"}
 _LOADING = "Loading model"
 """How llama.cpp's server says so."""
+_TOO_LONG, _FILTERED = "context_length_exceeded", "content_filter"
+"""How OpenAI and Azure say so."""
 _NO_TEXT = "does not support logits"
 """llama.cpp's words for: this model gives vectors. It says so with status 500."""
 _PROBE = GenerateRequest(
@@ -60,6 +63,8 @@ class OpenAIEngine:
     Args:
         info: `slots` where it is llama.cpp's server, and takes `id_slot` and `cache_prompt`.
         address: `unix:<path>`, or `http(s)://host[:port]/base`.
+        credential: A header line that proves who asks, "" without one.
+        query: What stands behind every path, from `?` on.
         pin: Resolves and checks the host of `address` before each connection.
         cohort: Requests are sent with the others of their stage.
     """
@@ -70,7 +75,8 @@ class OpenAIEngine:
         address: str,
         *,
         model: str,
-        token: str = "",
+        credential: str = "",
+        query: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
         cohort: Cohort | None = None,
     ) -> None:
@@ -80,10 +86,10 @@ class OpenAIEngine:
         self._root, self._base, where = parsed_address(address)
         tls = ssl.create_default_context() if where.tls else None
         self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
-        authorization = f"authorization: Bearer {token}\r\n" if token else ""
-        self._headers = f"content-type: application/json\r\n{authorization}".encode()
+        line = f"{credential}\r\n" if credential else ""
+        self._headers = f"content-type: application/json\r\n{line}".encode()
         self._heads = {
-            kind: self._head("POST", self._base + path)
+            kind: self._head("POST", f"{self._base}{path}{query}")
             for kind, path in (*_PATHS.items(), ("embed", "/embeddings"))
         } | {path: self._head("POST", self._root + path) for path in ("/apply-template", "/tokenize")}
 
@@ -290,8 +296,19 @@ class OpenAIEngine:
             )
         if status == 503 and fault.message == _LOADING:
             return EngineUnavailable("the engine is loading its model", retry_after_s=1.0)
+        if status == 400 and fault.code == _TOO_LONG:
+            return ContextLengthExceeded("the prompt is too long for the model", param="messages")
+        if status == 400 and fault.code == _FILTERED:
+            return InvalidRequest("the provider's content filter refused the prompt", param="messages")
         if status in (429, 503):
-            return Overloaded("the engine takes no more requests now; try again", retry_after_s=1.0)
+            wait_s = retry_after_s(exchange.headers.get(b"retry-after", b""))
+            return Overloaded("the engine takes no more requests now; try again", retry_after_s=wait_s)
+        if status in (401, 403):
+            return UpstreamError(f"the engine refused the secret of this deployment ({status})")
+        if status == 404:
+            return UpstreamError("the engine knows no such model, or this deployment's secret may not use it")
+        if status in (408, 504):
+            return DeadlineExceeded("the engine did not answer in its own time")
         if status in (400, 413, 422):
             return InvalidRequest("the engine refused the request as invalid; check its fields")
         if status == 501 or _NO_TEXT in (fault.message or ""):

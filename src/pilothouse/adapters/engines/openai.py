@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from pilothouse.adapters.engines._attached import pinned, token_of
+from pilothouse.adapters.engines._attached import bearer, pinned, token_of
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.chat import Ability
 from pilothouse.domain.errors import NotSupported
@@ -74,7 +74,7 @@ class OpenAIDriver:
             EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
             address.rstrip("/"),
             model=model,
-            token=token_of(secret),
+            credential=bearer(token_of(secret)),
             pin=pinned(address, allow_private=allow_private),
             cohort=self._cohort,
         )

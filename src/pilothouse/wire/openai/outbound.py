@@ -132,6 +132,7 @@ class EngineFault(Struct):
     """What an engine says of an error; its text never reaches a caller."""
 
     type: str | None = None
+    code: str | int | None = None
     message: str | None = None
     n_prompt_tokens: int | None = None
     n_ctx: int | None = None
