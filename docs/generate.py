@@ -20,6 +20,8 @@ from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
 from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
 from pilothouse.testing.conformance_engine import PROMISES
+from pilothouse.wire.responses import answers as responses_answers
+from pilothouse.wire.responses import inbound, items
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "pilothouse"
@@ -266,12 +268,52 @@ MEANINGS = {
 
 SCHEMA = "pilothouse.schema.json"
 
+
+def responses() -> str:
+    """What becomes of each field and each event of OpenAI's Responses protocol."""
+    carried = dict.fromkeys(inbound.Create.__struct_fields__, "carried")
+    fates = {
+        **carried,
+        **dict.fromkeys(inbound.HARMLESS, "taken, changes no answer"),
+        **dict.fromkeys(inbound.NOT_BUILT, "refused with 501"),
+        "background": "only `false`; `true` is refused with 501",
+        "truncation": "only `disabled`; `auto` is refused with 501",
+        "tools": "functions; tools that run at OpenAI are refused with 501",
+        "include": f"{', '.join(f'`{name}`' for name in sorted(inbound.INCLUDES))}; others are refused",
+        "reasoning": "`effort` is carried; `summary` is taken, and the reasoning itself is given",
+        "text": "`format` is carried; `verbosity` only as `medium`",
+        "previous_response_id": "carried: what was said before is looked up",
+        "store": "`false` keeps nothing; unset means what the endpoint says",
+    }
+    sent = {f"`{name}`": "sent" for name in responses_answers.SENT}
+    never = {f"`{name}...`": f"never: {why}" for name, why in responses_answers.NEVER_SENT.items()}
+    return "\n".join(
+        [
+            "# The Responses protocol\n",
+            "`POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`, and its `/input_items`. "
+            "A test compares both lists with the types of the published client.\n",
+            "## Fields of a request\n",
+            "| field | what becomes of it |",
+            "|---|---|",
+            *[f"| `{name}` | {fate} |" for name, fate in sorted(fates.items())],
+            "\n## Items of a conversation\n",
+            "Carried: " + ", ".join(f"`{name}`" for name in sorted(items.ITEMS)) + ". "
+            "Items of tools that run at OpenAI, and references to what lies there, are refused with 501.\n",
+            "## Events of a stream\n",
+            "| event | sent or not |",
+            "|---|---|",
+            *[f"| {name} | {fate} |" for name, fate in sorted({**sent, **never}.items())],
+        ]
+    )
+
+
 PAGES = {
     "commands.md": commands,
     "configuration.md": configuration,
     "metrics.md": metrics,
     "errors.md": error_codes,
     "engines.md": engines,
+    "responses.md": responses,
 }
 
 

@@ -63,6 +63,8 @@ class GenerateRequest(Struct, frozen=True):
     subject: str | None = None
     needs: frozenset[Ability] = frozenset()
     """What not every engine can, and this request cannot do without."""
+    store: bool | None = None
+    """Whether prompt and answer may be kept; None is as the endpoint says."""
     hide_reasoning: bool = False
     """The caller is not shown what the model thinks, in a protocol where that is asked for."""
 

@@ -84,3 +84,18 @@ def bounded(ask: GenerateRequest, endpoint: EndpointEntry) -> GenerateRequest:
     if ask.max_tokens is not None and ask.max_tokens <= endpoint.max_tokens:
         return ask
     return msgspec.structs.replace(ask, max_tokens=endpoint.max_tokens)
+
+
+def is_unstored(store: bool, endpoint: EndpointEntry) -> bool:  # noqa: FBT001 - a field of requests
+    """
+    Whether nothing of its content may be kept.
+
+    Raises:
+        InvalidRequest: It shall be kept, and the endpoint keeps nothing.
+    """
+    if store and endpoint.records != "sealed":
+        raise InvalidRequest(
+            f"store: endpoint {endpoint.name} keeps no prompts and answers; leave it out or send false",
+            param="store",
+        )
+    return not store

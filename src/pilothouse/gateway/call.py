@@ -38,6 +38,8 @@ class Call:
     first_token_ns = 0
     overhead_us = 0
     is_kept = False
+    is_unstored = False
+    """Its caller wants neither prompt nor answer to be kept."""
     cache: CacheResult = "bypass"
     flight: Flight | None = None
     """What this call generates for others as well, where the endpoint has a cache."""

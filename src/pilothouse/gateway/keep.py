@@ -147,7 +147,7 @@ class Keeper:
         record = _record(call)
         self._meters.count(record)
         content = None
-        if call.endpoint is not None and call.endpoint.records == "sealed":
+        if call.endpoint is not None and call.endpoint.records == "sealed" and not call.is_unstored:
             said = call.answers
             texts = ["".join(said[0])] if len(said) == 1 else ["".join(parts) for parts in said]
             content = Content(call.request.body, texts, call.dialect.protocol, list(call.asides))

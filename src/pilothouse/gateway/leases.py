@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Struct
-
 from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
-from pilothouse.domain.ledger import FORGET_TICKS, IDLE_TICKS, Account, Book
+from pilothouse.domain.ledger import IDLE_TICKS, Account, Book
 from pilothouse.ports.ledger import Ledger
 
 TICK_S = 0.5
@@ -23,21 +21,10 @@ PAUSE_S = 0.005
 TIMEOUT_S = 2.0
 LATE_S = 30.0
 """After its deadline a reservation that nobody settled is settled in full: a defect must not leak."""
-MOST_TOLD = 1000
-"""Idle accounts in one exchange."""
 BUDGET_SHARE = 20
 """While the pools are lost, all workers together may spend a twentieth of a budget, by setting."""
 
 Lost = Literal["closed", "share"]
-
-
-class Memory(Struct, frozen=True):
-    """When accounts that nobody asks for are forgotten."""
-
-    accounts: int = 10_000
-    """As many are always kept."""
-    ticks: int = FORGET_TICKS
-    """Beyond them, those that were not asked for in so many looks go."""
 
 
 class Leases:
@@ -56,13 +43,10 @@ class Leases:
         workers: int,
         when_lost: Lost,
         is_shared: bool,
-        memory: Memory = Memory(),  # noqa: B008 - frozen
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`is_shared`: other machines have the same limits, so that one worker alone may not refill them."""
         self.accounts: dict[str, Account] = {}
-        self.on_forgotten: Callable[[], None] = lambda: None
-        """Told after accounts were forgotten: whoever still has them must look them up anew."""
         self.life = 0
         self.is_lost = False
         self.is_closed = False
@@ -73,10 +57,7 @@ class Leases:
         self._workers = workers
         self._when_lost = when_lost
         self._is_shared = is_shared
-        self._memory = memory
         self._monotonic = monotonic
-        self._due: set[Account] = set()
-        """Accounts that have something to tell, and ask for nothing."""
         self._epoch = ""
         self._stood_alone = False
         self._work = asyncio.Event()
@@ -121,7 +102,7 @@ class Leases:
         """At the end of this worker: give back whatever nobody uses."""
         for account in self.accounts.values():
             account.give_back()
-        self._due.update(self.accounts.values())
+            account.idle = -1
         await self.exchange()
 
     async def exchange(self) -> None:
@@ -143,11 +124,10 @@ class Leases:
                     waiter.set_result(None)
 
     def _must_talk(self, dry: set[Account]) -> bool:
-        return bool(dry or self._due) or self.is_lost or not self._epoch
+        return bool(dry) or self.is_lost or not self._epoch or any(a.idle < 0 for a in self.accounts.values())
 
     async def _talk(self, dry: set[Account]) -> None:
-        due = list(self._due)[:MOST_TOLD]
-        told = [account for account in {*dry, *due} if self.accounts.get(account.id) is account]
+        told = [account for account in self.accounts.values() if account in dry or account.idle < 0]
         answer = await self._say([] if self._stood_alone else told)
         if answer is not None and (answer.epoch != self._epoch or self._stood_alone):
             answer = await self._say(told) if await self._claim(answer.epoch) else None
@@ -155,23 +135,13 @@ class Leases:
             self._lose()
             return
         self.is_lost, self.is_closed = False, answer.is_closed
-        self._due.difference_update(due)
         for account in told:
+            account.idle = max(0, account.idle)
             account.is_asked = False
         now = self._monotonic()
-        forgotten = False
         for grant in answer.grants:
-            if (known := self.accounts.get(grant.id)) is None:
-                continue
-            if grant.is_forgotten and known.is_empty:
-                del self.accounts[grant.id]
-                forgotten = True
-            elif not grant.is_forgotten:
+            if (known := self.accounts.get(grant.id)) is not None:
                 known.take_in(grant, now)
-        if forgotten:
-            self.on_forgotten()
-        if self._due:
-            self._work.set()
 
     async def _say(self, told: list[Account]) -> LedgerAnswer | None:
         states = tuple([account.state() for account in told])
@@ -226,18 +196,10 @@ class Leases:
             return
         self._last_tick = now
         self._book.expire(now - LATE_S)
-        if self.is_lost:
+        if self.is_lost or (self._workers == 1 and not self._is_shared):
             return
-        are_many = len(self.accounts) > self._memory.accounts
-        is_lone = self._workers == 1 and not self._is_shared
         for account in self.accounts.values():
             account.idle += 1
-            account.forgets = are_many and account.idle >= self._memory.ticks
-            if account.forgets and account.idle % self._memory.ticks == 0:
+            if account.idle >= IDLE_TICKS and (account.available >= 1 or account.gone != account.said):
                 account.give_back()
-                self._due.add(account)
-            elif is_lone or account.idle < IDLE_TICKS:
-                continue
-            elif account.available >= 1 or account.gone != account.said:
-                account.give_back()
-                self._due.add(account)
+                account.idle = -1

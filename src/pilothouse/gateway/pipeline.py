@@ -64,6 +64,12 @@ class Pipeline:
 
         return handle
 
+    def serve(
+        self, request: Request, responder: Responder, dialect: GenerateDialect | EmbedDialect
+    ) -> Coroutine[Any, Any, None]:
+        """Answer one request; for a route whose dialect depends on the request."""
+        return self._run(Call(request, responder, dialect))
+
     async def _run(self, call: Call) -> None:
         failed: PilothouseError | None = None
         try:
@@ -97,6 +103,8 @@ class Pipeline:
         asked = request.headers.get(b"x-pilothouse-priority")
         priority = admit.priority_of(asked, principal) if asked else "normal"
         if not isinstance(ask, EmbedRequest):
+            if ask.store is not None:
+                call.is_unstored = admit.is_unstored(ask.store, endpoint)
             ask = admit.bounded(ask, endpoint)
         state.demand[endpoint.name] += 1
         subject = request.headers.get(b"x-pilothouse-subject") or ask.subject

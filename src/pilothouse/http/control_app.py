@@ -28,6 +28,7 @@ from pilothouse.http import (
     admin_status,
     admin_usage,
     health,
+    kept_responses,
 )
 from pilothouse.http.access import PUBLIC_ROUTE, guard, refuse_routes_without_action
 from pilothouse.http.errors import EXCEPTION_HANDLERS, request_id_of
@@ -51,6 +52,12 @@ ADMIN_ROUTES: list[ControllerRouterHandler] = [
     *admin_status.ROUTES,
 ]
 
+PUBLIC_ROUTES: list[ControllerRouterHandler] = [
+    *admin_feedback.PUBLIC_ROUTES,
+    *kept_responses.ROUTES,
+    *health.ROUTES,
+]
+
 
 def build_app(plane: Plane, *, more_routes: Sequence[ControllerRouterHandler] = ()) -> Litestar:
     """
@@ -60,7 +67,7 @@ def build_app(plane: Plane, *, more_routes: Sequence[ControllerRouterHandler] = 
         ValueError: A route declares no policy action.
     """
     app = Litestar(
-        [_router(), *admin_feedback.PUBLIC_ROUTES, *health.ROUTES, openapi_json, *more_routes],
+        [_router(), *PUBLIC_ROUTES, openapi_json, *more_routes],
         guards=[guard],
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[_stamp],

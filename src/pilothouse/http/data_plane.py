@@ -22,6 +22,7 @@ from pilothouse.http.answering import send_error, send_json
 from pilothouse.http.anthropic import VERSION_HEADER, AnthropicRoutes
 from pilothouse.http.ollama import OllamaRoutes
 from pilothouse.http.pass_through import PassThrough
+from pilothouse.http.responses import ResponsesRoutes
 from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
 from pilothouse.kit.http1.client import Client
 from pilothouse.kit.http1.message import Request
@@ -41,6 +42,7 @@ class DataPlane:
         self._state = state
         self._feed = feed
         passed = Route(ANY, PassThrough(controller).handle, "controller")
+        responses = ResponsesRoutes(pipeline, controller)
         not_built = Route(ANY, self._not_built, "key")
         ollama = OllamaRoutes(state, pipeline)
         self._anthropic = anthropic = AnthropicRoutes(state, pipeline)
@@ -50,6 +52,7 @@ class DataPlane:
                 **anthropic.exact(),
                 "/v1/chat/completions": Route(POST, pipeline.serving(dialect.CHAT), "key"),
                 "/v1/completions": Route(POST, pipeline.serving(dialect.COMPLETION), "key"),
+                "/v1/responses": Route(POST, responses.create, "key"),
                 "/v1/embeddings": Route(POST, pipeline.serving(dialect.EMBEDDINGS), "key"),
                 "/v1/models": Route(GET, self._models, "key"),
                 "/livez": Route(GET, self._livez, "open"),
@@ -59,6 +62,7 @@ class DataPlane:
             },
             {
                 "/v1/models/": Route(GET, self._model, "key"),
+                "/v1/responses/": passed,
                 "/admin/": passed,
                 **ollama.prefixes(),
                 **anthropic.prefixes(),

@@ -44,7 +44,6 @@ class Routes:
 
 
 NOT_BUILT_PATHS = (
-    "/v1/responses",
     "/v1/files",
     "/v1/batches",
     "/v1/fine_tuning",

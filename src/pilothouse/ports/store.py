@@ -261,6 +261,10 @@ class Records(Protocol):
         """
         ...
 
+    def forget_content_of(self, record_id: str) -> bool:
+        """Erase the content of one record; whether there was any."""
+        ...
+
     def forget(self, before: float, *, limit: int) -> int:
         """Delete at most `limit` older records whose content is not kept (any more); return how many."""
         ...

@@ -36,6 +36,16 @@ class RecordsConformance:
                 with pytest.raises(NotFound):
                     ask("r2")
 
+    def test_the_content_of_one_record_is_erased_and_its_facts_stay(self, store: Store) -> None:
+        with store.unit() as unit:
+            unit.records.insert_many([sealed("r1"), sealed("r2")])
+            assert unit.records.forget_content_of("r1")
+        with store.unit() as unit:
+            assert unit.records.content("r1").content is None
+            assert unit.records.content("r2").content is not None
+            assert not unit.records.forget_content_of("r1")
+            assert not unit.records.forget_content_of("never")
+
     def test_a_record_is_kept_and_counted_once_however_often_it_comes(self, store: Store) -> None:
         with store.unit() as unit:
             assert unit.records.insert_many([sealed("r1"), sealed("r2"), sealed("r1", code="internal")]) == 2

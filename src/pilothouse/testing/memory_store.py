@@ -281,6 +281,13 @@ class MemoryRecords(_Repository):
             self._state.records[record_id] = SealedRecord(record=row.record)
         return len(old)
 
+    def forget_content_of(self, record_id: str) -> bool:
+        row = self._state.records.get(record_id)
+        if row is None or row.content is None:
+            return False
+        self._state.records[record_id] = SealedRecord(record=row.record)
+        return True
+
     def forget(self, before: float, *, limit: int) -> int:
         return _forget(
             self._state.records, lambda _, row: row.record.time < before and row.content is None, limit

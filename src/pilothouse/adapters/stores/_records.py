@@ -108,6 +108,11 @@ class SqlRecords:
                 erased += done.rowcount
         return erased
 
+    def forget_content_of(self, record_id: str) -> bool:
+        return (
+            self._connection.execute(delete(contents).where(contents.c.record_id == record_id)).rowcount > 0
+        )
+
     def forget(self, before: float, *, limit: int) -> int:
         has_content = exists().where(contents.c.record_id == records.c.id)
         chosen = select(records.c.id).where(records.c.time < before, ~has_content).limit(limit)

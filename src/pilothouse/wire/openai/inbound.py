@@ -31,7 +31,7 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Subject = Annotated[str, Meta(max_length=512)]
 
 HARMLESS = frozenset(
-    {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    {"metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
 """Change no answer of ours, and are dropped: what is recorded is the endpoint's setting."""
 
@@ -89,6 +89,7 @@ class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
     tool_choice: Raw = _NULL
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    store: bool | None = None
 
 
 class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
@@ -144,6 +145,8 @@ def read_chat(body: bytes) -> GenerateRequest:
     )
     ask = _request(chat, "chat", chat.messages, max_tokens, sampling)
     needs = messages.needs_of(said)
+    if chat.store is not None:
+        ask = msgspec.structs.replace(ask, store=chat.store)
     if chat.tools is not _NULL or chat.tool_choice is not _NULL or needs or chat.reasoning_effort:
         return _richer(ask, chat, needs)
     return ask

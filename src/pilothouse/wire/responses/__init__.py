@@ -1,0 +1,1 @@
+"""OpenAI's Responses protocol: requests in, whole answers and event streams out."""

@@ -1,0 +1,333 @@
+"""
+What Responses clients get: a response, or the events that build one.
+
+Items come in the order in which they begin: reasoning, text or a refusal, calls
+of functions. Each is opened, grows, and is closed before the response ends;
+calls may grow side by side, everything else one after the other.
+
+Source: the OpenAI API reference, responses, streaming events.
+"""
+
+from typing import Any
+
+import msgspec
+
+from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.wire.responses.inbound import ResponseRequest
+
+_encode = msgspec.json.Encoder().encode
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_CODES = {"rate_limit_exceeded": "rate_limit_exceeded"}
+"""Codes of errors that a response knows; all others are `server_error`."""
+SENT = frozenset(
+    {
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.output_item.done",
+        "response.content_part.added",
+        "response.content_part.done",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.refusal.delta",
+        "response.refusal.done",
+        "response.reasoning_text.delta",
+        "response.reasoning_text.done",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "error",
+    }
+)
+"""Events of the published list that are sent."""
+_HOSTED = "of a tool that runs at OpenAI, and such tools are refused"
+NEVER_SENT = {
+    "response.audio.": "answers are text",
+    "response.code_interpreter_call": _HOSTED,
+    "response.compaction.": "context_management is refused",
+    "response.custom_tool_call": "tools are functions",
+    "response.file_search_call.": _HOSTED,
+    "response.image_generation_call.": _HOSTED,
+    "response.mcp_call": _HOSTED,
+    "response.mcp_list_tools.": _HOSTED,
+    "response.output_text.annotation.added": _HOSTED,
+    "response.queued": "background responses are refused",
+    "response.reasoning_summary": "reasoning is given itself, never summarised",
+    "response.shell_call": _HOSTED,
+    "response.web_search_call.": _HOSTED,
+}
+"""Beginnings of the names of all others, and why not."""
+
+
+class _Item:
+    """An item that grows."""
+
+    def __init__(self, kind: str, place: int, key: str) -> None:
+        self.kind = kind
+        """`text` and `refusal` are messages, `reasoning`, `call`."""
+        self.place = place
+        self.id = f"{'rs' if kind == 'reasoning' else 'fc' if kind == 'call' else 'msg'}_{key}_{place}"
+        self.text = ""
+        self.logprobs: list[Any] = []
+        self.call_id = ""
+        self.name = ""
+
+    def part(self) -> dict[str, Any]:
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": self.text}
+        if self.kind == "reasoning":
+            return {"type": "reasoning_text", "text": self.text}
+        return {"type": "output_text", "annotations": [], "logprobs": self.logprobs, "text": self.text}
+
+    def shown(self, status: str) -> dict[str, Any]:
+        if self.kind == "call":
+            return {
+                "id": self.id, "type": "function_call", "status": status,
+                "arguments": self.text, "call_id": self.call_id, "name": self.name,
+            }  # fmt: skip
+        content = [] if status == "in_progress" else [self.part()]
+        if self.kind == "reasoning":
+            return {"id": self.id, "type": "reasoning", "summary": [], "content": content, "status": status}
+        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+
+class EventWriter:
+    """Writes one answer's events. `created` is in Unix seconds."""
+
+    def __init__(self, ask: GenerateRequest, *, answer_id: str, created: int) -> None:
+        self._ask = ask
+        self._id = answer_id
+        self._key = answer_id.removeprefix("resp_")
+        self._created = created
+        self._count = 0
+        self._items: list[_Item] = []
+        self._open: _Item | None = None
+        """The one that is neither closed nor a call."""
+        self._calls: dict[int, _Item] = {}
+        self._finish = "stop"
+        self._head = b""
+        """The beginning of a text's next event: all but its number and what is new."""
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        opening = b"" if self._count else self._begin()
+        return opening + b"".join([self._step(delta) for delta in chunk.deltas])
+
+    def _begin(self) -> bytes:
+        response = response_of(
+            self._ask, [], None, answer_id=self._id, created=self._created, status="in_progress"
+        )
+        return self._event("response.created", response=response) + self._event(
+            "response.in_progress", response=response
+        )
+
+    def _step(self, delta: Delta) -> bytes:
+        if delta.finish_reason:
+            self._finish = delta.finish_reason
+        said = b""
+        if delta.aside is not None:
+            said = self._beside(delta.aside)
+        if not delta.text:
+            return said
+        logprobs = _logprobs(delta)
+        if self._open is None or self._open.kind != "text":
+            said += self._begin_item("text")
+        if self._open is None:
+            raise Internal("an item was begun and is not there")
+        self._open.text += delta.text
+        self._open.logprobs += logprobs
+        self._count += 1
+        return b'%s%s%d,"delta":%s,"logprobs":%s}\n\n' % (
+            said, self._head, self._count - 1, _encode(delta.text), _encode(logprobs) if logprobs else b"[]",
+        )  # fmt: skip
+
+    def _beside(self, aside: Aside) -> bytes:
+        said = b""
+        for kind, text in (("reasoning", aside.reasoning), ("refusal", aside.refusal)):
+            if not text:
+                continue
+            if self._open is None or self._open.kind != kind:
+                said += self._begin_item(kind)
+            if self._open is None:
+                raise Internal("an item was begun and is not there")
+            self._open.text += text
+            name = "response.refusal.delta" if kind == "refusal" else "response.reasoning_text.delta"
+            said += self._event(name, **self._where(self._open), delta=text)
+        for call in aside.tools:
+            said += self._grow_call(call)
+        return said
+
+    def _grow_call(self, piece: ToolCall) -> bytes:
+        said = b""
+        item = self._calls.get(piece.index)
+        if item is None:
+            said = self._close_open()
+            item = self._calls[piece.index] = _Item("call", len(self._items), self._key)
+            self._items.append(item)
+            item.call_id, item.name = piece.id, piece.name
+            said += self._event(
+                "response.output_item.added", output_index=item.place, item=item.shown("in_progress")
+            )
+        if piece.arguments:
+            item.text += piece.arguments
+            said += self._event(
+                "response.function_call_arguments.delta",
+                item_id=item.id, output_index=item.place, delta=piece.arguments,
+            )  # fmt: skip
+        return said
+
+    def _begin_item(self, kind: str) -> bytes:
+        said = self._close_open()
+        self._open = item = _Item(kind, len(self._items), self._key)
+        self._items.append(item)
+        said += self._event(
+            "response.output_item.added", output_index=item.place, item=item.shown("in_progress")
+        )
+        said += self._event("response.content_part.added", **self._where(item), part=item.part())
+        self._head = (
+            b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","item_id":"%s",'
+            b'"output_index":%d,"content_index":0,"sequence_number":' % (item.id.encode(), item.place)
+        )
+        return said
+
+    def _close_open(self, status: str = "completed") -> bytes:
+        item, self._open = self._open, None
+        if item is None:
+            return b""
+        if item.kind == "refusal":
+            said = self._event("response.refusal.done", **self._where(item), refusal=item.text)
+        elif item.kind == "reasoning":
+            said = self._event("response.reasoning_text.done", **self._where(item), text=item.text)
+        else:
+            said = self._event(
+                "response.output_text.done", **self._where(item), text=item.text, logprobs=item.logprobs
+            )
+        said += self._event("response.content_part.done", **self._where(item), part=item.part())
+        return said + self._event(
+            "response.output_item.done", output_index=item.place, item=item.shown(status)
+        )
+
+    def end(self, usage: Usage) -> bytes:
+        status = "incomplete" if self._finish in _INCOMPLETE else "completed"
+        said = (b"" if self._count else self._begin()) + self._close_open(status)
+        for item in self._calls.values():
+            said += self._event(
+                "response.function_call_arguments.done",
+                item_id=item.id, output_index=item.place, name=item.name, arguments=item.text,
+            )  # fmt: skip
+            said += self._event("response.output_item.done", output_index=item.place, item=item.shown(status))
+        response = response_of(
+            self._ask,
+            [item.shown(status) for item in self._items],
+            usage,
+            answer_id=self._id,
+            created=self._created,
+            status=status,
+            reason=_INCOMPLETE.get(self._finish, ""),
+        )
+        return said + self._event(f"response.{status}", response=response)
+
+    def fail(self, error: PilothouseError) -> bytes:
+        """What began stays as it is; the response fails."""
+        said = b"" if self._count else self._begin()
+        said += self._event("error", code=error.code, message=error.message, param=error.param)
+        response = response_of(
+            self._ask,
+            [item.shown("incomplete") for item in self._items],
+            None,
+            answer_id=self._id,
+            created=self._created,
+            status="failed",
+        )
+        response["error"] = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
+        return said + self._event("response.failed", response=response)
+
+    def _where(self, item: _Item) -> dict[str, Any]:
+        return {"item_id": item.id, "output_index": item.place, "content_index": 0}
+
+    def _event(self, event: str, **fields: Any) -> bytes:
+        number, self._count = self._count, self._count + 1
+        return b"event: %s\ndata: %s\n\n" % (
+            event.encode(), _encode({"type": event, **fields, "sequence_number": number}),
+        )  # fmt: skip
+
+
+def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: str, created: int) -> bytes:
+    aside = delta.aside or Aside()
+    key = answer_id.removeprefix("resp_")
+    items: list[_Item] = []
+    for kind, text in (("reasoning", aside.reasoning), ("text", delta.text), ("refusal", aside.refusal)):
+        if text:
+            items.append(_Item(kind, len(items), key))
+            items[-1].text = text
+            items[-1].logprobs = _logprobs(delta) if kind == "text" else []
+    for call in aside.tools:
+        items.append(_Item("call", len(items), key))
+        items[-1].text, items[-1].call_id, items[-1].name = call.arguments, call.id, call.name
+    finish = delta.finish_reason or "stop"
+    status = "incomplete" if finish in _INCOMPLETE else "completed"
+    shown = [item.shown(status) for item in items]
+    return _encode(
+        response_of(
+            ask,
+            shown,
+            usage,
+            answer_id=answer_id,
+            created=created,
+            status=status,
+            reason=_INCOMPLETE.get(finish, ""),
+        )
+    )
+
+
+def response_of(
+    ask: GenerateRequest,
+    output: list[dict[str, Any]],
+    usage: Usage | None,
+    *,
+    answer_id: str,
+    created: int,
+    status: str,
+    reason: str = "",
+) -> dict[str, Any]:
+    echo = msgspec.json.decode(ask.echo) if isinstance(ask, ResponseRequest) else {}
+    return {
+        "id": answer_id,
+        "object": "response",
+        "created_at": created,
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": {"reason": reason} if reason else None,
+        "model": ask.endpoint,
+        "output": output,
+        "usage": None if usage is None else usage_of(usage),
+        **echo,
+    }
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """What a model spent on thinking is a part of its output, and not counted apart."""
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.input + usage.output,
+    }
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[dict[str, Any]] | None = None
+
+
+_decode_logprobs = msgspec.json.Decoder(_Logprobs | None).decode
+
+
+def _logprobs(delta: Delta) -> list[dict[str, Any]]:
+    if delta.logprobs is None:
+        return []
+    found = _decode_logprobs(delta.logprobs)
+    return (found.content or []) if found else []

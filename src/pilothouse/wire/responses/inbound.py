@@ -1,0 +1,321 @@
+"""
+From a Responses request to a valid request, or to an error that names the field.
+
+Three lists decide about every field, as in `wire.openai.inbound`: what the shape
+below has is carried, `HARMLESS` changes no answer, `NOT_BUILT` is refused with
+501 by name; anything else is a mistake. `docs/reference/responses.md` prints them.
+
+Source: the OpenAI API reference, responses, create.
+"""
+
+import difflib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.inbound import PositiveInt, Share, Subject, Temperature, invalid, sub_read
+from pilothouse.wire.openai.messages import Message
+from pilothouse.wire.responses import items
+
+HARMLESS = frozenset(
+    {
+        "service_tier",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+    }
+)
+NOT_BUILT = frozenset(
+    {
+        "access_programs",
+        "background_options",
+        "context_management",
+        "conversation",
+        "image",
+        "max_tool_calls",
+        "moderation",
+        "prompt",
+    }
+)
+INCLUDES = frozenset({"message.output_text.logprobs", "reasoning.encrypted_content"})
+"""Reasoning is given openly here, so there is nothing encrypted to include."""
+_NULL = Raw(b"null")
+_ENCODE = msgspec.json.Encoder().encode
+_METADATA_PAIRS = 16
+
+
+class _Reasoning(Struct, forbid_unknown_fields=True):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """Taken, and answered with the reasoning itself: no summary is written."""
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class _Schema(Struct, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
+    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema: dict[str, Any]
+    strict: bool | None = None
+    description: str | None = None
+
+
+class _Object(Struct, tag_field="type", tag="json_object", forbid_unknown_fields=True):
+    pass
+
+
+class _Plain(Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
+    pass
+
+
+class _Text(Struct, forbid_unknown_fields=True):
+    format: _Schema | _Object | _Plain | None = None
+    verbosity: Literal["medium"] | None = None
+    """Only the usual one: no engine here has another."""
+
+
+class _Function(Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+    name: messages.FunctionName
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class _NamedChoice(Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+    name: messages.FunctionName
+
+
+class _StreamOptions(Struct, forbid_unknown_fields=True):
+    include_obfuscation: bool = False
+
+
+class Create(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A request, as far as it is carried."""
+
+    model: str
+    input: Raw
+    background: Literal[False] | None = None
+    include: list[str] | None = None
+    instructions: str | None = None
+    max_output_tokens: PositiveInt | None = None
+    metadata: dict[str, Annotated[str, Meta(max_length=512)]] | None = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    reasoning: _Reasoning | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: Temperature | None = None
+    text: _Text | None = None
+    tool_choice: Literal["none", "auto", "required"] | _NamedChoice | None = None
+    tools: Raw = _NULL
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_p: Share | None = None
+    truncation: Literal["disabled"] | None = None
+    user: Subject | None = None
+
+
+class ResponseRequest(GenerateRequest, frozen=True):
+    """A request whose answer repeats a part of it."""
+
+    echo: Raw = Raw(b"{}")
+    """The fields of a response that repeat the request, as a JSON object."""
+
+
+_decode = msgspec.json.Decoder(Create).decode
+_decode_tools = msgspec.json.Decoder(Annotated[list[Raw], Meta(max_length=128)]).decode
+_decode_function = msgspec.json.Decoder(_Function).decode
+
+
+def previous_of(body: bytes) -> str:
+    """The response that this request goes on from; empty where it begins anew, or is no valid request."""
+    if b'"previous_response_id"' not in body:
+        return ""
+    try:
+        return _decode(body).previous_response_id or ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""  # `read` says what is wrong
+
+
+def shown(body: bytes) -> tuple[ResponseRequest, list[Message]]:
+    """
+    A request that was answered before: what its response repeats of it, and what was said in it.
+
+    Instructions hold for one response alone, and are not among what was said.
+    """
+    asked = _read(body)
+    repeated = ResponseRequest("chat", asked.model, Raw(b"[]"), 0, echo=_echo(asked))
+    return repeated, items.read_input(asked.input)
+
+
+def input_of(body: bytes) -> list[dict[str, Any]]:
+    """The items of a request that was answered before, as they came; a text is a message of its user."""
+    given = msgspec.json.decode(_read(body).input)
+    if isinstance(given, str):
+        given = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+    return list(given)
+
+
+def read(body: bytes, before: list[Message]) -> ResponseRequest:
+    """
+    Args:
+        before: What was said before, where the request goes on from an earlier response.
+
+    Raises:
+        InvalidRequest: With the field in `param`.
+        NotSupported: For a field, a tool or an item that is known and cannot be carried.
+    """
+    asked = _read(body)
+    includes = set(asked.include or ())
+    if unknown := sorted(includes - INCLUDES):
+        raise NotSupported(f"include: {unknown[0][:64]!r} is not supported; leave it out", param="include")
+    if len(asked.metadata or ()) > _METADATA_PAIRS:
+        raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
+    said = [*before, *items.read_input(asked.input)]
+    if asked.instructions:
+        said.insert(0, messages.System(content=asked.instructions))
+    if fault := messages.problem_of(said):
+        raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
+    offered = _tools(asked.tools)
+    choice = _choice(asked, offered)
+    logprobs = "message.output_text.logprobs" in includes
+    if asked.top_logprobs and not logprobs:
+        raise InvalidRequest(
+            'top_logprobs needs include to have "message.output_text.logprobs"', param="top_logprobs"
+        )
+    prompt = Raw(messages.encode(said))
+    needs = messages.needs_of(said)
+    return ResponseRequest(
+        "chat",
+        asked.model,
+        prompt,
+        len(prompt) + (len(offered) if offered is not None else 0),
+        asked.stream is True,
+        True,
+        asked.max_output_tokens,
+        1,
+        Sampling(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            logprobs=logprobs or None,
+            top_logprobs=(asked.top_logprobs or 0) if logprobs else None,
+            response_format=_format(asked.text),
+            tools=offered,
+            tool_choice=choice,
+            parallel_tool_calls=asked.parallel_tool_calls if offered is not None else None,
+            reasoning_effort=asked.reasoning.effort if asked.reasoning else None,
+        ),
+        asked.user,
+        needs | {"tools"} if offered is not None else needs,
+        asked.store,
+        echo=_echo(asked),
+    )
+
+
+def _format(text: _Text | None) -> Raw | None:
+    wanted = text.format if text else None
+    if wanted is None or isinstance(wanted, _Plain):
+        return None
+    if isinstance(wanted, _Object):
+        return Raw(b'{"type":"json_object"}')
+    schema = {name: value for name, value in msgspec.to_builtins(wanted).items() if value is not None}
+    schema.pop("type")
+    return Raw(_ENCODE({"type": "json_schema", "json_schema": schema}))
+
+
+def _tools(given: Raw) -> Raw | None:
+    """The offered functions in the chat dialect's shape."""
+    if bytes(given) == b"null":
+        return None
+    found = []
+    for place, raw in enumerate(sub_read(given, _decode_tools, "tools")):
+        kind = items.type_of(raw)
+        if kind != "function":
+            raise NotSupported(
+                f"tools[{place}]: a tool of type {kind[:40]!r} runs at OpenAI; offer functions",
+                param=f"tools[{place}].type",
+            )
+        function = sub_read(raw, _decode_function, f"tools[{place}]")
+        offer = tools.Offer(function.name, function.description, function.parameters, function.strict)
+        found.append(tools.FunctionTool(offer))
+    return Raw(_ENCODE(found)) if found else None
+
+
+def _choice(asked: Create, offered: Raw | None) -> Raw | None:
+    wanted = asked.tool_choice
+    if wanted is None or (offered is None and wanted in ("auto", "none")):
+        return None
+    choice: tools.Choice = (
+        tools.NamedChoice(tools.Named(wanted.name)) if isinstance(wanted, _NamedChoice) else wanted
+    )
+    tools.check_choice(choice, offered)
+    return Raw(_ENCODE(choice))
+
+
+def _echo(asked: Create) -> Raw:
+    text = msgspec.to_builtins(asked.text.format) if asked.text and asked.text.format else {"type": "text"}
+    choice = asked.tool_choice
+    return Raw(
+        _ENCODE(
+            {
+                "instructions": asked.instructions,
+                "max_output_tokens": asked.max_output_tokens,
+                "metadata": asked.metadata or {},
+                "parallel_tool_calls": asked.parallel_tool_calls is not False,
+                "previous_response_id": asked.previous_response_id,
+                "reasoning": {"effort": asked.reasoning.effort if asked.reasoning else None, "summary": None},
+                "store": asked.store,
+                "temperature": asked.temperature,
+                "text": {"format": text},
+                "tool_choice": "auto" if choice is None else choice,
+                "tools": [] if bytes(asked.tools) == b"null" else asked.tools,
+                "top_logprobs": asked.top_logprobs or 0,
+                "top_p": asked.top_p,
+                "truncation": "disabled",
+                "user": asked.user,
+            }
+        )
+    )
+
+
+def _read(body: bytes) -> Create:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as exc:
+        return _read_again(body, exc)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidRequest("the request body is not valid JSON") from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the request body is nested too deeply") from exc
+
+
+def _read_again(body: bytes, cause: msgspec.ValidationError) -> Create:
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Raw])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise InvalidRequest("the request body must be a JSON object") from exc
+    for name in fields:
+        if name not in Create.__struct_fields__ and name not in HARMLESS:
+            raise _unknown(name) from cause
+    refused = {"background": b"true", "truncation": b'"auto"'}
+    for name, value in refused.items():
+        if bytes(fields.get(name, _NULL)).strip() == value:
+            raise NotSupported(f"{name} as it stands is not supported; leave it out", param=name) from cause
+    try:
+        return msgspec.json.decode(
+            _ENCODE({name: value for name, value in fields.items() if name not in HARMLESS}), type=Create
+        )
+    except msgspec.ValidationError as exc:
+        raise invalid(str(exc), "") from exc
+
+
+def _unknown(name: str) -> PilothouseError:
+    shown = name[:64]
+    if name in NOT_BUILT:
+        return NotSupported(f"{shown} is not supported in this version; leave it out", param=shown)
+    near = difflib.get_close_matches(name, Create.__struct_fields__, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "; leave it out"
+    return InvalidRequest(f"unknown field {shown!r}{hint}", param=shown)

@@ -1,0 +1,207 @@
+"""
+The items of a conversation in the Responses protocol, and the chat's messages they are here.
+
+Items of tools that run at OpenAI, and references to items that lie there, are
+refused by name. A call of a function belongs to the assistant's message before it.
+
+Source: the OpenAI API reference, responses, input items.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire.openai import messages
+from pilothouse.wire.openai.inbound import sub_read
+from pilothouse.wire.openai.messages import CallId, FunctionName, Message
+
+Status = Literal["in_progress", "completed", "incomplete"] | None
+
+
+class InputText(Struct, tag_field="type", tag="input_text", forbid_unknown_fields=True):
+    text: str
+
+
+class InputImage(Struct, tag_field="type", tag="input_image", forbid_unknown_fields=True):
+    image_url: Annotated[str, Meta(min_length=1)] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
+    file_id: str | None = None
+
+
+class InputFile(Struct, tag_field="type", tag="input_file", forbid_unknown_fields=True):
+    file_data: str | None = None
+    filename: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class OutputText(Struct, tag_field="type", tag="output_text", forbid_unknown_fields=True):
+    text: str
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+class OutputRefusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
+    refusal: str
+
+
+_Part = InputText | InputImage | InputFile | OutputText | OutputRefusal
+
+
+class _Said(Struct, forbid_unknown_fields=True):
+    """A message; `type` may be left out."""
+
+    role: Literal["user", "system", "developer", "assistant"]
+    content: str | list[_Part]
+    type: Literal["message"] | UnsetType = UNSET
+    id: str | None = None
+    status: Status = None
+    phase: Literal["commentary", "final_answer"] | None = None
+
+
+class _Call(Struct, forbid_unknown_fields=True):
+    call_id: CallId
+    name: FunctionName
+    arguments: str
+    type: str = "function_call"
+    id: str | None = None
+    status: Status = None
+
+
+class _Output(Struct, forbid_unknown_fields=True):
+    call_id: CallId
+    output: str | list[InputText]
+    type: str = "function_call_output"
+    id: str | None = None
+    status: Status = None
+
+
+class _Thought(Struct, forbid_unknown_fields=True):
+    text: str
+    type: Literal["reasoning_text", "summary_text"]
+
+
+class _Reasoning(Struct, forbid_unknown_fields=True):
+    summary: list[_Thought] = []
+    content: list[_Thought] | None = None
+    encrypted_content: None = None
+    type: str = "reasoning"
+    id: str | None = None
+    status: Status = None
+
+
+class _Type(Struct):
+    type: str = "message"
+
+
+_decode_type = msgspec.json.Decoder(_Type).decode
+_decode_list = msgspec.json.Decoder(Annotated[list[Raw], Meta(min_length=1, max_length=10_000)]).decode
+_SHAPES = {
+    "message": msgspec.json.Decoder(_Said).decode,
+    "function_call": msgspec.json.Decoder(_Call).decode,
+    "function_call_output": msgspec.json.Decoder(_Output).decode,
+    "reasoning": msgspec.json.Decoder(_Reasoning).decode,
+}
+ITEMS = frozenset(_SHAPES)
+"""Types of items that are carried."""
+
+
+def type_of(raw: Raw) -> str:
+    try:
+        return _decode_type(raw).type
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return "unknown"
+
+
+def read_input(given: Raw) -> list[Message]:
+    """
+    Raises:
+        InvalidRequest: With the place in `param`.
+        NotSupported: An item or a part that cannot be carried.
+    """
+    if bytes(given).startswith(b'"'):
+        text = sub_read(given, msgspec.json.Decoder(str).decode, "input")
+        if not text:
+            raise InvalidRequest("input is empty; send at least one character", param="input")
+        return [messages.User(content=text)]
+    said: list[Message] = []
+    thought = ""
+    for place, raw in enumerate(sub_read(given, _decode_list, "input")):
+        where = f"input[{place}]"
+        kind = type_of(raw)
+        if kind not in _SHAPES:
+            raise NotSupported(f"{where}: {kind[:40]!r} is not a type of item here", param=f"{where}.type")
+        item = sub_read(raw, _SHAPES[kind], where)
+        if isinstance(item, _Reasoning):
+            thought += "".join([part.text for part in item.content or item.summary])
+            continue
+        said.append(_message(item, where, said, thought))
+        if isinstance(said[-1], messages.Assistant):
+            thought = ""
+    if not said:
+        raise InvalidRequest("input has no message; send at least one", param="input")
+    return said
+
+
+def _message(item: Any, where: str, said: list[Message], thought: str) -> Message:
+    if isinstance(item, _Output):
+        return messages.Tool(content=_joined(item.output), tool_call_id=item.call_id)
+    if isinstance(item, _Call):
+        call = messages.Call(item.call_id, messages.Function(item.name, item.arguments))
+        before = said[-1] if said else None
+        if isinstance(before, messages.Assistant) and not thought:
+            said.pop()
+            return msgspec.structs.replace(before, tool_calls=[*(before.tool_calls or []), call])
+        return messages.Assistant(tool_calls=[call], reasoning_content=thought or None)
+    if not item.content:
+        raise InvalidRequest(f"{where}.content is empty", param=f"{where}.content")
+    if item.role == "assistant":
+        return _assistant(item, where, thought)
+    if item.role == "user":
+        if isinstance(item.content, str):
+            return messages.User(content=item.content)
+        return messages.User(content=[_user_part(part, where) for part in item.content])
+    if not isinstance(item.content, str) and not all(isinstance(part, InputText) for part in item.content):
+        raise InvalidRequest(f"{where}.content: a {item.role} message is text", param=f"{where}.content")
+    text = _joined(item.content)
+    return messages.System(content=text) if item.role == "system" else messages.Developer(content=text)
+
+
+def _joined(content: Any) -> str:
+    """Text, or the texts of parts."""
+    return content if isinstance(content, str) else "".join([part.text for part in content])
+
+
+def _assistant(item: _Said, where: str, thought: str) -> Message:
+    if isinstance(item.content, str):
+        return messages.Assistant(content=item.content, reasoning_content=thought or None)
+    parts: list[messages.Text | messages.Refusal] = []
+    for part in item.content:
+        if isinstance(part, OutputRefusal):
+            parts.append(messages.Refusal(part.refusal))
+        elif isinstance(part, OutputText | InputText):
+            parts.append(messages.Text(part.text))
+        else:
+            raise InvalidRequest(f"{where}.content: an assistant's is text", param=f"{where}.content")
+    texts = [part.text for part in parts if isinstance(part, messages.Text)]
+    content: Any = "".join(texts) if len(texts) == len(parts) else parts
+    return messages.Assistant(content=content, reasoning_content=thought or None)
+
+
+def _user_part(part: _Part, where: str) -> messages.Part:
+    if isinstance(part, InputText | OutputText):
+        return messages.Text(part.text)
+    if isinstance(part, InputImage):
+        if part.file_id or not part.image_url:
+            raise NotSupported(f"{where}: a picture by file_id; send image_url", param=f"{where}.content")
+        return messages.Image(messages.ImageUrl(part.image_url, part.detail))
+    if isinstance(part, InputFile):
+        if part.file_id or part.file_url or not part.file_data:
+            raise NotSupported(
+                f"{where}: a file that lies elsewhere; send file_data", param=f"{where}.content"
+            )
+        return messages.File(messages.FileData(part.file_data, part.filename))
+    raise InvalidRequest(f"{where}.content: a user does not refuse", param=f"{where}.content")

@@ -1,0 +1,272 @@
+"""The Responses codec, judged by the openai package's own types."""
+
+import json
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
+from pydantic import TypeAdapter
+
+from pilothouse.domain.chat import Aside, Chunk, Delta, ToolCall, Usage
+from pilothouse.domain.errors import InvalidRequest, NotSupported, RateLimitExceeded
+from pilothouse.wire.openai import messages
+from pilothouse.wire.openai.inbound import read_chat
+from pilothouse.wire.responses import answers, inbound
+from pilothouse.wire.responses.answers import EventWriter
+
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+USAGE = Usage(7, 5, 3)
+ID = "resp_" + "0" * 32
+FUNCTION = {"type": "function", "name": "look_up", "parameters": {"type": "object"}, "strict": True}
+
+text_steps = st.text(min_size=1, max_size=5).map(Delta)
+asides = st.one_of(
+    st.builds(Aside, reasoning=st.text(min_size=1, max_size=5)),
+    st.builds(Aside, refusal=st.text(min_size=1, max_size=5)),
+    st.builds(
+        lambda index, arguments: Aside(tools=(ToolCall(index, f"call_{index}", "look_up", arguments),)),
+        st.integers(0, 2),
+        st.text(max_size=5),
+    ),
+).map(lambda aside: Delta(aside=aside))
+steps = st.lists(text_steps | asides, max_size=12)
+
+
+def read(**fields: Any) -> inbound.ResponseRequest:
+    return inbound.read(json.dumps({"model": "m", "input": "hi", **fields}).encode(), [])
+
+
+def said(ask: inbound.ResponseRequest) -> list[Any]:
+    return json.loads(bytes(ask.prompt))
+
+
+def events(deltas: list[Delta], *, finish: str = "stop", usage: Usage = USAGE) -> list[Any]:
+    """All events of a stream, parsed strictly by the client's own types."""
+    writer = EventWriter(read(), answer_id=ID, created=1)
+    written = b"".join([writer.chunk(Chunk((delta,))) for delta in deltas])
+    written += writer.chunk(Chunk((Delta(finish_reason=finish),))) + writer.end(usage)
+    return parsed(written)
+
+
+def parsed(written: bytes) -> list[Any]:
+    found = []
+    for block in written.decode().removesuffix("\n\n").split("\n\n"):
+        name, _, data = block.partition("\n")
+        event = EVENT.validate_json(data.removeprefix("data: "))
+        assert name == f"event: {event.type}"
+        found.append(event)
+    return found
+
+
+@given(steps)
+def test_a_stream_adds_up_to_its_last_response(deltas: list[Delta]):
+    """As a client puts it together, from the deltas alone, in the order of their numbers."""
+    found = events(deltas)
+    grown: dict[str, str] = {}
+    for event in found:
+        if event.type.endswith(".delta"):
+            grown[event.item_id] = grown.get(event.item_id, "") + event.delta
+    final = found[-1].response
+    whole = {}
+    for item in final.output:
+        if item.type == "function_call":
+            whole[item.id] = item.arguments
+        else:
+            part = item.content[0]
+            whole[item.id] = part.refusal if part.type == "refusal" else part.text
+
+    assert [event.sequence_number for event in found] == list(range(len(found)))
+    assert [event.type for event in found[:2]] == ["response.created", "response.in_progress"]
+    assert found[-1].type == "response.completed"
+    assert {key: text for key, text in whole.items() if text} == grown
+    added = [event.item.id for event in found if event.type == "response.output_item.added"]
+    done = [event.item.id for event in found if event.type == "response.output_item.done"]
+    assert sorted(added) == sorted(done) == sorted(whole)
+    assert final.usage.total_tokens == 12
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_a_whole_answer_is_the_clients_response(text: str, reasoning: str, refusal: str):
+    call = ToolCall(0, "call_1", "look_up", '{"a":1}')
+    delta = Delta(text, aside=Aside(reasoning, refusal, (call,)))
+    answer = Response.model_validate_json(answers.write_whole(read(), delta, USAGE, answer_id=ID, created=1))
+
+    kinds = [item.type for item in answer.output]
+    assert answer.output_text == text
+    assert kinds == ["reasoning"] * bool(reasoning) + ["message"] * (bool(text) + bool(refusal)) + [
+        "function_call"
+    ]
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.input_tokens_details.cached_tokens) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
+)
+def test_an_answer_that_was_cut_is_incomplete_and_says_why(finish: str, reason: str):
+    last = events([Delta("a")], finish=finish)[-1]
+
+    assert last.type == "response.incomplete"
+    assert last.response.status == "incomplete"
+    assert last.response.incomplete_details.reason == reason
+    assert last.response.output[0].status == "incomplete"
+
+
+def test_a_failure_in_a_stream_is_told_and_ends_it_without_a_good_end():
+    writer = EventWriter(read(), answer_id=ID, created=1)
+    found = parsed(writer.chunk(Chunk((Delta("half"),))) + writer.fail(RateLimitExceeded("slow down")))
+
+    assert [event.type for event in found[-2:]] == ["error", "response.failed"]
+    assert found[-2].message == "slow down"
+    assert found[-1].response.error.code == "rate_limit_exceeded"
+    assert found[-1].response.output[0].content[0].text == "half"
+
+
+def test_a_conversation_becomes_the_chats_messages():
+    thought = {"type": "reasoning_text", "text": "hm"}
+    answered = {"type": "output_text", "text": "Let me see.", "annotations": []}
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
+    ask = read(
+        instructions="Be brief.",
+        input=[
+            {"role": "user", "content": "What is it?"},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "content": [thought]},
+            {"type": "message", "role": "assistant", "id": "m", "status": "completed", "content": [answered]},
+            {"type": "function_call", "call_id": "c1", "name": "look_up", "arguments": "{}", "id": "fc_1"},
+            {"type": "function_call", "call_id": "c2", "name": "look_up", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "42"},
+            {
+                "type": "function_call_output",
+                "call_id": "c2",
+                "output": [{"type": "input_text", "text": "43"}],
+            },
+            {"role": "user", "content": [{"type": "input_text", "text": "And this?"}, picture]},
+        ],
+    )
+
+    function = {"name": "look_up", "arguments": "{}"}
+    calls = [{"type": "function", "id": name, "function": function} for name in ("c1", "c2")]
+    shown = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    assert said(ask) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": calls, "reasoning_content": "hm"},
+        {"role": "tool", "content": "42", "tool_call_id": "c1"},
+        {"role": "tool", "content": "43", "tool_call_id": "c2"},
+        {"role": "user", "content": [{"type": "text", "text": "And this?"}, shown]},
+    ]
+    assert ask.needs == {"image"}
+
+
+def test_what_shapes_the_answer_reaches_the_engine_in_the_chats_words():
+    wanted = {"name": "thing", "schema": {"type": "object", "properties": {}}, "strict": True}
+    offer = {key: value for key, value in FUNCTION.items() if key != "type"}
+    ask = read(
+        text={"format": {"type": "json_schema", **wanted}},
+        tools=[FUNCTION],
+        tool_choice={"type": "function", "name": "look_up"},
+        reasoning={"effort": "low"},
+        include=["message.output_text.logprobs"],
+        top_logprobs=2,
+        max_output_tokens=9,
+        temperature=0.5,
+        store=False,
+        user="u1",
+    )
+    chat = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "response_format": {"type": "json_schema", "json_schema": wanted},
+        "tools": [{"type": "function", "function": offer}],
+        "tool_choice": {"type": "function", "function": {"name": "look_up"}},
+    }
+
+    same = read_chat(json.dumps(chat).encode()).sampling
+    for field in ("response_format", "tools", "tool_choice"):
+        assert json.loads(bytes(getattr(ask.sampling, field))) == json.loads(bytes(getattr(same, field)))
+    assert (ask.max_tokens, ask.sampling.temperature, ask.sampling.reasoning_effort) == (9, 0.5, "low")
+    assert (ask.sampling.logprobs, ask.sampling.top_logprobs) == (True, 2)
+    assert (ask.store, ask.subject, ask.needs) == (False, "u1", {"tools"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"background": True}, "background"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"include": ["file_search_call.results"]}, "include"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "computer_call_output", "call_id": "x"}]}, "input[0].type"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused_by_name(fields: dict[str, Any], param: str):
+    with pytest.raises(NotSupported) as refused:
+        read(**fields)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"inptu": "x"},
+        {"input": []},
+        {"input": ""},
+        {"input": [{"role": "user", "content": []}]},
+        {"temperature": 3},
+        {"top_logprobs": 2},
+        {"tool_choice": "required"},
+        {"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "other"}},
+        {"input": [{"type": "function_call_output", "call_id": "never", "output": "x"}]},
+        {"metadata": {str(n): "x" for n in range(17)}},
+        {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}]},
+    ],
+)
+def test_a_mistake_is_told_with_its_field(fields: dict[str, Any]):
+    with pytest.raises(InvalidRequest):
+        read(**fields)
+
+
+def test_every_field_of_the_published_request_is_decided_about():
+    published = set(ResponseCreateParamsBase.__annotations__) | {"stream"}
+
+    decided = set(inbound.Create.__struct_fields__) | inbound.HARMLESS | inbound.NOT_BUILT
+    assert decided == published
+
+
+def test_every_published_event_is_sent_or_said_not_to_be():
+    kinds = get_args(get_args(ResponseStreamEvent)[0])
+    published = {get_args(kind.model_fields["type"].annotation)[0] for kind in kinds}
+    never = {event for event in published if event.startswith(tuple(answers.NEVER_SENT))}
+
+    assert published - never == answers.SENT
+    everything = Aside("r", "no", (ToolCall(0, "c", "f", "{}"),))
+    sent = {event.type for event in events([Delta("a"), Delta(aside=everything)])}
+    sent |= {event.type for event in events([Delta("a")], finish="length")}
+    writer = EventWriter(read(), answer_id=ID, created=1)
+    sent |= {event.type for event in parsed(writer.fail(RateLimitExceeded("x")))}
+    assert sent == answers.SENT
+
+
+@given(st.binary(max_size=40))
+def test_no_body_whatever_is_more_than_a_refusal(body: bytes):
+    try:
+        inbound.read(body, [])
+    except (InvalidRequest, NotSupported):
+        pass
+    assert inbound.previous_of(body) == ""
+
+
+def test_an_earlier_conversation_comes_first_and_instructions_are_this_ones():
+    before = [messages.User(content="one"), messages.Assistant(content="two")]
+    body = {"model": "m", "input": "three", "instructions": "Now.", "previous_response_id": ID}
+    ask = inbound.read(msgspec.json.encode(body), before)
+
+    assert [message["content"] for message in said(ask)] == ["Now.", "one", "two", "three"]
+    assert inbound.previous_of(msgspec.json.encode(body)) == ID
