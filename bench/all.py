@@ -17,6 +17,7 @@ BENCHES = (
     "crash",
     "memory",
     "affinity",
+    "balance",
     "plan",
     "canary",
     "planner",

@@ -8,9 +8,11 @@ import click
 import pytest
 
 from pilothouse.cli.main import cli
+from pilothouse.cli.settings import parse_more
 from pilothouse.config import read_spec, read_token_prices
 from pilothouse.domain.limits import limits_of, spec_words
 from pilothouse.domain.price import Price
+from pilothouse.kit.resp import parse_address
 
 GUIDE = (Path(__file__).parents[1].parent / "docs" / "howto" / "limits-and-budgets.md").read_text()
 
@@ -44,3 +46,16 @@ def test_the_commands_of_the_guide_are_there_with_their_options(line: str) -> No
         found = command
 
     found.make_context(name, rest, resilient_parsing=False)
+
+
+def test_the_settings_of_the_guide_to_sharing_are_there() -> None:
+    text = (Path(__file__).parents[1].parent / "docs" / "howto" / "share-limits.md").read_text()
+    line = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+    given = re.findall(r"--set (\S+)", line)
+
+    values = parse_more(given)
+
+    assert parse_address(str(values["ledger_url"])).host == "10.0.0.5"
+    assert str(values["ledger_password"]).startswith("file:")
+    lost = re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
+    assert [parse_more([f"ledger_lost={one}"])["ledger_lost"] for one in lost[1:]] == ["closed", "share"]
