@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from pilothouse.app import compiled
 from rig import peers as rig_peers
 from rig import tls
 from rig.house import House, house
@@ -39,6 +40,8 @@ PEERS: dict[str, Callable[[int, Path], AbstractContextManager[Peer | None]]] = {
     "litellm": rig_peers.litellm,
 }
 OURS, ALONE, SLOW = "everything on", "pilothouse", "litellm"
+INTERPRETED = "everything on, interpreted"
+"""Measured beside where `make fast` compiled the request path, which the other two run then."""
 GOALS = {
     "haproxy": ">= 0.22",
     "envoy": ">= 1.0",
@@ -111,6 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=0, help="interleaved rounds; by default 5, with --quick 3"
     )
+    parser.add_argument("--seconds", type=float, default=0, help="of each run; by default 5, with --quick 2")
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run, by comma: " + ", ".join(PARTS))
     parser.add_argument("--peers", default=",".join(PEERS), help="peers, by comma: " + ", ".join(PEERS))
     given = parser.parse_args()
@@ -118,7 +122,7 @@ def main() -> None:
     if unknown := {*parts} - {*PARTS} | {*peers} - {*PEERS}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     rounds = given.rounds or (3 if given.quick else 5)
-    plan = Plan(rounds, 2.0 if given.quick else 5.0, parts, peers)
+    plan = Plan(rounds, given.seconds or (2.0 if given.quick else 5.0), parts, peers)
     samples, on = measure(plan)
     publish(_report(plan, samples, on), given)
 
@@ -134,11 +138,15 @@ def measure(plan: Plan) -> tuple[Samples, list[str]]:
         for number in range(plan.rounds):
             targets = [Peer("direct", upstream, 0), *filter(None, started)]
             with (
+                ExitStack() as more,
                 gateway_worker(upstream, journal_segment_bytes=SEGMENT_BYTES) as alone,
                 house(upstream, name=OURS, flags=FLAGS) as ours,
             ):
                 on = ours.policies
                 targets += [alone, ours]
+                if now.has("throughput") and compiled.default_folder().exists():
+                    plain = house(upstream, name=INTERPRETED, flags=(*FLAGS, "--set", "compiled=false"))
+                    targets.append(more.enter_context(plain))
                 # Another order each round, so that none always follows the same neighbour.
                 for target in targets[number % len(targets) :] + targets[: number % len(targets)]:
                     tell(f"round {number + 1} of {plan.rounds}: {target.name}")
@@ -151,6 +159,9 @@ def measure(plan: Plan) -> tuple[Samples, list[str]]:
 
 
 def _measure_target(target: Peer, now: Round) -> None:
+    if target.name == INTERPRETED:
+        _measure_throughput(target, now)
+        return
     if target.name == SLOW:  # it answers some dozens of requests a second
         if now.has("throughput"):
             result, cpu_us = now.charged(target, connections=8)
@@ -236,13 +247,18 @@ def _report(plan: Plan, samples: Samples, on: list[str]) -> Report:
     return Report(
         bench=f"gateway: one core, mock upstream; on in ours: {', '.join(on)}, keys, sealed records",
         method=(
-            f"{plan.rounds} interleaved rounds of {plan.seconds:.0f} s; closed loop with 32 connections "
-            f"({SLOW}: 8); latency at 200 and 2,000 requests/s from the moment each was due; {STREAMS} "
-            f"streams for events; journal segments of {SEGMENT_BYTES // MIB} MiB; medians (least .. most)"
+            f"{plan.rounds} interleaved rounds of {plan.seconds:.0f} s; the request path {_form()}; closed "
+            f"loop with 32 connections ({SLOW}: 8); latency at 200 and 2,000 requests/s from the moment each "
+            f"was due; {STREAMS} streams for events; segments of {SEGMENT_BYTES // MIB} MiB; medians "
+            "(least .. most)"
         ),
         peer="HAProxy and Envoy as bare proxies, vllm-router, TensorZero and LiteLLM as gateways, same core",
         figures=[*figures, *_compared(samples)],
     )
+
+
+def _form() -> str:
+    return "compiled (make fast)" if compiled.default_folder().exists() else "interpreted"
 
 
 def _compared(samples: Samples) -> list[Figure]:
@@ -260,6 +276,8 @@ def _compared(samples: Samples) -> list[Figure]:
 
     for name, goal in GOALS.items():
         ratio(f"requests/s: ours / {name}", (OURS, "rate"), (name, "rate"), goal)
+    for name in ("haproxy", "envoy"):
+        ratio(f"requests/s: ours alone / {name}", (ALONE, "rate"), (name, "rate"), GOALS[name])
     ratio("requests/s: cache hits / misses", (OURS, "hit_rate"), (OURS, "rate"), ">= 1.6")
     for rate in (200, 2000):
         added(f"added p50 at {rate}/s", f"p50_{rate}", "<= 0.35")
@@ -270,6 +288,7 @@ def _compared(samples: Samples) -> list[Figure]:
             ("vllm-router", f"p50_{rate}"),
             "<= 1.3",
         )
+    ratio("CPU a request: interpreted / compiled", (INTERPRETED, "cpu_us"), (OURS, "cpu_us"), "")
     if (OURS, "event_us") in samples:
         figures.append(figure("CPU an event, ours", samples[OURS, "event_us"], unit="us", goal="<= 25"))
     ratio("CPU an event: ours / vllm-router", (OURS, "event_us"), ("vllm-router", "event_us"), "<= 1.5")

@@ -1,8 +1,8 @@
 """
 What each stage of the request path costs, and whether one has become twice as dear.
 
-One gateway worker under the profiler, on the mock, in a closed loop; processor
-time of its thread by file, for a file is a stage. The profiler makes all of it
+One gateway worker under the profiler, interpreted, on the mock, in a closed loop;
+processor time of its thread by file, for a file is a stage. The profiler makes all of it
 slower, so figures are not microseconds but loops: how often a fixed loop of a few
 lines runs in that time, on the same machine under the same profiler. That holds
 on other machines too. `stages.json` has what they were; --check fails when a
@@ -53,7 +53,7 @@ def measure() -> dict[str, float]:
     """Loops a request by stage, the dearest first."""
     with TemporaryDirectory() as folder, mock() as upstream:
         out = Path(folder) / "profile.json"
-        with gateway_worker(upstream, program=("-m", "rig.profiled", str(out))) as worker:
+        with gateway_worker(upstream, program=("-m", "rig.profiled", str(out)), compiled=False) as worker:
             body = body_file(Path(folder), kind="numbered")
             warm = load(worker.port, body, requests=WARM_REQUESTS, headers=worker.headers)
             result = load(worker.port, body, requests=REQUESTS, headers=worker.headers)
