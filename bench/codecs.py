@@ -21,6 +21,7 @@ from pilothouse.wire.dialect import GenerateDialect
 from pilothouse.wire.ollama import dialect as ollama_dialect
 from pilothouse.wire.openai import dialect as openai_dialect
 from pilothouse.wire.openai import outbound as openai_outbound
+from pilothouse.wire.responses.dialect import RESPONSES
 from rig.report import Figure, Report, figure, options, publish, ratios
 
 PEER = "openai"
@@ -54,6 +55,17 @@ DIALECTS: dict[str, tuple[GenerateDialect, dict[str, object]]] = {
             "messages": TURNS,
             "temperature": 0.5,
             "max_tokens": 256,
+            "stream": True,
+        },
+    ),
+    "responses": (
+        RESPONSES,
+        {
+            "model": "chat",
+            "instructions": SYSTEM,
+            "input": TURNS,
+            "temperature": 0.5,
+            "max_output_tokens": 256,
             "stream": True,
         },
     ),

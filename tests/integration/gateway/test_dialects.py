@@ -81,6 +81,23 @@ def _ollama(stream: bool, tool: bool) -> dict[str, Any]:
     return asked | ({"tools": [FUNCTION]} if tool else {})
 
 
+def _responses(stream: bool, tool: bool) -> dict[str, Any]:
+    asked = {
+        "model": "chat",
+        "input": [SYSTEM, USER],
+        "temperature": 0,
+        "max_output_tokens": 64,
+        "stream": stream,
+    }
+    offer = {"type": "function", "name": "look", "parameters": SCHEMA}
+    return asked | ({"tools": [offer]} if tool else {})
+
+
+def _said(answer: Any) -> str:
+    parts = [part for item in answer["output"] for part in item.get("content") or ()]
+    return "".join(part["text"] for part in parts if part["type"] == "output_text")
+
+
 WAYS = [
     Way(
         "openai",
@@ -101,6 +118,16 @@ WAYS = [
         b'data: {"type":"message_stop"}\n\n',
         lambda answer: answer["error"],
         b'event: ping\ndata: {"type":"ping"}\n\n',
+    ),
+    Way(
+        "responses",
+        "/v1/responses",
+        _responses,
+        _said,
+        lambda event: event["delta"] if event.get("type") == "response.output_text.delta" else "",
+        b'"type":"response.completed"',
+        lambda answer: answer["error"],
+        b": keep-alive\n\n",
     ),
     Way(
         "ollama",
@@ -258,7 +285,7 @@ async def test_a_stream_in_which_nothing_happens_says_so_in_its_protocols_words(
 
     (answer,) = answers(came)
     assert way.streamed(answer) == "One two."
-    assert answer.body.endswith(way.ends_well)
+    assert way.ends_well in answer.body
 
 
 @EACH
@@ -269,6 +296,9 @@ async def test_a_picture_is_refused_where_the_model_has_no_eyes(way: Way) -> Non
         body["messages"] = [
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.b"}}]}
         ]
+    elif way.name == "responses":
+        part = {"type": "input_image", "image_url": "https://a.b", "detail": "auto"}
+        body["input"] = [{"role": "user", "content": [part]}]
     elif way.name == "anthropic":
         source = {"type": "base64", "media_type": "image/png", "data": picture}
         body["messages"] = [{"role": "user", "content": [{"type": "image", "source": source}]}]
