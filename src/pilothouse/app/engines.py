@@ -18,6 +18,7 @@ OWN = {
     "llama.cpp": "pilothouse.adapters.engines.llama_cpp:LlamaCppDriver",
     "anthropic": "pilothouse.adapters.engines.anthropic:AnthropicDriver",
     "azure-openai": "pilothouse.adapters.engines.azure_openai:AzureOpenAIDriver",
+    "gemini": "pilothouse.adapters.engines.gemini:GeminiDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
 }

@@ -1,0 +1,79 @@
+"""Google Gemini, by the Gemini API and its key."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from pilothouse.adapters.engines._attached import pinned, token_of
+from pilothouse.adapters.engines._gemini_http import GeminiEngine
+from pilothouse.domain.chat import Ability
+from pilothouse.domain.errors import NotSupported
+from pilothouse.domain.model import Artifact, ModelFormat
+from pilothouse.domain.options import AttachOptions
+from pilothouse.domain.spec import DeploymentSpec
+from pilothouse.kit.cohort import Cohort
+from pilothouse.kit.secret import Secret
+from pilothouse.ports.engine import (
+    KEEPS_ALL,
+    NO_OPTIONS,
+    EngineAbility,
+    EngineInfo,
+    Installed,
+    Launch,
+    Machine,
+)
+
+
+class GeminiOptions(AttachOptions, frozen=True, kw_only=True):
+    """`engine_options` of `engine: gemini`."""
+
+    base_url: Annotated[str, Meta(min_length=1)]
+    """Where the provider is: `https://generativelanguage.googleapis.com`."""
+
+
+class GeminiDriver:
+    """Implements `ports.engine.EngineDriver`, without `launch`."""
+
+    name = "gemini"
+    options = GeminiOptions
+    abilities: frozenset[EngineAbility] = frozenset({"attach", "stream", "cancel", "tools", "embeddings"})
+    formats: frozenset[ModelFormat] = frozenset()
+    cannot = KEEPS_ALL
+
+    def __init__(self, cohort: Cohort | None = None) -> None:
+        self._cohort = cohort
+
+    def installed(self) -> Installed:
+        return Installed(ok=True)
+
+    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
+        raise NotSupported("engine gemini attaches to a provider; it starts nothing")
+
+    def connect(
+        self,
+        address: str,
+        *,
+        model: str,
+        context_tokens: int,
+        secret: Secret | None = None,
+        allow_private: bool = False,
+        options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - the core read what there is
+    ) -> GeminiEngine:
+        """
+        Raises:
+            OperationFailed: The address is malformed or not allowed, or the secret is no key.
+        """
+        token = token_of(secret)
+        return GeminiEngine(
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
+            address.rstrip("/"),
+            model=model,
+            credential=f"x-goog-api-key: {token}" if token else "",
+            pin=pinned(address, allow_private=allow_private),
+            cohort=self._cohort,
+        )
+
+
+_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
+"""What its model cannot read, the provider says itself."""

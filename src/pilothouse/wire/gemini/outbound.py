@@ -1,0 +1,229 @@
+"""How Gemini is asked: a valid request as contents, or an error that names what it has no word for."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire.openai import messages, tools
+
+THINKING_TOKENS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
+"""Of `reasoning_effort`; all but `minimal` as Google's own OpenAI dialect has them."""
+_NOT_THERE = ("min_p", "logprobs", "top_logprobs")
+_SAME = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "seed": "seed",
+    "stop": "stopSequences",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+}
+_MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
+_SOUNDS = {"wav": "audio/wav", "mp3": "audio/mp3"}
+_encode = msgspec.json.Encoder().encode
+
+Part = dict[str, Any]
+
+
+def write_request(request: GenerateRequest) -> bytes:
+    """
+    The body of `generateContent`, streamed or not; the model stands in the path.
+
+    Raises:
+        InvalidRequest: With the field in `param`.
+        NotSupported: For what Gemini has no word for.
+    """
+    if request.kind != "chat":
+        raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
+    body = _prompt(messages.decode(request.prompt))
+    body.update(_offered(request.sampling))
+    if config := _config(request):
+        body["generationConfig"] = config
+    return _encode(body)
+
+
+def write_embed(request: EmbedRequest, *, model: str) -> bytes:
+    """The body of `batchEmbedContents`."""
+    asked = [{"model": f"models/{model}", "content": {"parts": [{"text": text}]}} for text in request.inputs]
+    return _encode({"requests": asked})
+
+
+def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
+    """What the system says stands apart, wherever it was said."""
+    system: list[Part] = []
+    contents: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    for i, one in enumerate(said):
+        at = f"messages[{i}]"
+        if not isinstance(one, messages.Tool) and one.name is not None:
+            raise NotSupported(f"{at}.name: this provider has no names", param=f"{at}.name")
+        if isinstance(one, messages.System | messages.Developer):
+            system.extend(_texts(one.content))
+        elif isinstance(one, messages.User):
+            _append(contents, "user", _user(one, at))
+        elif isinstance(one, messages.Assistant):
+            names.update({call.id: call.function.name for call in one.tool_calls or ()})
+            _append(contents, "model", _assistant(one, at))
+        else:
+            _append(contents, "user", [_result(one, names[one.tool_call_id])])
+    if not contents:
+        raise InvalidRequest("messages: this provider needs one of a user", param="messages")
+    prompt: dict[str, Any] = {"contents": contents}
+    if system:
+        prompt["systemInstruction"] = {"parts": system}
+    return prompt
+
+
+def _append(contents: list[dict[str, Any]], role: str, parts: list[Part]) -> None:
+    """What tools gave for one turn is one content."""
+    last = contents[-1] if contents else None
+    if last is not None and "functionResponse" in parts[0] and "functionResponse" in last["parts"][-1]:
+        last["parts"].extend(parts)
+    else:
+        contents.append({"role": role, "parts": parts})
+
+
+def _texts(content: str | Sequence[messages.Text]) -> Iterator[Part]:
+    for text in [content] if isinstance(content, str) else [part.text for part in content]:
+        yield {"text": text}
+
+
+def _user(message: messages.User, at: str) -> list[Part]:
+    if isinstance(message.content, str):
+        return [{"text": message.content}]
+    return [_part(part, f"{at}.content[{i}]") for i, part in enumerate(message.content)]
+
+
+def _part(part: messages.Part, at: str) -> Part:
+    if isinstance(part, messages.Text):
+        return {"text": part.text}
+    if isinstance(part, messages.Audio):
+        sound = part.input_audio
+        return {"inlineData": {"mimeType": _SOUNDS[sound.format], "data": sound.data}}
+    if isinstance(part, messages.Image):
+        return _inline(part.image_url.url, at)
+    if part.file.file_data is not None:
+        return _inline(part.file.file_data, at)
+    raise NotSupported(f"{at}: this provider reads no file of another's by its id", param=at)
+
+
+def _inline(url: str, at: str) -> Part:
+    head, comma, data = url.partition(",")
+    kind, _, coding = head.removeprefix("data:").partition(";")
+    if not url.startswith("data:"):
+        raise NotSupported(f"{at}: this provider fetches nothing; send it as data:TYPE;base64,", param=at)
+    if not comma or coding != "base64" or not data:
+        raise InvalidRequest(f"{at}: a data address begins with data:TYPE;base64,", param=at)
+    return {"inlineData": {"mimeType": kind, "data": data}}
+
+
+def _assistant(message: messages.Assistant, at: str) -> list[Part]:
+    """What it thought before is not sent: Gemini takes back its own thoughts alone, by their signature."""
+    content = message.content or ""
+    texts = [content] if isinstance(content, str) else [_said(part) for part in content]
+    parts: list[Part] = [{"text": text} for text in [*texts, message.refusal or ""] if text]
+    for i, call in enumerate(message.tool_calls or ()):
+        try:
+            given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as exc:
+            where = f"{at}.tool_calls[{i}].function.arguments"
+            raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
+        parts.append({"functionCall": {"name": call.function.name, "args": given}})
+    return parts or [{"text": ""}]
+
+
+def _said(part: messages.Text | messages.Refusal) -> str:
+    return part.text if isinstance(part, messages.Text) else part.refusal
+
+
+def _result(message: messages.Tool, name: str) -> Part:
+    """Gemini takes an object: what is none is put into one."""
+    text = "".join(part["text"] for part in _texts(message.content))
+    try:
+        given: object = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        given = text
+    response = given if isinstance(given, dict) else {"output": given}
+    return {"functionResponse": {"name": name, "response": response}}
+
+
+def _offered(sampling: Sampling) -> dict[str, Any]:
+    if sampling.tools is None:
+        return {}
+    if sampling.parallel_tool_calls is False:
+        raise NotSupported(
+            "parallel_tool_calls: this provider cannot be kept from several calls; leave it out",
+            param="parallel_tool_calls",
+        )
+    declared = [_declared(tool.function) for tool in tools.decode(sampling.tools)]
+    offered: dict[str, Any] = {"tools": [{"functionDeclarations": declared}]}
+    if sampling.tool_choice is not None:
+        chosen = tools.decode_choice(sampling.tool_choice)
+        config: dict[str, Any]
+        if isinstance(chosen, tools.NamedChoice):
+            config = {"mode": "ANY", "allowedFunctionNames": [chosen.function.name]}
+        else:
+            config = {"mode": _MODES[chosen]}
+        offered["toolConfig"] = {"functionCallingConfig": config}
+    return offered
+
+
+def _declared(function: tools.Offer) -> dict[str, Any]:
+    declared: dict[str, Any] = {"name": function.name}
+    if function.description is not None:
+        declared["description"] = function.description
+    if function.parameters is not None:
+        declared["parametersJsonSchema"] = function.parameters
+    return declared
+
+
+class _Schema(msgspec.Struct):
+    schema: dict[str, Any]
+
+
+class _Format(msgspec.Struct):
+    type: str
+    json_schema: _Schema | None = None
+
+
+def _config(request: GenerateRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    for name in _NOT_THERE:
+        if getattr(sampling, name):
+            raise NotSupported(f"this provider has no {name}; leave it out", param=name)
+    config = {
+        theirs: value for ours, theirs in _SAME.items() if (value := getattr(sampling, ours)) is not None
+    }
+    if request.max_tokens is not None:
+        config["maxOutputTokens"] = request.max_tokens
+    if request.choices > 1:
+        config["candidateCount"] = request.choices
+    if sampling.response_format is not None:
+        config.update(_format(sampling.response_format))
+    if (effort := sampling.reasoning_effort) is not None:
+        if effort not in THINKING_TOKENS:
+            known = ", ".join(THINKING_TOKENS)
+            raise NotSupported(
+                f"reasoning_effort: with this provider one of {known}", param="reasoning_effort"
+            )
+        thinking: dict[str, Any] = {"thinkingBudget": THINKING_TOKENS[effort]}
+        if effort != "none" and not request.hide_reasoning:
+            thinking["includeThoughts"] = True
+        config["thinkingConfig"] = thinking
+    return config
+
+
+def _format(raw: msgspec.Raw) -> dict[str, Any]:
+    try:
+        form = msgspec.json.decode(raw, type=_Format)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest("response_format: a json_schema has a schema", param="response_format") from exc
+    if form.type == "text":
+        return {}
+    shaped: dict[str, Any] = {"responseMimeType": "application/json"}
+    if form.json_schema is not None:
+        shaped["responseJsonSchema"] = form.json_schema.schema
+    return shaped

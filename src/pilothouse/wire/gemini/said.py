@@ -1,0 +1,216 @@
+"""
+What Gemini answers: a whole answer, the events of a stream, vectors, an error.
+
+Each event of a stream is an answer of its own, with pieces of text and whole calls;
+counts are totals, so the last ones hold.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, ToolCall, Usage
+from pilothouse.domain.errors import Overloaded, PilothouseError, UpstreamError
+
+_FINISH = {"STOP": "stop", "MAX_TOKENS": "length"}
+_REFUSED = frozenset(
+    {
+        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"),
+        *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"),
+    }
+)
+_BUSY = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+_Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Tokens: bounded, for sums are made of what a provider says."""
+
+
+class _Call(Struct):
+    name: str = ""
+    args: dict[str, Any] = {}
+
+
+class _Part(Struct, rename="camel"):
+    text: str = ""
+    thought: bool = False
+    function_call: _Call | None = None
+
+
+class _Content(Struct):
+    parts: list[_Part] = []
+
+
+class _Candidate(Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | None = None
+    index: Annotated[int, Meta(ge=0, le=127)] = 0
+
+
+class _Usage(Struct, rename="camel"):
+    prompt_token_count: _Count = 0
+    tool_use_prompt_token_count: _Count = 0
+    candidates_token_count: _Count = 0
+    thoughts_token_count: _Count = 0
+    cached_content_token_count: _Count = 0
+
+
+class _Feedback(Struct, rename="camel"):
+    block_reason: str | None = None
+
+
+class Fault(Struct):
+    """What an error says; its text never reaches a caller."""
+
+    code: int = 0
+    status: str = ""
+    message: str = ""
+
+
+class _Answer(Struct, rename="camel"):
+    candidates: list[_Candidate] = []
+    usage_metadata: _Usage | None = None
+    prompt_feedback: _Feedback | None = None
+    response_id: str = ""
+    error: Fault | None = None
+
+
+class _Vector(Struct):
+    values: list[float]
+
+
+class _Vectors(Struct):
+    embeddings: list[_Vector]
+
+
+class _Faulted(Struct):
+    error: Fault
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_vectors = msgspec.json.Decoder(_Vectors).decode
+_decode_faulted = msgspec.json.Decoder(_Faulted).decode
+_decode_faults = msgspec.json.Decoder(list[_Faulted]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class AnswerReader:
+    """Reads the answers of one request, in their order; a whole one is a stream of one."""
+
+    __slots__ = ("_calls", "_ended", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        """As it was last said: of all of the answer, once it is over."""
+        self._calls: dict[int, int] = {}
+        self._ended: set[int] = set()
+
+    def has_ended(self, choices: int) -> bool:
+        return len(self._ended) >= choices
+
+    def read(self, data: bytes) -> Chunk | None:
+        """
+        What one answer says; None where it says nothing to a caller.
+
+        Raises:
+            UpstreamError: It is no answer, goes on after its end, or is an error.
+            Overloaded: The provider broke off, for it has too much to do.
+        """
+        try:
+            answer = _decode_answer(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+            raise UpstreamError("the provider's answer cannot be read") from exc
+        if answer.error is not None:
+            raise broken_off(answer.error)
+        if answer.usage_metadata is not None:
+            self.usage = _usage(answer.usage_metadata)
+        deltas = [self._delta(one, answer.response_id) for one in answer.candidates]
+        if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason and not deltas:
+            self._ended.add(0)
+            deltas = [Delta("", 0, "content_filter")]
+        said = tuple([delta for delta in deltas if delta.text or delta.finish_reason or delta.aside])
+        return Chunk(said) if said else None
+
+    def _delta(self, candidate: _Candidate, response_id: str) -> Delta:
+        index = candidate.index
+        parts = candidate.content.parts if candidate.content is not None else []
+        if index in self._ended and (parts or candidate.finish_reason):
+            raise UpstreamError("the provider's answer goes on after its end")
+        text = "".join([part.text for part in parts if not part.thought])
+        thoughts = "".join([part.text for part in parts if part.thought])
+        calls = [
+            self._call(part.function_call, index, response_id)
+            for part in parts
+            if part.function_call is not None
+        ]
+        finish = candidate.finish_reason
+        if finish is not None:
+            self._ended.add(index)
+            finish = finish_of(finish, calls=self._calls.get(index, 0))
+        aside = Aside(thoughts, "", tuple(calls)) if thoughts or calls else None
+        return Delta(text, index, finish, None, aside)
+
+    def _call(self, call: _Call, choice: int, response_id: str) -> ToolCall:
+        """Gemini gives a call whole, and may give it no id."""
+        number = self._calls.get(choice, 0)
+        self._calls[choice] = number + 1
+        call_id = f"call_{response_id[:64]}_{choice}_{number}"
+        return ToolCall(number, call_id, call.name, _encode(call.args).decode())
+
+
+def read_whole(data: bytes, *, choices: int) -> Chunk:
+    """
+    Raises:
+        UpstreamError: It is no answer that has ended.
+    """
+    reader = AnswerReader()
+    chunk = reader.read(data)
+    if chunk is None or not reader.has_ended(choices):
+        raise UpstreamError("the provider's answer has no end")
+    return Chunk(chunk.deltas, reader.usage)
+
+
+def read_vectors(data: bytes, *, count: int) -> Embeddings:
+    """Gemini says nothing of what vectors cost. UpstreamError: not as many as were asked for."""
+    try:
+        vectors = [one.values for one in _decode_vectors(data).embeddings]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise UpstreamError("the provider's embeddings cannot be read") from exc
+    if len(vectors) != count:
+        raise UpstreamError(f"the provider gave {len(vectors)} embeddings for {count} texts")
+    return Embeddings(vectors, Usage())
+
+
+def read_fault(data: bytes) -> Fault:
+    """What an error answer says, as far as it can be read; a stream's comes in a list."""
+    try:
+        return _decode_faults(data)[0].error if data.lstrip()[:1] == b"[" else _decode_faulted(data).error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, IndexError):
+        return Fault()
+
+
+def finish_of(reason: str, *, calls: int) -> str:
+    """
+    Raises:
+        UpstreamError: The model failed: a call that is none, or no reason that is known.
+    """
+    if reason in _REFUSED:
+        return "content_filter"
+    if reason not in _FINISH:
+        raise UpstreamError("the provider's model ended without an answer that can be used")
+    return "tool_calls" if calls and reason == "STOP" else _FINISH[reason]
+
+
+def broken_off(fault: Fault) -> PilothouseError:
+    """The error that a provider says after a good status."""
+    if fault.status in _BUSY or fault.code in (429, 503):
+        return Overloaded("the provider broke off: it has too much to do; try again", retry_after_s=1.0)
+    return UpstreamError("the provider broke off with an error")
+
+
+def _usage(usage: _Usage) -> Usage:
+    """What was thought is paid for as what was said."""
+    return Usage(
+        usage.prompt_token_count + usage.tool_use_prompt_token_count,
+        usage.candidates_token_count + usage.thoughts_token_count,
+        usage.cached_content_token_count,
+    )

@@ -1,0 +1,92 @@
+"""A secret reaches the real program's workers without a restart, and is in no file of its home."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from gateway_rig import DEVELOPER, House, house_in_thread, key, replica_entry, snapshot
+from pilothouse.domain.chat import Usage
+from program_rig import Program, program
+from watched_engine import WatchedEngine, words
+
+SPEC = """
+version: 1
+deployments:
+  cloud:
+    engine: openai
+    provider_model: chat
+    engine_options: {{base_url: "{url}", secret: cloud, allow_private_network: true}}
+endpoints:
+  assistant: {{routes: [{{deployment: cloud}}], retries: {{max: 0}}}}
+"""
+WRONG = "sk-a-key-that-is-wrong-0123456789"
+WITHIN_S = 20.0
+"""A second is what is promised; the machines of the tests are slow."""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[House]:
+    """Another server that wants a key."""
+    with house_in_thread(WatchedEngine(words("Ahoy", usage=Usage(7, 2))), snapshot(replica_entry())) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def served(provider: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    secrets = {"cloud": (urlsplit(provider.url).netloc, key(DEVELOPER))}
+    home = tmp_path_factory.mktemp("secrets") / "home"
+    with program(home, SPEC.format(url=provider.url), secrets=secrets) as running:
+        yield running
+
+
+def asked(running: Program) -> int:
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    answer = httpx.post(
+        f"{running.url}/v1/chat/completions",
+        json=body,
+        headers={"authorization": f"Bearer {running.admin_key}"},
+        timeout=30,
+    )
+    return answer.status_code
+
+
+def set_secret(running: Program, provider: House, value: str) -> None:
+    answer = httpx.put(
+        f"{running.url}/admin/v1/secrets/cloud",
+        json={"value": value, "host": urlsplit(provider.url).netloc},
+        headers={"authorization": f"Bearer {running.admin_key}"},
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_a_changed_secret_is_used_without_a_restart(served: Program, provider: House) -> None:
+    assert asked(served) == 200
+
+    set_secret(served, provider, WRONG)
+    until(lambda: asked(served) != 200)
+    set_secret(served, provider, key(DEVELOPER))
+
+    until(lambda: asked(served) == 200)
+
+
+def test_no_file_of_the_home_and_no_log_holds_it(served: Program, provider: House) -> None:
+    set_secret(served, provider, WRONG)
+    set_secret(served, provider, key(DEVELOPER))
+
+    secrets = [WRONG.encode(), key(DEVELOPER).encode()]
+    files = [path for path in Path(served.home).rglob("*") if path.is_file()]
+    held = [path for path in files if any(one in path.read_bytes() for one in secrets)]
+
+    assert not held
