@@ -16,6 +16,8 @@ BENCHES = (
     "hangup",
     "crash",
     "memory",
+    "recovery",
+    "releases",
     "affinity",
     "balance",
     "plan",

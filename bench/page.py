@@ -2,7 +2,8 @@
 Write `docs/benchmarks.md` from the benches' own JSON, so that no figure is typed by hand.
 
     python bench/all.py --json > results.jsonl
-    python bench/page.py < results.jsonl
+    python bench/page.py < results.jsonl            # the whole page
+    python bench/page.py --update < some.jsonl      # only the sections of these, the others stay
 """
 
 import sys
@@ -32,7 +33,15 @@ def main() -> None:
     reports = [msgspec.json.decode(line, type=Report) for line in sys.stdin if line.startswith("{")]
     if any(report.is_quick for report in reports):
         sys.exit("a quick run shows a trend and is not for quoting: run the benches without --quick")
-    PAGE.write_text("\n".join([INTRODUCTION, *map(section, reports)]))
+    sections = {heading(text): text for text in map(section, reports)}
+    if "--update" in sys.argv[1:]:
+        kept = PAGE.read_text().split("\n## ")[1:]
+        sections = {heading(text): text for text in (f"## {one.rstrip()}\n" for one in kept)} | sections
+    PAGE.write_text("\n".join([INTRODUCTION, *sections.values()]))
+
+
+def heading(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def section(report: Report) -> str:
