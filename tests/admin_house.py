@@ -14,9 +14,12 @@ from house_store import HouseStore
 from pilothouse.adapters.judges.rules import RuleJudge
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.adminkey import AdminKeyFile
+from pilothouse.control.batch_run import Answer, Ask, Gate, Works
+from pilothouse.control.batches import Batches
 from pilothouse.control.declarations import Declarations
 from pilothouse.control.evidence import Evidence
 from pilothouse.control.feedback import FeedbackInbox
+from pilothouse.control.files import Files, Room
 from pilothouse.control.fitting import Fit
 from pilothouse.control.keyring import Keyring, NewKey
 from pilothouse.control.purges import Purges
@@ -38,6 +41,7 @@ from pilothouse.http.control_app import build_app, stand_on
 from pilothouse.http.plane import EngineView, Plane
 from pilothouse.kit.clock import SystemClock
 from pilothouse.kit.log import Log
+from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.store import SealedRecord, StoredSpec
 from pilothouse.testing.memory_keys import MemoryKeys
 from spec_trees import ENGINES
@@ -79,6 +83,10 @@ def _shared_app(plane: Plane) -> Litestar:
         _apps.append(build_app(plane))
     stand_on(_apps[0], plane)
     return _apps[0]
+
+
+async def _echo(key_id: str, path: str, body: bytes) -> Answer:
+    return Answer(status=200, request_id="req_1", body=body)
 
 
 class FakeModels:
@@ -210,6 +218,24 @@ class AdminHouse:
             happened=self.happened.append,
         )
         self.specs.secrets = lambda: self.secrets.sealed
+        self.ask: Ask = _echo
+        """What the gateway says to a line of a batch."""
+        self.batches = Batches(
+            Works(
+                transact=self.store,
+                files=Files(
+                    folder / "files",
+                    self.store,
+                    self.seals,
+                    clock=self.clock,
+                    room=Room(file_bytes=2000, team_bytes=3000, team_files=3),
+                ),
+                ask=self._ask,
+                gate=Gate(lambda _: 2),
+                clock=self.clock,
+            ),
+            Tasks(lambda name, error: log.failure("batch_interrupted", error, batch=name)),
+        )
         self.purged: dict[str, int] = {}
         self.purges = Purges(self.store, changed=self.purged.update)
         self.plane = Plane(
@@ -230,6 +256,7 @@ class AdminHouse:
             open_content=self._open,
             rollouts=self.rollouts,
             feedback=self.feedback,
+            batches=self.batches,
             open_feedback=self._open_feedback,
             engines=self._engines,
         )
@@ -269,6 +296,9 @@ class AdminHouse:
 
     def auth(self, team: str, role: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[team, role]}"}
+
+    async def _ask(self, key_id: str, path: str, body: bytes) -> Answer | None:
+        return await self.ask(key_id, path, body)
 
     def _declared(self, stored: StoredSpec) -> None:
         self.declared.append(stored.revision)

@@ -95,6 +95,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     """When what grants leases is lost and a lease is spent: refuse with 503 (`closed`), or go on with a
     bounded part of each limit, a server's and worker's share of rates and of a twentieth of budgets
     (`share`)."""
+    batch_inflight: int = 32
+    """Requests of batches in flight at once, for each model, and never more than half of its places."""
+    file_bytes: int = 200 * 1024 * 1024
+    """Largest file of `/v1/files`. An upload is one request: `max_body_bytes` bounds it too."""
+    team_file_bytes: int = 2 * 1024 * 1024 * 1024
+    """What the files of one team may have together."""
+    team_files: int = 1000
+    """How many files one team may have."""
     journal_segment_bytes: int = 64 * 1024 * 1024
     """Size of a preallocated journal segment; two lie ready per worker."""
     journal_sync: Literal["process", "power"] = "process"
@@ -163,6 +171,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def journal_path(self) -> Path:
         return Path(self.home) / "journal"
+
+    @property
+    def files_path(self) -> Path:
+        """Folder of the files of teams, sealed."""
+        return Path(self.home) / "files"
 
     @property
     def is_sqlite(self) -> bool:

@@ -116,6 +116,7 @@ def build_plane(parts: Parts) -> Plane:
         open_content=open_content,
         rollouts=parts.releases.rollouts,
         feedback=parts.releases.inbox,
+        batches=parts.batching.batches,
         open_feedback=open_feedback,
         engines=lambda: list_engines(parts.loop.drivers),
     )

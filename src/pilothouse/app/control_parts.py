@@ -17,9 +17,10 @@ from pilothouse import __version__
 from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.adapters.targets.local import LocalTarget
+from pilothouse.app.batching import Batching, build_batching
 from pilothouse.app.credentials import Credentials
 from pilothouse.app.engines import engine_drivers, option_types
-from pilothouse.app.home import read_state
+from pilothouse.app.home import server_url
 from pilothouse.app.ledger_parts import build_ledger
 from pilothouse.app.model_tools import build_models
 from pilothouse.app.prices import prices_of
@@ -112,6 +113,7 @@ class Parts:
     releases: Releases
     drain: Drain
     ledger: LedgerDesk
+    batching: Batching
     retention: Retention
     lag: Lag
 
@@ -154,7 +156,7 @@ def build_parts(settings: Settings) -> Parts:
         settings.home_path,
         clock,
         version=__version__,
-        url=server_url(settings),
+        url=server_url(settings.state_file),
         errors=errors,
         lag=lambda: lag.records,
         store=lambda: store_figures(settings, store.problem),
@@ -191,6 +193,7 @@ def build_parts(settings: Settings) -> Parts:
         releases=releases,
         drain=Drain(open_journal(settings, keys), seals, watch=releases.evidence.take),
         ledger=build_ledger(settings, store, clock, loop.publishing, log),
+        batching=build_batching(settings, store, seals, loop.publishing, keys=keys, log=log),
         retention=Retention(),
         lag=lag,
     )
@@ -380,9 +383,3 @@ def measure_machine(workers: int) -> Machine:
     """What an engine may size itself by, at this moment."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(cpus=cpus, memory_available_bytes=psutil.virtual_memory().available, workers=workers)
-
-
-def server_url(settings: Settings) -> str:
-    """Where clients reach this server, as its supervisor wrote it down."""
-    state = read_state(settings.state_file)
-    return state.url if state else ""

@@ -58,6 +58,7 @@ class Duties:
         tasks.keep("measure", lambda: _every(SAMPLE_S, self._measure))
         tasks.keep("sweep", self._sweep)
         tasks.keep("events", lambda: _every(EVENTS_S, self._write_events))
+        tasks.keep("batches", self._parts.batching.run)
         tasks.keep("rollouts", lambda: _every(TICK_S, self._parts.releases.tick))
 
     async def finish(self, *, timeout_s: float) -> None:

@@ -151,6 +151,12 @@ def read_state(path: Path) -> ServerState | None:
         return None
 
 
+def server_url(path: Path) -> str:
+    """Where clients reach this server, as its supervisor wrote it down; empty as long as it did not."""
+    state = read_state(path)
+    return state.url if state else ""
+
+
 def running_server(home: Path) -> ServerState | None:
     """The server that runs in this home now; None when none does."""
     return read_state(home / "server.json") if is_locked(home) else None

@@ -107,6 +107,16 @@ class Publishing:
         """From now on: `shadow(endpoint)` says who answers copies of its requests."""
         self._shadow = shadow
 
+    def places(self, endpoint: str) -> int:
+        """How many requests the ready replicas behind an endpoint take at once; 0 where none is known."""
+        base = self._base
+        entry = base.endpoints.get(endpoint)
+        if entry is None:
+            entry = next((one for one in base.endpoints.values() if endpoint in one.aliases), None)
+        names = {route.deployment for route in entry.routes if route.weight} if entry is not None else set()
+        replicas = [replica for name in names for replica in base.replicas.get(name, ())]
+        return sum(len(replica.slots) or replica.max_inflight for replica in replicas)
+
     @property
     def revision(self) -> int:
         return self._base.revision

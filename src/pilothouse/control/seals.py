@@ -99,6 +99,25 @@ class Seals:
                 f"the text of {feedback.id} does not open: {exc}. fix: restore the database from a backup"
             ) from exc
 
+    def seal_file_key(self, unit: UnitOfWork, team: str, key: bytes, *, now: float) -> tuple[str, bytes]:
+        """A file's own key under its team's: the id of that, and the sealed key."""
+        sealer = self._sealer(unit, team, "", now=now)
+        return sealer.key_id, sealer.seal(key, bind(team, "file-key"))
+
+    def open_file_key(self, unit: UnitOfWork, team: str, sealing_key: str, sealed: bytes) -> bytes:
+        """
+        Raises:
+            NotFound: The team's key was destroyed.
+            OperationFailed: It does not open.
+        """
+        row = unit.seals.get(sealing_key)
+        try:
+            return self._unwrapped(unit, row).open(sealed, bind(team, "file-key"))
+        except SealBroken as exc:
+            raise OperationFailed(
+                f"a file's key does not open: {exc}. fix: restore the database from a backup"
+            ) from exc
+
     def rewrap(self, unit: UnitOfWork) -> int:
         """Wrap all teams' keys anew, after a new wrapping key was made; return how many."""
         rows = unit.seals.of_teams()

@@ -28,6 +28,7 @@ SECRET_BYTES = 32
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SHAPE = re.compile(r"ph_([0-9a-z]{8,32})_([0-9A-Za-z]{32,64})_([0-9a-f]{8})")
 _FOREIGN = re.compile(r"sk-[!-~]{17,253}")
+_DELEGATED = re.compile(r"pb_([0-9a-z]{8,32})_([0-9]{1,12})_([0-9a-f]{64})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -95,3 +96,27 @@ def carried(token_sha256: str) -> ParsedKey | None:
 def mac(pepper: bytes, key_id: str, secret: str) -> bytes:
     """HMAC-SHA256 of id and secret (RFC 2104): compare it with `hmac.compare_digest` only."""
     return hmac.digest(pepper, f"{key_id}.{secret}".encode(), "sha256")
+
+
+def delegate(pepper: bytes, key_id: str, *, until: int) -> str:
+    """
+    What the control plane presents to ask in the name of a key whose secret nobody here knows.
+
+    Args:
+        until: Unix seconds; soon, for the key itself may be revoked.
+    """
+    return f"pb_{key_id}_{until}_{_delegation(pepper, key_id, until)}"
+
+
+def delegated(pepper: bytes, token: str) -> tuple[str, int] | None:
+    """The key's id and `until` of such a token; None for everything that is not one. Never raises."""
+    found = _DELEGATED.fullmatch(token)
+    if found is None:
+        return None
+    key_id, until = found[1], int(found[2])
+    return (key_id, until) if hmac.compare_digest(_delegation(pepper, key_id, until), found[3]) else None
+
+
+def _delegation(pepper: bytes, key_id: str, until: int) -> str:
+    """No MAC of a key, which has no NUL in what it is made of."""
+    return hmac.digest(pepper, f"delegate\0{key_id}\0{until}".encode(), "sha256").hex()

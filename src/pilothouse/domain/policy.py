@@ -40,6 +40,7 @@ Action = Literal[
     "rollouts.read",
     "rollouts.write",
     "feedback.write",
+    "files.use",
     "usage.read",
     "cache.purge",
     "secrets.read",
@@ -47,6 +48,7 @@ Action = Literal[
     "admin.other",
 ]
 """`invoke.high` is going before one's own team's other requests, where places are short.
+`files.use` is keeping files of prompts and answers, and batches of them; operators see their own alone.
 `admin.other` is what no built resource covers: it tells a caller that a feature is not there yet."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -83,9 +85,12 @@ _OPERATES: frozenset[Action] = frozenset(
         "secrets.write",
         "rollouts.write",
         "feedback.write",
+        "files.use",
     }
 )
-_BUILDS: frozenset[Action] = frozenset({"invoke", "records.read", "usage.read", "feedback.write"})
+_BUILDS: frozenset[Action] = frozenset(
+    {"invoke", "records.read", "usage.read", "feedback.write", "files.use"}
+)
 
 GRANTS: dict[str, frozenset[Action]] = {
     "admin": ACTIONS,
@@ -97,7 +102,9 @@ GRANTS: dict[str, frozenset[Action]] = {
     "auditor": _WATCHES,
 }
 
-_SCOPED: frozenset[Action] = frozenset({"invoke", "invoke.high", "endpoints.read", "feedback.write"})
+_SCOPED: frozenset[Action] = frozenset(
+    {"invoke", "invoke.high", "endpoints.read", "feedback.write", "files.use"}
+)
 """What a key that is limited to some endpoints may still do: such a key is for calling them."""
 
 

@@ -54,10 +54,22 @@ class Authenticator:
             raise InvalidApiKey(_UNKNOWN)
         text = presented.decode("latin-1")
         scheme, _, token = text.partition(" ")
-        parsed = apikey.parse(token.strip() if scheme.lower() == "bearer" else text)
+        token = token.strip() if scheme.lower() == "bearer" else text
+        if token.startswith("pb_"):
+            return self._delegated(token, snapshot)
+        parsed = apikey.parse(token)
         entry = snapshot.keys.get(parsed.id) if parsed is not None else None
         if parsed is None or entry is None:
             raise InvalidApiKey(_UNKNOWN)
         if not hmac.compare_digest(apikey.mac(self._pepper, parsed.id, parsed.secret), entry.mac):
             raise InvalidApiKey(_UNKNOWN)
         return Principal(entry.id, entry.team, entry.role, entry.endpoints, entry.expires_at)
+
+    def _delegated(self, token: str, snapshot: Snapshot) -> Principal:
+        """Who the control plane asks for (`apikey.delegate`), as long as that key is valid itself."""
+        found = apikey.delegated(self._pepper, token)
+        entry = snapshot.keys.get(found[0]) if found is not None else None
+        if found is None or entry is None:
+            raise InvalidApiKey(_UNKNOWN)
+        until = min(found[1], entry.expires_at or found[1])
+        return Principal(entry.id, entry.team, entry.role, entry.endpoints, until)

@@ -27,6 +27,7 @@ from pilothouse.http import (
     admin_spec,
     admin_status,
     admin_usage,
+    files,
     health,
     kept_responses,
 )
@@ -54,6 +55,7 @@ ADMIN_ROUTES: list[ControllerRouterHandler] = [
 
 PUBLIC_ROUTES: list[ControllerRouterHandler] = [
     *admin_feedback.PUBLIC_ROUTES,
+    *files.ROUTES,
     *kept_responses.ROUTES,
     *health.ROUTES,
 ]

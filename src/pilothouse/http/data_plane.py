@@ -23,7 +23,7 @@ from pilothouse.http.anthropic import VERSION_HEADER, AnthropicRoutes
 from pilothouse.http.ollama import OllamaRoutes
 from pilothouse.http.pass_through import PassThrough
 from pilothouse.http.responses import ResponsesRoutes
-from pilothouse.http.routes import NOT_BUILT_PATHS, Route, Routes
+from pilothouse.http.routes import NOT_BUILT_PATHS, PASSED_PATHS, PASSED_PREFIXES, Route, Routes
 from pilothouse.kit.http1.client import Client
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
@@ -57,13 +57,12 @@ class DataPlane:
                 "/v1/models": Route(GET, self._models, "key"),
                 "/livez": Route(GET, self._livez, "open"),
                 "/readyz": Route(GET, self._readyz, "open"),
-                "/metrics": passed,
-                "/v1/feedback": passed,
+                **dict.fromkeys(PASSED_PATHS, passed),
             },
             {
                 "/v1/models/": Route(GET, self._model, "key"),
                 "/v1/responses/": passed,
-                "/admin/": passed,
+                **dict.fromkeys(PASSED_PREFIXES, passed),
                 **ollama.prefixes(),
                 **anthropic.prefixes(),
                 **dict.fromkeys(NOT_BUILT_PATHS, not_built),

@@ -13,6 +13,7 @@ from litestar.connection import ASGIConnection
 from msgspec import Struct
 
 from pilothouse.config import Settings
+from pilothouse.control.batches import Batches
 from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.keyring import Keyring
 from pilothouse.control.purges import Purges
@@ -154,6 +155,7 @@ class Plane:
     open_content: Callable[[SealedRecord], Awaitable[Content]]
     rollouts: Rollouts
     feedback: FeedbackInbox
+    batches: Batches
     open_feedback: Callable[[Feedback], Awaitable[str]]
     engines: Callable[[], Sequence[EngineView]] = field(default=tuple)
     policy: Policy = decide

@@ -26,6 +26,7 @@ from pilothouse.domain.record import InferenceRecord
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.tenancy import ApiKeyRow, Team
 from pilothouse.domain.usage import UsageBy, UsageLine
+from pilothouse.ports.batches import Batches, Files
 from pilothouse.ports.releases import Feedbacks, Rollouts
 
 T = TypeVar("T")
@@ -420,6 +421,10 @@ class UnitOfWork(Protocol):
     def rollouts(self) -> Rollouts: ...
     @property
     def feedback(self) -> Feedbacks: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def batches(self) -> Batches: ...
 
 
 class Store(Protocol):

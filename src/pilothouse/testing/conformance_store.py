@@ -13,6 +13,7 @@ from pilothouse.domain.events import Event
 from pilothouse.domain.spec import DEFAULT_SPEC, Spec
 from pilothouse.domain.tenancy import Team
 from pilothouse.ports.store import CachePurge, JournalPosition, RecordFilter, SealingKey, Store
+from pilothouse.testing.conformance_batches import BatchesConformance
 from pilothouse.testing.conformance_records import RecordsConformance, UsageConformance
 from pilothouse.testing.conformance_releases import ReleasesConformance
 from pilothouse.testing.examples import make_key, make_model, pages_of, sealed
@@ -352,6 +353,7 @@ class StoreConformance(
     UsageConformance,
     MachineryConformance,
     ReleasesConformance,
+    BatchesConformance,
     PurgesConformance,
 ):
     """All of it."""

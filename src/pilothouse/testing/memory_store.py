@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
+from pilothouse.domain.batch import Batch, StoredFile
 from pilothouse.domain.errors import Conflict, InvalidRequest, NotFound
 from pilothouse.domain.events import Event
 from pilothouse.domain.feedback import Feedback
@@ -34,6 +35,7 @@ from pilothouse.ports.store import (
     SealingKey,
     StoredSpec,
 )
+from pilothouse.testing.memory_batches import MemoryBatches, MemoryFiles
 from pilothouse.testing.memory_releases import MemoryFeedbacks, MemoryRollouts
 
 T = TypeVar("T")
@@ -57,6 +59,8 @@ class _State(Struct):
     leases: dict[str, Lease] = field(default_factory=dict)
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     feedback: dict[str, Feedback] = field(default_factory=dict)
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    batches: dict[str, Batch] = field(default_factory=dict)
 
     def copy(self) -> "_State":
         return _State(**{name: dict(getattr(self, name)) for name in self.__struct_fields__})
@@ -94,6 +98,8 @@ class MemoryUnit:
         self.secrets = MemorySecrets(state)
         self.rollouts = MemoryRollouts(state.rollouts)
         self.feedback = MemoryFeedbacks(state.feedback)
+        self.files = MemoryFiles(state.files)
+        self.batches = MemoryBatches(state.batches)
 
 
 class _Repository:

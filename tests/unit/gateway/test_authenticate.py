@@ -145,3 +145,30 @@ def test_a_key_with_one_other_character_is_nobody(at, char):
     if wrong != right:
         with pytest.raises(InvalidApiKey):
             door.authenticate({b"authorization": b"Bearer " + wrong.encode()})
+
+
+def test_the_control_plane_asks_in_the_name_of_a_key_for_a_while(door):
+    until = int(time.time()) + 60
+    token = apikey.delegate(PEPPER, DEVELOPER, until=until)
+
+    principal = door.authenticate({b"authorization": b"Bearer " + token.encode()})
+
+    assert (principal.key_id, principal.role, principal.expires_at) == (DEVELOPER, "developer", until)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        apikey.delegate(PEPPER, DEVELOPER, until=1),
+        apikey.delegate(b"q" * 32, DEVELOPER, until=1 << 33),
+        apikey.delegate(PEPPER, UNKNOWN, until=1 << 33),
+        apikey.delegate(PEPPER, EXPIRED, until=1 << 33),
+        apikey.delegate(PEPPER, DEVELOPER, until=1 << 33).replace(str(1 << 33), str(1 << 34)),
+        apikey.delegate(PEPPER, DEVELOPER, until=1 << 33).replace(DEVELOPER, ADMIN),
+        f"pb_{DEVELOPER}_{1 << 33}_{apikey.mac(PEPPER, DEVELOPER, str(1 << 33)).hex()}",
+    ],
+    ids=["late", "other pepper", "unknown key", "expired key", "longer", "another's", "a mac"],
+)
+def test_nobody_else_asks_in_the_name_of_a_key(door, token):
+    with pytest.raises(InvalidApiKey):
+        door.authenticate({b"authorization": b"Bearer " + token.encode()})

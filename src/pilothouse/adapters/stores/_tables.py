@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0008"
+HEAD = "0009"
 """Revision of the newest migration: what a database made from these tables is stamped with."""
 
 metadata = MetaData(
@@ -262,4 +262,32 @@ secrets = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("sealing_key", String, nullable=False),
+    Column("sealed_key", LargeBinary, nullable=False),
+    Index(None, "team", "id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("status", String, nullable=False, index=True),
+    Column("created_at", Float, nullable=False),
+    Column("document", Text, nullable=False),
+    Index(None, "team", "id"),
 )

@@ -4,6 +4,7 @@ from functools import cached_property
 
 from sqlalchemy import Connection
 
+from pilothouse.adapters.stores._batches import SqlBatches, SqlFiles
 from pilothouse.adapters.stores._events import SqlEvents
 from pilothouse.adapters.stores._machinery import (
     SqlCachePurges,
@@ -82,3 +83,11 @@ class SqlUnit:
     @cached_property
     def feedback(self) -> SqlFeedbacks:
         return SqlFeedbacks(self._connection)
+
+    @cached_property
+    def files(self) -> SqlFiles:
+        return SqlFiles(self._connection)
+
+    @cached_property
+    def batches(self) -> SqlBatches:
+        return SqlBatches(self._connection)

@@ -181,6 +181,8 @@ class Exchange(asyncio.Protocol):
         write, cohort = self._transport.write, self._client.cohort
         self._send = write if cohort is None else partial(cohort.send, write)
         self._client.sweeper.members.add(self)
+        if self._client.greeting:
+            write(self._client.greeting)
 
     def data_received(self, data: bytes) -> None:
         if not self.in_use:
@@ -292,6 +294,8 @@ class Client:
         pin: Callable[[], Awaitable[str]] | None = None,
         cohort: Cohort | None = None,
     ) -> None:
+        self.greeting = b""
+        """What each connection begins with, such as a PROXY header."""
         self.address = address
         self.sweeper = sweeper
         self.max_whole_bytes = max_whole_bytes
