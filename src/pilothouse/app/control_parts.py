@@ -163,7 +163,6 @@ def build_parts(settings: Settings) -> Parts:
     )
     seals = Seals(keys)
     declarations = build_declarations(store, loop, clock, workers=settings.workers)
-    declarations.secrets = lambda: loop.secrets.sealed
     releases = build_releases(
         store,
         loop.reconciler,
@@ -174,8 +173,7 @@ def build_parts(settings: Settings) -> Parts:
         happened=loop.happenings.note,
         log=log,
     )
-    loop.publishing.share_by(releases.rollouts.shares)
-    loop.publishing.shadow_by(releases.rollouts.shadow)
+    loop.publishing.release_by(releases.rollouts.shares, releases.rollouts.shadow)
     return Parts(
         settings=settings,
         clock=clock,
@@ -227,7 +225,7 @@ def build_declarations(store: StoreThread, loop: Loop, clock: Clock, *, workers:
         measured = measure_machine(workers)
         return replace(measured, memory_available_bytes=measured.memory_available_bytes + held)
 
-    return Declarations(
+    declarations = Declarations(
         store,
         clock,
         engines=option_types(loop.drivers),
@@ -237,6 +235,8 @@ def build_declarations(store: StoreThread, loop: Loop, clock: Clock, *, workers:
         fit=Fitting(loop.drivers, machine=machine, versions=versions).fit,
         happened=loop.happenings.note,
     )
+    declarations.secrets = lambda: loop.secrets.sealed
+    return declarations
 
 
 def build_overview(loop: Loop, vitals: VitalSigns, releases: Releases) -> Overview:

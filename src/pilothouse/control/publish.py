@@ -99,13 +99,17 @@ class Publishing:
         self._shares: Callable[[str, Mapping[str, int]], Mapping[str, int]] = lambda _, declared: declared
         self._shadow: Callable[[str], Shadow | None] = lambda _: None
 
-    def share_by(self, shares: Callable[[str, Mapping[str, int]], Mapping[str, int]]) -> None:
-        """From now on: `shares(endpoint, declared weights)` are the weights by deployment."""
-        self._shares = shares
-
-    def shadow_by(self, shadow: Callable[[str], Shadow | None]) -> None:
-        """From now on: `shadow(endpoint)` says who answers copies of its requests."""
-        self._shadow = shadow
+    def release_by(
+        self,
+        shares: Callable[[str, Mapping[str, int]], Mapping[str, int]],
+        shadow: Callable[[str], Shadow | None],
+    ) -> None:
+        """
+        Args:
+            shares: From now on, `shares(endpoint, declared weights)` are the weights by deployment.
+            shadow: And `shadow(endpoint)` says who answers copies of its requests.
+        """
+        self._shares, self._shadow = shares, shadow
 
     def places(self, endpoint: str) -> int:
         """How many requests the ready replicas behind an endpoint take at once; 0 where none is known."""

@@ -132,11 +132,13 @@ def test_a_change_is_a_new_revision_and_no_change_is_none(rig):
 
 
 def test_an_endpoint_says_who_answers_copies_of_its_requests(rig):
-    rig.publishing.shadow_by(lambda name: Shadow("d", "next") if name == "e" else None)
+    rig.publishing.release_by(
+        lambda _, declared: declared, lambda name: Shadow("d", "next") if name == "e" else None
+    )
     rig.update(replica())
     assert rig.view().endpoints["e"].shadow == Shadow("d", "next")
 
-    rig.publishing.shadow_by(lambda _: None)
+    rig.publishing.release_by(lambda _, declared: declared, lambda _: None)
     assert rig.update(replica())
     assert rig.view().endpoints["e"].shadow is None
 
