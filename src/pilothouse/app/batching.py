@@ -159,7 +159,7 @@ def build_batching(
 
     def places(model: str) -> int:
         """Half of what there is, so that what is live finds a free place; one wakes who sleeps."""
-        return max(1, min(settings.batch_inflight, publishing.places(model) // 2))
+        return max(1, min(settings.batch_inflight, publishing.base.places(model) // 2))
 
     works = Works(
         transact=store,

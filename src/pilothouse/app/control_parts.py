@@ -152,15 +152,7 @@ def build_parts(settings: Settings) -> Parts:
     )
     tenants = build_tenants(settings, store, keyring, clock, loop.publishing.keys_changed, log)
     lag = Lag()
-    vitals = VitalSigns(
-        settings.home_path,
-        clock,
-        version=__version__,
-        url=server_url(settings.state_file),
-        errors=errors,
-        lag=lambda: lag.records,
-        store=lambda: store_figures(settings, store.problem),
-    )
+    vitals = build_vitals(settings, clock, errors, lag, store)
     seals = Seals(keys)
     declarations = build_declarations(store, loop, clock, workers=settings.workers)
     releases = build_releases(
@@ -194,6 +186,20 @@ def build_parts(settings: Settings) -> Parts:
         batching=build_batching(settings, store, seals, loop.publishing, keys=keys, log=log),
         retention=Retention(),
         lag=lag,
+    )
+
+
+def build_vitals(
+    settings: Settings, clock: Clock, errors: RecentErrors, lag: Lag, store: StoreThread
+) -> VitalSigns:
+    return VitalSigns(
+        settings.home_path,
+        clock,
+        version=__version__,
+        url=server_url(settings.state_file),
+        errors=errors,
+        lag=lambda: lag.records,
+        store=lambda: store_figures(settings, store.problem),
     )
 
 

@@ -108,7 +108,13 @@ class Declarations:
         return stored
 
     def warnings(self, spec: Spec) -> list[str]:
-        """What may not have the memory that it asks for, or the secret; nothing is refused for it."""
+        """
+        What may not have the memory that it asks for, or the secret; nothing is refused for it.
+
+        Raises:
+            InvalidRequest: It cannot be run as declared, so nobody knows what it would take.
+        """
+        check_spec(spec, engines=self._engines, targets=self._targets, versions=self._versions())
         return [*unset_secrets(spec, self.secrets()), *self._fit(spec, self._current.spec).warnings]
 
     async def edit(

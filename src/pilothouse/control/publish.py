@@ -94,7 +94,8 @@ class Publishing:
         """Answers workers about their leases; and is told of those who leave."""
         self.left: Callable[[str], None] = lambda worker: None  # noqa: ARG005
         self._warnings: dict[str, str] = {}
-        self._base = Snapshot(epoch=epoch, revision=first_revision)
+        self.base = Snapshot(epoch=epoch, revision=first_revision)
+        """What all workers know; each knows its own slots beside it."""
         self._was_settled = leases.is_settled
         self._shares: Callable[[str, Mapping[str, int]], Mapping[str, int]] = lambda _, declared: declared
         self._shadow: Callable[[str], Shadow | None] = lambda _: None
@@ -111,19 +112,9 @@ class Publishing:
         """
         self._shares, self._shadow = shares, shadow
 
-    def places(self, endpoint: str) -> int:
-        """How many requests the ready replicas behind an endpoint take at once; 0 where none is known."""
-        base = self._base
-        entry = base.endpoints.get(endpoint)
-        if entry is None:
-            entry = next((one for one in base.endpoints.values() if endpoint in one.aliases), None)
-        names = {route.deployment for route in entry.routes if route.weight} if entry is not None else set()
-        replicas = [replica for name in names for replica in base.replicas.get(name, ())]
-        return sum(len(replica.slots) or replica.max_inflight for replica in replicas)
-
     @property
     def revision(self) -> int:
-        return self._base.revision
+        return self.base.revision
 
     async def serve(self) -> None:
         """Serve the workers until cancelled."""
@@ -143,7 +134,7 @@ class Publishing:
         self._leases.keep_only(replica.name for replica in status.replicas)
         return self._change(
             replace(
-                self._base,
+                self.base,
                 keys=self._keys(),
                 teams=self._teams(),
                 endpoints={
@@ -183,24 +174,24 @@ class Publishing:
 
     def keys_changed(self) -> None:
         """Tell all workers the keys and limits that are valid now; returns when that is under way."""
-        self._change(replace(self._base, keys=self._keys(), teams=self._teams()))
+        self._change(replace(self.base, keys=self._keys(), teams=self._teams()))
 
     def secrets_changed(self) -> None:
         """Tell all workers the secrets that are set now."""
         replicas = {
             name: tuple(self._with_secret(entry) for entry in entries)
-            for name, entries in self._base.replicas.items()
+            for name, entries in self.base.replicas.items()
         }
-        self._change(replace(self._base, replicas=replicas))
+        self._change(replace(self.base, replicas=replicas))
 
     def purged(self, purges: Mapping[str, int]) -> None:
         """Tell all workers which cached answers count no more."""
-        self._change(replace(self._base, purges=dict(purges)))
+        self._change(replace(self.base, purges=dict(purges)))
 
     def warn(self, of: str, text: str) -> None:
         """Tell all workers, for their readiness, what is not well with a part of the control plane."""
         self._warnings[of] = text
-        self._change(replace(self._base, warnings=tuple([one for one in self._warnings.values() if one])))
+        self._change(replace(self.base, warnings=tuple([one for one in self._warnings.values() if one])))
 
     def _price(self, name: str, spec: Spec) -> Price | None:
         declared = spec.deployments.get(name)
@@ -210,10 +201,10 @@ class Publishing:
 
     def _change(self, base: Snapshot) -> bool:
         settled = self._leases.is_settled
-        if base == self._base and settled == self._was_settled:
+        if base == self.base and settled == self._was_settled:
             return False
         self._was_settled = settled
-        self._base = replace(base, revision=self._base.revision + 1)
+        self.base = replace(base, revision=self.base.revision + 1)
         self._publisher.publish()
         return True
 
@@ -221,10 +212,10 @@ class Publishing:
         self._fleet.enter(hello.worker)
         self._leases.enter(hello)
         return replace(
-            self._base,
+            self.base,
             replicas={
                 deployment: tuple(self._with_slots(entry, hello.worker) for entry in entries)
-                for deployment, entries in self._base.replicas.items()
+                for deployment, entries in self.base.replicas.items()
             },
         )
 

@@ -170,6 +170,15 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     """What is not well with the control plane, in words for everyone: readiness repeats them."""
 
+    def places(self, endpoint: str) -> int:
+        """How many requests the ready replicas behind an endpoint take at once; 0 where none is known."""
+        entry = self.endpoints.get(endpoint)
+        if entry is None:
+            entry = next((one for one in self.endpoints.values() if endpoint in one.aliases), None)
+        names = {route.deployment for route in entry.routes if route.weight} if entry is not None else set()
+        replicas = [replica for name in names for replica in self.replicas.get(name, ())]
+        return sum(len(replica.slots) or replica.max_inflight for replica in replicas)
+
 
 class WorkerReport(Struct, frozen=True, kw_only=True):
     """What a worker tells the controller, at least once a second; the newest replaces the last."""

@@ -141,3 +141,10 @@ async def test_what_may_not_have_it_is_declared_and_warned_of(house: House) -> N
 
     assert house.declarations.warnings(more) == house.found.warnings
     assert (await house.declare(more)).revision == 2
+
+
+async def test_what_makes_no_sense_is_told_with_its_place_before_anybody_counts_memory(house: House) -> None:
+    deployment = replace(DEFAULT_SPEC.deployments["smollm2"], engine_options={"slotz": 1})
+
+    with pytest.raises(InvalidRequest, match=r"deployments.smollm2.engine_options.slotz: unknown field"):
+        house.declarations.warnings(replace(DEFAULT_SPEC, deployments={"smollm2": deployment}))

@@ -75,7 +75,7 @@ def test_a_key_limited_to_endpoints_only_calls_them(role: Role):
 
     allowed = {action for action in ACTIONS if decide(limited, action) == ALLOW}
 
-    assert allowed <= {"invoke", "invoke.high", "endpoints.read", "feedback.write"}
+    assert allowed <= {"invoke", "invoke.high", "endpoints.read", "feedback.write", "files.use"}
     assert not sees_all_teams(limited)
 
 

@@ -126,8 +126,9 @@ def bounded(handler: Any, context_tokens: int) -> Any:
         def _build_generation_config(self, body: dict[str, Any], *rest: Any, **named: Any) -> Any:
             config = super()._build_generation_config(body, *rest, **named)
             config.do_sample = body.get("temperature") != 0
-            config.top_k = ANY_TOKEN
-            if not config.do_sample:
+            if config.do_sample:
+                config.top_k = ANY_TOKEN
+            else:
                 config.temperature = config.top_p = 1.0
             return config
 

@@ -122,6 +122,7 @@ class TransformersDriver:
                 # Nothing is ever fetched or told to anybody by an engine.
                 "HF_HUB_OFFLINE": "1",
                 "HF_HUB_DISABLE_TELEMETRY": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                 "TOKENIZERS_PARALLELISM": "false",
                 "OMP_NUM_THREADS": str(threads),
             },
