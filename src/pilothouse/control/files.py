@@ -201,8 +201,14 @@ def opened(log: SealedLog) -> Iterator[bytes]:
 
 
 def key_filter(whose: Principal) -> str | None:
-    """A key that is limited to some endpoints sees what it made itself: others hold what others said."""
-    return whose.key_id if whose.endpoints is not None else None
+    """
+    Whose files and batches a key sees: all of its team (None), or its own alone.
+
+    Those of others hold what endpoints said that a limited key may not ask; and
+    operators read nobody's prompts.
+    """
+    is_limited = whose.endpoints is not None or whose.role == "operator"
+    return whose.key_id if is_limited else None
 
 
 def lifetime(seconds: float | None) -> float:

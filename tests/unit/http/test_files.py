@@ -10,6 +10,7 @@ import pytest
 
 from admin_house import AdminHouse
 from pilothouse.control.batch_run import Answer
+from pilothouse.control.keyring import NewKey
 
 CHAT = "/v1/chat/completions"
 
@@ -92,6 +93,22 @@ async def test_another_team_sees_neither_files_nor_batches(house: AdminHouse):
     assert (await call(house, "GET", "/v1/batches", team="blue")).json()["data"] == []
     body = {"input_file_id": made["input_file_id"], "endpoint": CHAT, "completion_window": "24h"}
     assert (await call(house, "POST", "/v1/batches", team="blue", json=body)).status_code == 404
+
+
+@pytest.mark.parametrize("role", ["operator", "scoped"])
+async def test_who_may_not_read_what_others_said_sees_his_own_files_alone(house: AdminHouse, role: str):
+    if role == "scoped":
+        new = NewKey(team="red", role="developer", name="s", endpoints=frozenset({"smollm2"}))
+        house.keys["red", "scoped"] = (await house.tenants.create_key(new)).key.reveal()
+    others = await batch(house, lines(1))
+    mine = (await upload(house, lines(1), role=role)).json()["id"]
+
+    for path in (f"/v1/files/{others['input_file_id']}/content", f"/v1/batches/{others['id']}"):
+        assert (await call(house, "GET", path, role=role)).status_code == 404
+    assert (await call(house, "GET", "/v1/batches", role=role)).json()["data"] == []
+    assert [one["id"] for one in (await call(house, "GET", "/v1/files", role=role)).json()["data"]] == [mine]
+    body = {"input_file_id": others["input_file_id"], "endpoint": CHAT, "completion_window": "24h"}
+    assert (await call(house, "POST", "/v1/batches", role=role, json=body)).status_code == 404
 
 
 async def test_a_team_keeps_no_more_than_it_may(house: AdminHouse, tmp_path: Path):
