@@ -42,7 +42,7 @@ async def facing(
             EngineInfo(name="llama", slots=slots, whole=whole_),
             f"http://127.0.0.1:{server.port}/v1",
             model="m",
-            token=TOKEN,
+            credential=f"authorization: Bearer {TOKEN}",
         )
         served = snapshot(
             replica_entry(slots=(0,) if slots else ()),

@@ -255,7 +255,7 @@ BAD = (400, "invalid_request")
         ("/v1/chat/completions", CHAT % (b"chat", b',"tools":[]'), DEVELOPER, BAD),
         ("/v1/chat/completions", CHAT % (b"chat", b',"functions":[]'), DEVELOPER, (501, "not_supported")),
         ("/v1/chat/completions", b"[" * 1_000_000, DEVELOPER, BAD),
-        ("/v1/responses", b"{}", DEVELOPER, (501, "not_supported")),
+        ("/v1/moderations", b"{}", DEVELOPER, (501, "not_supported")),
         ("/v1/images/abc", b"{}", DEVELOPER, (501, "not_supported")),
         ("/v2/chat", b"{}", DEVELOPER, (404, "not_found")),
     ],
@@ -267,7 +267,7 @@ async def test_a_refusal_is_typed_and_reaches_no_engine(path, body, as_key, expe
         assert outcome(answer) == expected
         assert all(not engine.asked for engine in h.engines.values())
         assert h.is_quiet
-        assert h.codes == ([] if path in ("/v1/responses", "/v1/images/abc", "/v2/chat") else [expected[1]])
+        assert h.codes == ([] if path in ("/v1/moderations", "/v1/images/abc", "/v2/chat") else [expected[1]])
 
 
 async def test_a_wrong_method_says_which_are_right():

@@ -327,7 +327,7 @@ def test_a_model_that_does_something_else_says_so(client):
 
 def test_what_is_not_built_yet_says_so(client):
     with pytest.raises(openai.InternalServerError) as caught:
-        client.responses.create(model=CHAT, input="Hi")
+        client.moderations.create(model=CHAT, input="Hi")
 
     assert (caught.value.status_code, caught.value.code) == (501, "not_supported")
 
