@@ -7,6 +7,7 @@ this machine at this moment. Written when the worker ends.
 """
 
 import cProfile
+import importlib
 import json
 import sys
 import time
@@ -31,6 +32,7 @@ def _calibrate() -> None:
 
 def main() -> None:
     out = Path(sys.argv[1])
+    importlib.import_module("pilothouse.app.serving")  # which the worker imports late: no part of a request
     profiler = cProfile.Profile(time.thread_time, builtins=False)
     profiler.runcall(_calibrate)
     try:
