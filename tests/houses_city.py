@@ -53,8 +53,11 @@ class City(RuleBasedStateMachine):
         self.loop.run_until_complete(house.allotments.exchange())
 
     def pick(self, which: int) -> tuple[House, Worker] | None:
-        alive = [(house, worker) for house in self.houses for worker in house.alive()]
+        alive = self.living()
         return alive[which % len(alive)] if alive else None
+
+    def living(self) -> list[tuple[House, Worker]]:
+        return [(house, worker) for house in self.houses for worker in house.alive()]
 
     @rule(
         which=WHICH,
@@ -79,6 +82,41 @@ class City(RuleBasedStateMachine):
             if ends:
                 house.end(worker, len(worker.open) - 1)
         worker.wire.fault = house.line.fault = ""
+
+    @rule(which=WHICH, ends=st.booleans())
+    def spend_all(self, which: int, *, ends: bool) -> None:
+        """Ask until there is no more, so that whatever was counted wrongly is spent."""
+        picked = self.pick(which)
+        if picked is None:
+            return
+        house, worker = picked
+        self.talk(house)
+        for _ in range(12):
+            if not self.loop.run_until_complete(house.ask(worker, self.kinds, 1, 40, (1, 40))):
+                break
+            self.begun.append(self.time.at)
+            if ends:
+                house.end(worker, len(worker.open) - 1)
+
+    def spend_all_elsewhere(self, house: House) -> None:
+        for number, (other, _) in enumerate(self.living()):
+            if other is not house:
+                self.spend_all(number, ends=True)
+
+    @rule(which=WHICH)
+    def an_old_word_comes_late(self, which: int) -> None:
+        """It says what a house held before it was given more."""
+        picked = self.pick(which)
+        if picked is None:
+            return
+        house, worker = picked
+        house.line.fault = "late"
+        if self.loop.run_until_complete(house.ask(worker, self.kinds, 1, 40, (1, 40))):
+            self.begun.append(self.time.at)
+        house.line.fault = ""
+        self.spend_all(which, ends=False)
+        self.loop.run_until_complete(house.line.arrive())
+        self.spend_all_elsewhere(house)
 
     @rule(which=WHICH, number=WHICH)
     def end(self, which: int, number: int) -> None:
@@ -131,20 +169,24 @@ class City(RuleBasedStateMachine):
         for _ in range(2):
             for worker in house.alive():
                 self.loop.run_until_complete(worker.leases.exchange())
+                self.talk(house)
+                self.spend_all_elsewhere(house)
             house.drain()
         house.drain()
         self.talk(house)
+        self.spend_all_elsewhere(house)
 
     @rule(which=st.integers(0, 1))
     def drain(self, which: int) -> None:
         self.houses[which].drain()
 
-    @rule(seldom=SELDOM)
-    def the_treasury_loses_everything(self, seldom: int) -> None:
-        """And every house is there to say what it holds, within the five seconds that it waits."""
+    @rule(which=st.integers(0, 1), seldom=SELDOM)
+    def the_treasury_loses_everything(self, which: int, seldom: int) -> None:
+        """One house is there at once and takes what it gets, the other within the five seconds of grace."""
         if seldom:
             return
         self.empty_treasury()
+        self.spend_all_elsewhere(self.houses[which])
         for _ in range(2):
             for house in self.houses:
                 self.talk(house)

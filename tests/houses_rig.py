@@ -17,7 +17,7 @@ from pilothouse.control.ledger import LedgerDesk
 from pilothouse.domain.allotment import AllottedPools, Statement, TreasuryAnswer
 from pilothouse.domain.leasing import Kind, LedgerAnswer, LedgerAsk
 from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
-from pilothouse.gateway.leases import Leases
+from pilothouse.gateway.leases import Leases, Memory
 from pilothouse.ports.treasury import Treasury
 
 RPM, TPM, SLOTS, MONEY = 10, 300, 4, 400
@@ -98,6 +98,7 @@ class Worker:
             workers=2,
             when_lost=when_lost,
             is_shared=True,
+            memory=Memory(accounts=0, ticks=3),
             monotonic=house.time.now,
         )
         self.open: list[tuple[Reservation, int, int]] = []
@@ -197,6 +198,7 @@ class House:
             worker.journal.clear()
         self.workers = [worker for worker in self.workers if worker.is_alive]
         self.pools.passed([worker.name for worker in self.workers], is_whole=True)
+        self.pools.forget_untouched(self.time.at)
 
     @property
     def money(self) -> int:

@@ -22,6 +22,9 @@ _PERIODS: tuple[Period, ...] = ("day", "week", "month")
 _KEPT_S = 2 * 86_400.0
 """How long a budget's pool is kept after its period: for records that come late."""
 
+SWEEP_S = 30.0
+"""How often pools that nobody holds anything of are looked for."""
+
 
 class LedgerDesk:
     """
@@ -44,6 +47,7 @@ class LedgerDesk:
         self._epoch = epoch
         self.allotments = allotments
         self.pools = pools
+        self._swept_at = 0.0
 
     async def answer(self, ask: LedgerAsk) -> LedgerAnswer:
         """What a worker is told; a budget whose cost cannot be read now is granted nothing."""
@@ -79,6 +83,9 @@ class LedgerDesk:
         """A pass of the drain ended; `drained` has heard of all that it stored."""
         self.pools.passed(writers, is_whole=is_whole)
         now = self._clock.now()
+        if now - self._swept_at > SWEEP_S:
+            self._swept_at = now
+            self.pools.forget_untouched(self._clock.monotonic())
         self.pools.forget_ended([name for name in self.pools.pools if not _is_over(name, now)])
 
     async def _filled(self, ask: LedgerAsk, answer: LedgerAnswer, allotments: Allotments) -> LedgerAnswer:

@@ -101,6 +101,12 @@ class AllottedPool(Pool):
             return max(0, int(self.level + 1e-9))
         return max(0, self.allotted - self.settled - self.outstanding)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Nothing is here that the treasury would have to hear of."""
+        spent = 0 if self.is_rate else self.settled
+        return not self.held and not self.room() and not self.wanted and self.said in (None, spent)
+
     def left(self) -> int:
         return self.room() + self.treasury_left
 

@@ -23,6 +23,8 @@ class AccountState(Struct, frozen=True):
     returned: int
     need: int = 0
     """Units that it could not do without now."""
+    is_last: bool = False
+    """It holds nothing, and would forget the account: nobody asked for it for long."""
 
 
 class Grant(Struct, frozen=True):
@@ -31,6 +33,8 @@ class Grant(Struct, frozen=True):
     id: str
     granted: int
     left: int
+    is_forgotten: bool = False
+    """The pools know nothing of this worker's account any more, and it may forget it too."""
 
 
 class LedgerAsk(Struct, frozen=True, kw_only=True):

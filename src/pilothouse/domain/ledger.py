@@ -13,7 +13,9 @@ from pilothouse.domain.leasing import AccountState, Grant, Kind
 
 MINUTE_S = 60.0
 IDLE_TICKS = 2
-"""So many exchanges without a request, and what an account holds is given back."""
+"""So many looks without a request, and what an account holds is given back."""
+FORGET_TICKS = 120
+"""So many, and it is forgotten: a worker meets more people than it has room for."""
 ASK_AGAIN_S: dict[Kind, float] = {"rpm": 1.0, "tpm": 1.0, "budget": 1.0, "parallel": 0.02}
 """After that time other workers may have given something back to a pool that had nothing."""
 
@@ -25,6 +27,7 @@ class Account:
         "answered_at",
         "at",
         "available",
+        "forgets",
         "granted",
         "id",
         "idle",
@@ -62,6 +65,8 @@ class Account:
         """Below it more is asked for, before it runs dry."""
         self.need = 0
         self.idle = 0
+        self.forgets = False
+        """Nobody asked for it for long."""
         self.is_asked = False
 
     @property
@@ -106,12 +111,20 @@ class Account:
     def state(self) -> AccountState:
         held = int(self.available) + self.reserved
         spent = max(0, self.granted - self.returned - held)
-        return AccountState(self.id, self.kind, self.limit, self.granted, spent, self.returned, self.need)
+        is_last = self.forgets and self.is_empty
+        return AccountState(
+            self.id, self.kind, self.limit, self.granted, spent, self.returned, self.need, is_last
+        )
 
     @property
     def gone(self) -> int:
         """Units that it was given and has no more: spent, or returned."""
         return self.granted - int(self.available) - self.reserved
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is held, owed or asked for: who forgets it loses nothing."""
+        return not (int(self.available) or self.reserved or self.need or self.rate)
 
     def take_in(self, grant: Grant, now: float) -> None:
         """An answer that was repeated gives nothing twice."""

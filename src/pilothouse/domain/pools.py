@@ -77,7 +77,10 @@ class Pool:
     def hear(self, worker: str, state: AccountState) -> None:
         """Take over what a worker says of its own."""
         held = self.held.get(worker)
-        if held is None or (state.granted == 0 and self.kind != "budget"):
+        if held is None and state.granted:
+            self.recall(worker, state)
+            held = self.held[worker]
+        elif held is None or (state.granted == 0 and self.kind != "budget"):
             # A lease of which the worker knows nothing was never spent from; it began anew.
             held = self.held[worker] = Held()
         if state.returned > held.returned:
@@ -89,6 +92,25 @@ class Pool:
             if held.outstanding < 0:  # more was used than reserved: the pool pays, and nobody gets that again
                 self.level += held.outstanding
                 held.granted -= held.outstanding
+
+    def recall(self, worker: str, state: AccountState) -> None:
+        """A worker that was thought to have forgotten it, and has not: nothing was granted since then."""
+        held = self.held[worker] = Held()
+        held.granted, held.spent, held.returned = state.granted, state.spent, state.returned
+        self.level = min(self.level, max(0, self.limit - self.outstanding))
+
+    def forget(self, worker: str) -> bool:
+        """Whether all that this worker had is known to be spent or back, and nothing is kept of it."""
+        held = self.held.get(worker)
+        if held is not None and held.outstanding > 0:
+            return False
+        self.held.pop(worker, None)
+        return True
+
+    @property
+    def is_untouched(self) -> bool:
+        """As if it were made now."""
+        return not self.held and (not self.is_rate or self.level >= self.limit)
 
     def claim(self, worker: str, state: AccountState, *, stood_alone: bool) -> None:
         """What a worker holds from before. Of a rate it was taken from an older level."""
@@ -196,6 +218,9 @@ class Pools:
             pool.limit = state.limit
             pool.refill(now)
             pool.hear(worker, state)
+            if state.is_last and pool.forget(worker):
+                grants.append(Grant(state.id, state.granted, pool.left(), is_forgotten=True))
+                continue
             held = pool.held[worker].granted
             if state.need > 0 and self._may_grant(pool):
                 held = pool.grant(worker, state.granted, state.need, workers=self.workers)
@@ -235,6 +260,14 @@ class Pools:
         if is_whole:
             self._passes_needed = max(0, self._passes_needed - 1)
         self._look()
+
+    def forget_untouched(self, now: float) -> None:
+        """Drop the pools that nobody holds anything of, and that would be the same if they were made anew."""
+        for name, pool in list(self.pools.items()):
+            if not pool.held:
+                pool.refill(now)
+                if pool.is_untouched:
+                    del self.pools[name]
 
     def forget_ended(self, current: Collection[str]) -> None:
         """Drop the budgets of periods that are over."""

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from msgspec import Struct
+
 from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
-from pilothouse.domain.ledger import IDLE_TICKS, Account, Book
+from pilothouse.domain.ledger import FORGET_TICKS, IDLE_TICKS, Account, Book
 from pilothouse.ports.ledger import Ledger
 
 TICK_S = 0.5
@@ -21,10 +23,21 @@ PAUSE_S = 0.005
 TIMEOUT_S = 2.0
 LATE_S = 30.0
 """After its deadline a reservation that nobody settled is settled in full: a defect must not leak."""
+MOST_TOLD = 1000
+"""Idle accounts in one exchange."""
 BUDGET_SHARE = 20
 """While the pools are lost, all workers together may spend a twentieth of a budget, by setting."""
 
 Lost = Literal["closed", "share"]
+
+
+class Memory(Struct, frozen=True):
+    """When accounts that nobody asks for are forgotten."""
+
+    accounts: int = 10_000
+    """As many are always kept."""
+    ticks: int = FORGET_TICKS
+    """Beyond them, those that were not asked for in so many looks go."""
 
 
 class Leases:
@@ -43,10 +56,13 @@ class Leases:
         workers: int,
         when_lost: Lost,
         is_shared: bool,
+        memory: Memory = Memory(),  # noqa: B008 - frozen
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`is_shared`: other machines have the same limits, so that one worker alone may not refill them."""
         self.accounts: dict[str, Account] = {}
+        self.on_forgotten: Callable[[], None] = lambda: None
+        """Told after accounts were forgotten: whoever still has them must look them up anew."""
         self.life = 0
         self.is_lost = False
         self.is_closed = False
@@ -57,7 +73,10 @@ class Leases:
         self._workers = workers
         self._when_lost = when_lost
         self._is_shared = is_shared
+        self._memory = memory
         self._monotonic = monotonic
+        self._due: set[Account] = set()
+        """Accounts that have something to tell, and ask for nothing."""
         self._epoch = ""
         self._stood_alone = False
         self._work = asyncio.Event()
@@ -102,7 +121,7 @@ class Leases:
         """At the end of this worker: give back whatever nobody uses."""
         for account in self.accounts.values():
             account.give_back()
-            account.idle = -1
+        self._due.update(self.accounts.values())
         await self.exchange()
 
     async def exchange(self) -> None:
@@ -124,10 +143,11 @@ class Leases:
                     waiter.set_result(None)
 
     def _must_talk(self, dry: set[Account]) -> bool:
-        return bool(dry) or self.is_lost or not self._epoch or any(a.idle < 0 for a in self.accounts.values())
+        return bool(dry or self._due) or self.is_lost or not self._epoch
 
     async def _talk(self, dry: set[Account]) -> None:
-        told = [account for account in self.accounts.values() if account in dry or account.idle < 0]
+        due = list(self._due)[:MOST_TOLD]
+        told = [account for account in {*dry, *due} if self.accounts.get(account.id) is account]
         answer = await self._say([] if self._stood_alone else told)
         if answer is not None and (answer.epoch != self._epoch or self._stood_alone):
             answer = await self._say(told) if await self._claim(answer.epoch) else None
@@ -135,13 +155,23 @@ class Leases:
             self._lose()
             return
         self.is_lost, self.is_closed = False, answer.is_closed
+        self._due.difference_update(due)
         for account in told:
-            account.idle = max(0, account.idle)
             account.is_asked = False
         now = self._monotonic()
+        forgotten = False
         for grant in answer.grants:
-            if (known := self.accounts.get(grant.id)) is not None:
+            if (known := self.accounts.get(grant.id)) is None:
+                continue
+            if grant.is_forgotten and known.is_empty:
+                del self.accounts[grant.id]
+                forgotten = True
+            elif not grant.is_forgotten:
                 known.take_in(grant, now)
+        if forgotten:
+            self.on_forgotten()
+        if self._due:
+            self._work.set()
 
     async def _say(self, told: list[Account]) -> LedgerAnswer | None:
         states = tuple([account.state() for account in told])
@@ -196,10 +226,18 @@ class Leases:
             return
         self._last_tick = now
         self._book.expire(now - LATE_S)
-        if self.is_lost or (self._workers == 1 and not self._is_shared):
+        if self.is_lost:
             return
+        are_many = len(self.accounts) > self._memory.accounts
+        is_lone = self._workers == 1 and not self._is_shared
         for account in self.accounts.values():
             account.idle += 1
-            if account.idle >= IDLE_TICKS and (account.available >= 1 or account.gone != account.said):
+            account.forgets = are_many and account.idle >= self._memory.ticks
+            if account.forgets and account.idle % self._memory.ticks == 0:
                 account.give_back()
-                account.idle = -1
+                self._due.add(account)
+            elif is_lone or account.idle < IDLE_TICKS:
+                continue
+            elif account.available >= 1 or account.gone != account.said:
+                account.give_back()
+                self._due.add(account)

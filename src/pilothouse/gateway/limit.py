@@ -40,6 +40,7 @@ class Limiter:
         self.is_on = False
         self._book = book
         self._leases = leases
+        leases.on_forgotten = self._look_up_anew
         self._snapshot = Snapshot()
         self._limited = False
         self._by_subject = False
@@ -94,6 +95,9 @@ class Limiter:
             now = time.monotonic()
         if shortage is not None:
             raise self._refusal(shortage, now)
+
+    def _look_up_anew(self) -> None:
+        self._plans = {}
 
     def settle(self, call: Call) -> None:
         """Put what was used in the place of what was reserved; give the call its cost. Once for each call."""

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pilothouse.domain.leasing import Kind, LedgerAnswer, LedgerAsk
 from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
 from pilothouse.domain.pools import Pools
-from pilothouse.gateway.leases import Leases
+from pilothouse.gateway.leases import Leases, Memory
 
 RPM, TPM, SLOTS, MONEY = 10, 300, 3, 300
 _LIMITS: dict[Kind, int] = {"rpm": RPM, "tpm": TPM, "parallel": SLOTS, "budget": MONEY}
@@ -61,7 +61,14 @@ class Worker:
         self.wire = Wire(deliver)
         self.book = Book()
         self.leases = Leases(
-            self.wire, self.book, worker=name, workers=3, when_lost="closed", is_shared=False, monotonic=now
+            self.wire,
+            self.book,
+            worker=name,
+            workers=3,
+            when_lost="closed",
+            is_shared=False,
+            memory=Memory(accounts=0, ticks=3),
+            monotonic=now,
         )
         self.open: list[tuple[Reservation, int, int]] = []
         self.journal: list[tuple[int, int]] = []
@@ -216,6 +223,12 @@ class House(RuleBasedStateMachine):
             del worker.journal[:count]
         self.workers = [worker for worker in self.workers if worker.is_alive or worker.journal]
         self.pools.passed([worker.name for worker in self.workers], is_whole=whole)
+
+    @precondition(lambda self: self.pools is not None)
+    @rule()
+    def forget_untouched(self) -> None:
+        assert self.pools is not None
+        self.pools.forget_untouched(self.time)
 
     # what must hold
 
