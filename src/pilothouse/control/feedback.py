@@ -46,6 +46,10 @@ class FeedbackInbox:
         self._clock = clock
         self._arrived = arrived
 
+    def is_answer_of(self, team: str, record_id: str) -> bool:
+        """Whether the id is signed for that team: its record is in the store, or on its way."""
+        return is_signed(self._signer, record_id, team)
+
     async def accept(self, wish: FeedbackWish, principal: Principal) -> Feedback:
         """
         Keep it, once.
@@ -74,7 +78,7 @@ class FeedbackInbox:
         return kept
 
     def _keep(self, unit: UnitOfWork, feedback: Feedback, rating: Rating) -> Feedback:
-        if not is_signed(self._signer, feedback.record_id, feedback.team):
+        if not self.is_answer_of(feedback.team, feedback.record_id):
             missing = f"no answer {feedback.record_id} of this team; send the id as the answer had it"
             try:
                 record = unit.records.get(feedback.record_id)

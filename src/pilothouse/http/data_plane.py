@@ -42,7 +42,7 @@ class DataPlane:
         self._state = state
         self._feed = feed
         passed = Route(ANY, PassThrough(controller).handle, "controller")
-        responses = ResponsesRoutes(pipeline, controller)
+        responses = ResponsesRoutes(state, pipeline, controller)
         not_built = Route(ANY, self._not_built, "key")
         ollama = OllamaRoutes(state, pipeline)
         self._anthropic = anthropic = AnthropicRoutes(state, pipeline)

@@ -1,8 +1,9 @@
 """
-Responses that were kept: shown, gone on from, deleted. They are records of their team, opened from its seal.
+Responses that were kept: shown, gone on from, deleted. They are records, opened from their team's seal.
 
-A response may be asked for before its record has come from the worker's journal:
-it is waited for, within a bound.
+A key opens what it asked itself; all else is a record's content, which few may read.
+A response may be asked for before its record has come from the worker's journal: one
+whose id is signed for the asker's team is waited for, within a bound.
 """
 
 import asyncio
@@ -17,11 +18,13 @@ from msgspec import Struct
 from pilothouse.domain.answer_id import record_of
 from pilothouse.domain.chat import Aside, Delta, Usage
 from pilothouse.domain.errors import InvalidRequest, NotFound
+from pilothouse.domain.policy import Deny
 from pilothouse.domain.record import Content, InferenceRecord
-from pilothouse.http.access import Asked, allow_on, needs
+from pilothouse.http.access import Asked, needs
 from pilothouse.http.errors import request_id_of
 from pilothouse.http.paging import Id, Limit
-from pilothouse.http.plane import plane_of
+from pilothouse.http.plane import Plane, plane_of
+from pilothouse.ports.store import SealedRecord
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.responses import answers, inbound
@@ -125,28 +128,46 @@ async def delete_response(request: Asked, response_id: Id) -> Deleted:
 
 async def _open(request: Asked, response_id: str) -> tuple[InferenceRecord, Content]:
     plane = plane_of(request)
-    missing = f"no response {response_id[:80]!r}: it was never stored, was deleted, or is another team's"
+    missing = f"no response {response_id[:80]!r}: it was never stored, was deleted, or is another key's"
     record_id = record_of(response_id)
     if record_id is None or not response_id.startswith("resp_"):
         raise NotFound(missing)
-    sealed = None
-    ends = plane.clock.monotonic() + WAIT_S
-    while sealed is None:
-        try:
-            sealed = await plane.transact(lambda unit: unit.records.content(record_id))
-        except NotFound as exc:
-            if plane.clock.monotonic() >= ends:
-                raise NotFound(missing) from exc
-            await asyncio.sleep(_ROUND_S)
-    record = sealed.record
-    allow_on(request, "invoke", record.team, missing=missing)
-    allowed = request.user.endpoints
-    if sealed.content is None or (allowed is not None and record.endpoint not in allowed):
+    sealed = await _sealed(plane, request.user.team, record_id)
+    if sealed is None or sealed.content is None or not _may_open(request, sealed.record):
         raise NotFound(missing)
     content = await plane.open_content(sealed)
     if content.protocol != "responses":
         raise NotFound(missing)
-    return record, content
+    return sealed.record, content
+
+
+async def _sealed(plane: Plane, team: str, record_id: str) -> SealedRecord | None:
+    """Waited for where it is sure to come: None where it never was."""
+    ends = plane.clock.monotonic() + (WAIT_S if plane.feedback.is_answer_of(team, record_id) else 0.0)
+    while True:
+        try:
+            return await plane.transact(lambda unit: unit.records.content(record_id))
+        except NotFound:
+            if plane.clock.monotonic() >= ends:
+                return None
+        await asyncio.sleep(_ROUND_S)
+
+
+def _may_open(request: Asked, record: InferenceRecord) -> bool:
+    """Whoever lists records knows their ids, so that an id alone opens nothing."""
+    if record.key_id == request.user.key_id:
+        return True
+    plane = plane_of(request)
+    if isinstance(plane.policy(request.user, "records.content", record.team), Deny):
+        return False
+    plane.log.event(
+        "record_content_opened",
+        request_id=request_id_of(request.scope),
+        by_key=request.user.key_id,
+        by_team=request.user.team,
+        records=[record.id],
+    )
+    return True
 
 
 def _said(content: Content) -> list[Message]:

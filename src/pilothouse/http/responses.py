@@ -21,6 +21,7 @@ from pilothouse.domain.errors import (
     StoreUnavailable,
 )
 from pilothouse.gateway.pipeline import Pipeline
+from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import send_error
 from pilothouse.kit.http1.client import Client, HttpFailure, request_bytes
 from pilothouse.kit.http1.message import Request
@@ -41,7 +42,8 @@ class _Refused(msgspec.Struct):
 
 
 class ResponsesRoutes:
-    def __init__(self, pipeline: Pipeline, controller: Client) -> None:
+    def __init__(self, state: GatewayState, pipeline: Pipeline, controller: Client) -> None:
+        self._state = state
         self._pipeline = pipeline
         self._controller = controller
 
@@ -53,6 +55,7 @@ class ResponsesRoutes:
 
     async def _go_on(self, request: Request, responder: Responder, previous: str) -> None:
         try:
+            self._state.authenticator.authenticate(request.headers)  # a wrong key goes no further than here
             before = await self._said_until(request, previous)
         except PilothouseError as exc:
             send_error(responder, exc)
