@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from gateway_rig import DEVELOPER, house_in_thread, key, replica_entry, snapshot
 from pilothouse.adapters.engines._anthropic_http import AnthropicEngine
+from pilothouse.adapters.engines._attached import bearer
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest, Sampling, Usage
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -84,7 +85,7 @@ async def engine_that(script: Callable[[Upstream, int], Awaitable[None]]) -> Asy
             EngineInfo(name="anthropic", whole=True),
             f"http://127.0.0.1:{listening.port}/v1",
             model="claude",
-            token="k-1",
+            credential="authorization: Bearer k-1",
         )
         async with aclosing(engine):
             yield engine
@@ -137,7 +138,9 @@ async def test_what_arrives_at_the_provider_is_what_its_own_client_sends() -> No
             await client.messages.create(
                 model="claude", max_tokens=8, messages=[{"role": "user", "content": "hi"}]
             )
-        engine = AnthropicEngine(EngineInfo(name="anthropic"), base, model="claude", token="k-1")
+        engine = AnthropicEngine(
+            EngineInfo(name="anthropic"), base, model="claude", credential="authorization: Bearer k-1"
+        )
         async with aclosing(engine):
             await engine.complete(ask(), Placement(), deadline_s=10)
 
@@ -290,7 +293,12 @@ async def test_one_pilothouse_is_a_provider_of_another() -> None:
     """Both codecs together, over a real connection and a real server."""
     served = snapshot(replica_entry())
     with house_in_thread(WatchedEngine(words("One ", "two.", usage=Usage(7, 2))), served) as house:
-        engine = AnthropicEngine(EngineInfo(name="anthropic"), house.url, model="chat", token=key(DEVELOPER))
+        engine = AnthropicEngine(
+            EngineInfo(name="anthropic"),
+            house.url,
+            model="chat",
+            credential=f"authorization: Bearer {key(DEVELOPER)}",
+        )
         async with aclosing(engine):
             chunks = await streamed(engine, ask())
             answer = await engine.complete(ask(), Placement(), deadline_s=10)

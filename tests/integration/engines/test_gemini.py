@@ -291,7 +291,7 @@ async def test_what_is_read_is_what_googles_client_reads(events: list[dict[str, 
 def test_however_a_stream_is_cut_it_says_the_same(
     events: list[dict[str, Any]], wanted: dict[str, Any], cuts: list[int]
 ) -> None:
-    data, parser, reader, chunks = written(events), EventParser(), said.AnswerReader(), []
+    data, parser, reader, chunks = written(events), EventParser(), said.AnswerReader(1), []
     for size in [*cuts, len(data)]:
         for event in parser.feed(data[:size]):
             chunk = reader.read(event)
@@ -300,7 +300,7 @@ def test_however_a_stream_is_cut_it_says_the_same(
         data = data[size:]
 
     assert summed(chunks) | {"usage": reader.usage} == summed(chunks) | wanted | {"usage": SAID}
-    assert reader.has_ended(1)
+    assert reader.end() == Chunk((), SAID)
 
 
 async def test_a_whole_answer_has_its_usage() -> None:

@@ -5,11 +5,17 @@ Where one may be is decided by the egress policy at every new connection: a priv
 address only where the deployment allows it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import ClassVar
 
-from pilothouse.domain.errors import OperationFailed
+from pilothouse.domain.chat import Ability
+from pilothouse.domain.errors import NotSupported, OperationFailed
+from pilothouse.domain.model import Artifact, ModelFormat
+from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit import egress
+from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
+from pilothouse.ports.engine import KEEPS_ALL, Installed, Launch, Machine, Promise
 
 RESOLVE_S = 5.0
 LONGEST_WAIT_S = 3600.0
@@ -60,3 +66,24 @@ def retry_after_s(value: bytes) -> float:
     """What a `retry-after` header asks for, in seconds; 1 where it says nothing that can be read."""
     text = value.decode("latin-1").strip()
     return min(float(text), LONGEST_WAIT_S) if text.isascii() and text.isdigit() else 1.0
+
+
+class AttachedDriver:
+    """What drivers of such engines share: `ports.engine.EngineDriver`, but for `connect`."""
+
+    name: ClassVar[str]
+    formats: frozenset[ModelFormat] = frozenset()
+    cannot: Mapping[Promise, str] = KEEPS_ALL
+
+    def __init__(self, cohort: Cohort | None = None) -> None:
+        self.cohort = cohort
+
+    def installed(self) -> Installed:
+        return Installed(ok=True)
+
+    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
+        raise NotSupported(f"engine {self.name} attaches to a server that runs already; it starts none")
+
+
+READS_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
+"""For engines whose model is somebody else's: what it cannot read, the server says itself."""

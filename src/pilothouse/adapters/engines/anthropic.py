@@ -6,23 +6,11 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from pilothouse.adapters.engines._anthropic_http import AnthropicEngine
-from pilothouse.adapters.engines._attached import pinned, token_of
+from pilothouse.adapters.engines._attached import AttachedDriver, bearer, pinned, token_of
 from pilothouse.domain.chat import Ability
-from pilothouse.domain.errors import NotSupported
-from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
-from pilothouse.domain.spec import DeploymentSpec
-from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
-from pilothouse.ports.engine import (
-    KEEPS_ALL,
-    NO_OPTIONS,
-    EngineAbility,
-    EngineInfo,
-    Installed,
-    Launch,
-    Machine,
-)
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo
 from pilothouse.wire.anthropic.outbound import PromptCache
 
 
@@ -35,23 +23,12 @@ class AnthropicOptions(AttachOptions, frozen=True, kw_only=True):
     """How long the provider keeps a prompt to begin the next from: reading costs less then, keeping more."""
 
 
-class AnthropicDriver:
+class AnthropicDriver(AttachedDriver):
     """Implements `ports.engine.EngineDriver`, without `launch`."""
 
     name = "anthropic"
     options = AnthropicOptions
     abilities: frozenset[EngineAbility] = frozenset({"attach", "stream", "cancel", "tools"})
-    cannot = KEEPS_ALL
-    formats: frozenset[ModelFormat] = frozenset()
-
-    def __init__(self, cohort: Cohort | None = None) -> None:
-        self._cohort = cohort
-
-    def installed(self) -> Installed:
-        return Installed(ok=True)
-
-    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
-        raise NotSupported("engine anthropic attaches to a provider; it starts nothing")
 
     def connect(
         self,
@@ -71,9 +48,9 @@ class AnthropicDriver:
             EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_READS),
             address.rstrip("/"),
             model=model,
-            token=token_of(secret),
+            credential=bearer(token_of(secret)),
             pin=pinned(address, allow_private=allow_private),
-            cohort=self._cohort,
+            cohort=self.cohort,
             prompt_cache=options.get("prompt_cache", "off"),
         )
 

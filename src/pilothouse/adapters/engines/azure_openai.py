@@ -7,24 +7,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from pilothouse.adapters.engines._attached import bearer, pinned, token_of
+from pilothouse.adapters.engines._attached import READS_ALL, AttachedDriver, bearer, pinned, token_of
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.chat import Ability
-from pilothouse.domain.errors import NotSupported
-from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
-from pilothouse.domain.spec import DeploymentSpec
-from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
-from pilothouse.ports.engine import (
-    KEEPS_ALL,
-    NO_OPTIONS,
-    EngineAbility,
-    EngineInfo,
-    Installed,
-    Launch,
-    Machine,
-)
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo
 
 
 class AzureOptions(AttachOptions, frozen=True, kw_only=True):
@@ -38,7 +25,7 @@ class AzureOptions(AttachOptions, frozen=True, kw_only=True):
     """What the secret is: a key of the resource, or a token of Microsoft Entra, which ends within hours."""
 
 
-class AzureOpenAIDriver:
+class AzureOpenAIDriver(AttachedDriver):
     """Implements `ports.engine.EngineDriver`, without `launch`."""
 
     name = "azure-openai"
@@ -46,17 +33,6 @@ class AzureOpenAIDriver:
     abilities: frozenset[EngineAbility] = frozenset(
         {"attach", "stream", "cancel", "tools", "logprobs", "embeddings"}
     )
-    formats: frozenset[ModelFormat] = frozenset()
-    cannot = KEEPS_ALL
-
-    def __init__(self, cohort: Cohort | None = None) -> None:
-        self._cohort = cohort
-
-    def installed(self) -> Installed:
-        return Installed(ok=True)
-
-    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
-        raise NotSupported("engine azure-openai attaches to a provider; it starts nothing")
 
     def connect(
         self,
@@ -76,15 +52,11 @@ class AzureOpenAIDriver:
         token = token_of(secret)
         key = f"api-key: {token}" if token else ""
         return OpenAIEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
             f"{address.rstrip('/')}/openai/deployments/{quote(model, safe='')}",
             model=model,
             credential=bearer(token) if given.auth == "entra" else key,
             query=f"?api-version={given.api_version}",
             pin=pinned(address, allow_private=allow_private),
-            cohort=self._cohort,
+            cohort=self.cohort,
         )
-
-
-_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
-"""What its model cannot read, the provider says itself."""

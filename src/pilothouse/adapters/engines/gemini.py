@@ -5,24 +5,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from pilothouse.adapters.engines._attached import pinned, token_of
+from pilothouse.adapters.engines._attached import READS_ALL, AttachedDriver, pinned, token_of
 from pilothouse.adapters.engines._gemini_http import GeminiEngine
-from pilothouse.domain.chat import Ability
-from pilothouse.domain.errors import NotSupported
-from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
-from pilothouse.domain.spec import DeploymentSpec
-from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
-from pilothouse.ports.engine import (
-    KEEPS_ALL,
-    NO_OPTIONS,
-    EngineAbility,
-    EngineInfo,
-    Installed,
-    Launch,
-    Machine,
-)
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo
 
 
 class GeminiOptions(AttachOptions, frozen=True, kw_only=True):
@@ -32,23 +19,12 @@ class GeminiOptions(AttachOptions, frozen=True, kw_only=True):
     """Where the provider is: `https://generativelanguage.googleapis.com`."""
 
 
-class GeminiDriver:
+class GeminiDriver(AttachedDriver):
     """Implements `ports.engine.EngineDriver`, without `launch`."""
 
     name = "gemini"
     options = GeminiOptions
     abilities: frozenset[EngineAbility] = frozenset({"attach", "stream", "cancel", "tools", "embeddings"})
-    formats: frozenset[ModelFormat] = frozenset()
-    cannot = KEEPS_ALL
-
-    def __init__(self, cohort: Cohort | None = None) -> None:
-        self._cohort = cohort
-
-    def installed(self) -> Installed:
-        return Installed(ok=True)
-
-    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
-        raise NotSupported("engine gemini attaches to a provider; it starts nothing")
 
     def connect(
         self,
@@ -66,14 +42,10 @@ class GeminiDriver:
         """
         token = token_of(secret)
         return GeminiEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
             address.rstrip("/"),
             model=model,
             credential=f"x-goog-api-key: {token}" if token else "",
             pin=pinned(address, allow_private=allow_private),
-            cohort=self._cohort,
+            cohort=self.cohort,
         )
-
-
-_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
-"""What its model cannot read, the provider says itself."""

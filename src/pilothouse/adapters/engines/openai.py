@@ -9,24 +9,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from pilothouse.adapters.engines._attached import bearer, pinned, token_of
+from pilothouse.adapters.engines._attached import READS_ALL, AttachedDriver, bearer, pinned, token_of
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.chat import Ability
-from pilothouse.domain.errors import NotSupported
-from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions
-from pilothouse.domain.spec import DeploymentSpec
-from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
-from pilothouse.ports.engine import (
-    KEEPS_ALL,
-    NO_OPTIONS,
-    EngineAbility,
-    EngineInfo,
-    Installed,
-    Launch,
-    Machine,
-)
+from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo
 
 
 class OpenAIOptions(AttachOptions, frozen=True, kw_only=True):
@@ -36,7 +23,7 @@ class OpenAIOptions(AttachOptions, frozen=True, kw_only=True):
     """Where the server runs, ending in `/v1`, such as `https://provider.example/v1`."""
 
 
-class OpenAIDriver:
+class OpenAIDriver(AttachedDriver):
     """Implements `ports.engine.EngineDriver`, without `launch`."""
 
     name = "openai"
@@ -44,17 +31,6 @@ class OpenAIDriver:
     abilities: frozenset[EngineAbility] = frozenset(
         {"attach", "stream", "cancel", "tools", "logprobs", "embeddings"}
     )
-    cannot = KEEPS_ALL
-    formats: frozenset[ModelFormat] = frozenset()
-
-    def __init__(self, cohort: Cohort | None = None) -> None:
-        self._cohort = cohort
-
-    def installed(self) -> Installed:
-        return Installed(ok=True)
-
-    def launch(self, name: str, spec: DeploymentSpec, artifact: Artifact, machine: Machine) -> Launch:  # noqa: ARG002 - the port's shape
-        raise NotSupported("engine openai attaches to a server that runs already; it starts none")
 
     def connect(
         self,
@@ -71,14 +47,10 @@ class OpenAIDriver:
             OperationFailed: The address is malformed or not allowed, or the secret is no bearer token.
         """
         return OpenAIEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_ALL),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
             address.rstrip("/"),
             model=model,
             credential=bearer(token_of(secret)),
             pin=pinned(address, allow_private=allow_private),
-            cohort=self._cohort,
+            cohort=self.cohort,
         )
-
-
-_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
-"""What its model cannot read, the server says itself."""

@@ -109,6 +109,13 @@ class StreamReader:
         self._calls = -1
         self._has_arguments = False
 
+    def end(self) -> None:
+        """
+        Raises:
+            UpstreamError: Always: the last event of an answer says that it is over.
+        """
+        raise UpstreamError("the provider ended its stream before the answer was complete")
+
     def read(self, data: bytes) -> Chunk | None:
         """
         What one event says; None where it says nothing to a caller.

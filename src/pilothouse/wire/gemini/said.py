@@ -96,16 +96,28 @@ _encode = msgspec.json.Encoder().encode
 class AnswerReader:
     """Reads the answers of one request, in their order; a whole one is a stream of one."""
 
-    __slots__ = ("_calls", "_ended", "usage")
+    __slots__ = ("_calls", "_choices", "_ended", "usage")
 
-    def __init__(self) -> None:
+    is_over = False
+    """Gemini says nothing when all was said: its stream ends."""
+
+    def __init__(self, choices: int) -> None:
+        self._choices = choices
         self.usage: Usage | None = None
         """As it was last said: of all of the answer, once it is over."""
         self._calls: dict[int, int] = {}
         self._ended: set[int] = set()
 
-    def has_ended(self, choices: int) -> bool:
-        return len(self._ended) >= choices
+    def end(self) -> Chunk | None:
+        """
+        The usage, where it was told.
+
+        Raises:
+            UpstreamError: Not every choice has ended.
+        """
+        if len(self._ended) < self._choices:
+            raise UpstreamError("the provider ended its stream before the answer was complete")
+        return None if self.usage is None else Chunk((), self.usage)
 
     def read(self, data: bytes) -> Chunk | None:
         """
@@ -162,10 +174,11 @@ def read_whole(data: bytes, *, choices: int) -> Chunk:
     Raises:
         UpstreamError: It is no answer that has ended.
     """
-    reader = AnswerReader()
+    reader = AnswerReader(choices)
     chunk = reader.read(data)
-    if chunk is None or not reader.has_ended(choices):
-        raise UpstreamError("the provider's answer has no end")
+    reader.end()
+    if chunk is None:
+        raise UpstreamError("the provider's answer is empty")
     return Chunk(chunk.deltas, reader.usage)
 
 

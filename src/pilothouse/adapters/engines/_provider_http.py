@@ -1,0 +1,204 @@
+"""
+What providers have in common that are asked over HTTP, each in a protocol of its own.
+
+Failures become errors of `domain.errors` once, here; no text of a provider's
+reaches a caller. Servers of the OpenAI dialect are `_openai_http`: they are the
+hot path, and may have slots.
+"""
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from msgspec import Raw
+
+from pilothouse.adapters.engines._attached import retry_after_s
+from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, translated
+from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    PilothouseError,
+    RequestTooLarge,
+    UpstreamError,
+)
+from pilothouse.domain.status import Load
+from pilothouse.kit.cohort import Cohort
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
+from pilothouse.kit.http1.peer import Address, Timeouts
+from pilothouse.kit.http1.sweep import Sweeper
+from pilothouse.kit.sse import EventParser, EventTooLarge
+from pilothouse.ports.engine import EngineInfo, Placement
+
+_TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
+PROBE = GenerateRequest(
+    kind="chat",
+    endpoint="",
+    prompt=Raw(b'[{"role":"user","content":"Hello"}]'),
+    prompt_bytes=35,
+    max_tokens=1,
+)
+
+_T = TypeVar("_T")
+
+
+class AnswerReader(Protocol):
+    """Reads the events of one answer, in their order."""
+
+    def read(self, data: bytes) -> Chunk | None:
+        """What one event says; None where it says nothing to a caller."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """The provider said that no event follows."""
+        ...
+
+    def end(self) -> Chunk | None:
+        """
+        What is left to say where the stream ended by itself.
+
+        Raises:
+            UpstreamError: The answer is not complete.
+        """
+        ...
+
+
+class ProviderEngine(ABC):
+    """
+    Implements `ports.engine.Engine`, but for `embed` and `health`.
+
+    Args:
+        where: Of the provider.
+        pin: Resolves and checks its host before each connection.
+        cohort: Requests are sent with the others of their stage.
+    """
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        where: Address,
+        *,
+        pin: Callable[[], Awaitable[str]] | None,
+        cohort: Cohort | None,
+    ) -> None:
+        self.info = info
+        self._sweeper = Sweeper()
+        tls = ssl.create_default_context() if where.tls else None
+        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+
+    @abstractmethod
+    def asked(self, request: GenerateRequest, *, stream: bool) -> bytes:
+        """The whole HTTP request for it."""
+
+    @abstractmethod
+    def reader(self, request: GenerateRequest) -> AnswerReader: ...
+
+    @abstractmethod
+    def read_whole(self, request: GenerateRequest, body: bytes) -> Chunk: ...
+
+    @abstractmethod
+    def refused(self, status: int, body: bytes) -> PilothouseError | None:
+        """What the provider says of an answer other than 200; None is what its status says everywhere."""
+
+    async def stream(
+        self,
+        request: GenerateRequest,
+        placement: Placement,  # noqa: ARG002 - a provider has no slots
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
+    ) -> AsyncGenerator[Chunk, None]:
+        data = self.asked(request, stream=True)
+        exchange: Exchange | None = None
+        try:
+            exchange = await self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            parser, reader = EventParser(), self.reader(request)
+            while data := await exchange.read():
+                for event in parser.feed(data):
+                    chunk = reader.read(event)
+                    if chunk is not None:
+                        yield chunk
+                    if reader.is_over:
+                        exchange.finish()
+                        return
+            if parser.is_mid_event:
+                raise UpstreamError("the provider ended its stream before the answer was complete")
+            if (rest := reader.end()) is not None:
+                yield rest
+        except HttpFailure as exc:
+            raise translated(exc, self.info.name) from exc
+        except EventTooLarge as exc:
+            raise UpstreamError(f"the provider's stream holds an event that is too large: {exc}") from exc
+        finally:
+            if exchange is not None:
+                exchange.release()
+
+    async def complete(
+        self,
+        request: GenerateRequest,
+        placement: Placement,  # noqa: ARG002 - a provider has no slots
+        *,
+        deadline_s: float,
+        timeouts: Timeouts | None = None,
+    ) -> Chunk:
+        return await self.whole(
+            self.asked(request, stream=False),
+            lambda body: self.read_whole(request, body),
+            deadline_s=deadline_s,
+            timeouts=timeouts,
+        )
+
+    async def load(self) -> Load:
+        return Load()
+
+    async def aclose(self) -> None:
+        self._client.close()
+        self._sweeper.stop_when_empty()
+
+    async def whole(
+        self, data: bytes, read: Callable[[bytes], _T], *, deadline_s: float, timeouts: Timeouts | None = None
+    ) -> _T:
+        """What a 200 answer says."""
+        exchange: Exchange | None = None
+        try:
+            exchange = await self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s, whole=True)
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            return read(exchange.whole_body())
+        except HttpFailure as exc:
+            has_begun = exchange is not None and exchange.status == 200
+            raise translated(exc, self.info.name, has_begun=has_begun) from exc
+        except UpstreamError as exc:
+            exc.has_begun = exchange is not None and exchange.status == 200
+            raise
+        finally:
+            if exchange is not None:
+                exchange.release()
+
+    async def _refusal(self, exchange: Exchange) -> PilothouseError:
+        body = await exchange.read_all(MAX_ERROR_BYTES)
+        own = self.refused(exchange.status, body)
+        return own or refusal_of(exchange.status, exchange.headers.get(b"retry-after", b""))
+
+
+def refusal_of(status: int, retry_after: bytes) -> PilothouseError:
+    """The error that a status other than 200 stands for, whoever the provider is."""
+    if status in (401, 403):
+        return UpstreamError(f"the provider refused the key of this deployment ({status})")
+    if status == 404:
+        return UpstreamError("the provider knows no such model, or this deployment's key may not use it")
+    if status == 413:
+        return RequestTooLarge("the provider takes no request of this size; shorten it")
+    if status in (400, 422):
+        return InvalidRequest("the provider refused the request as invalid; check its fields")
+    if status in (429, 503, 529):
+        wait_s = retry_after_s(retry_after)
+        return Overloaded("the provider takes no more requests now; try again", retry_after_s=wait_s)
+    if status in (408, 504):
+        return DeadlineExceeded("the provider did not answer in its own time")
+    return UpstreamError(f"the provider answered {status}")
