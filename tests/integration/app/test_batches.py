@@ -75,8 +75,8 @@ def test_openais_client_hands_in_a_batch_and_reads_its_answers(home: Path):
     with (
         quick_upstream() as upstream,
         program(home, SPEC.format(url=f"http://127.0.0.1:{upstream}")) as running,
+        openai.OpenAI(base_url=running.url + "/v1", api_key=running.admin_key) as client,
     ):
-        client = openai.OpenAI(base_url=running.url + "/v1", api_key=running.admin_key)
         batch = begin(client, lines(20) + lines(1, model="none").replace(b'"c0"', b'"bad"'))
         done = until(client, batch, lambda one: one.status in ("completed", "failed"))
 
@@ -103,8 +103,8 @@ def test_whoever_is_killed_no_line_is_lost_and_none_is_answered_twice(home: Path
     with (
         quick_upstream() as upstream,
         program(home, SPEC.format(url=f"http://127.0.0.1:{upstream}")) as running,
+        openai.OpenAI(base_url=running.url + "/v1", api_key=running.admin_key, max_retries=20) as client,
     ):
-        client = openai.OpenAI(base_url=running.url + "/v1", api_key=running.admin_key, max_retries=20)
         batch = begin(client, lines(count))
         for share in (0.1, 0.4):
             until(client, batch, lambda one, share=share: one.request_counts.completed > share * count)
