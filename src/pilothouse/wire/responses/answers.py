@@ -11,9 +11,10 @@ Source: the OpenAI API reference, responses, streaming events.
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
-from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.errors import PilothouseError
 from pilothouse.wire.responses.inbound import ResponseRequest
 
 _encode = msgspec.json.Encoder().encode
@@ -70,10 +71,15 @@ class _Item:
         """`text` and `refusal` are messages, `reasoning`, `call`."""
         self.place = place
         self.id = f"{'rs' if kind == 'reasoning' else 'fc' if kind == 'call' else 'msg'}_{key}_{place}"
-        self.text = ""
+        self.pieces: list[str] = []
         self.logprobs: list[Any] = []
         self.call_id = ""
         self.name = ""
+
+    @property
+    def text(self) -> str:
+        """All of it so far; a call's are its arguments."""
+        return "".join(self.pieces)
 
     def part(self) -> dict[str, Any]:
         if self.kind == "refusal":
@@ -116,11 +122,9 @@ class EventWriter:
         return opening + b"".join([self._step(delta) for delta in chunk.deltas])
 
     def _begin(self) -> bytes:
-        response = response_of(
-            self._ask, [], None, answer_id=self._id, created=self._created, status="in_progress"
-        )
-        return self._event("response.created", response=response) + self._event(
-            "response.in_progress", response=response
+        begun = self._response("in_progress", [])
+        return self._event("response.created", response=begun) + self._event(
+            "response.in_progress", response=begun
         )
 
     def _step(self, delta: Delta) -> bytes:
@@ -132,12 +136,13 @@ class EventWriter:
         if not delta.text:
             return said
         logprobs = _logprobs(delta)
-        if self._open is None or self._open.kind != "text":
-            said += self._begin_item("text")
-        if self._open is None:
-            raise Internal("an item was begun and is not there")
-        self._open.text += delta.text
-        self._open.logprobs += logprobs
+        item = self._open
+        if item is None or item.kind != "text":
+            said += self._close_open()
+            item, opening = self._begin_item("text")
+            said += opening
+        item.pieces.append(delta.text)
+        item.logprobs += logprobs
         self._count += 1
         return b'%s%s%d,"delta":%s,"logprobs":%s}\n\n' % (
             said, self._head, self._count - 1, _encode(delta.text), _encode(logprobs) if logprobs else b"[]",
@@ -148,13 +153,14 @@ class EventWriter:
         for kind, text in (("reasoning", aside.reasoning), ("refusal", aside.refusal)):
             if not text:
                 continue
-            if self._open is None or self._open.kind != kind:
-                said += self._begin_item(kind)
-            if self._open is None:
-                raise Internal("an item was begun and is not there")
-            self._open.text += text
+            item = self._open
+            if item is None or item.kind != kind:
+                said += self._close_open()
+                item, opening = self._begin_item(kind)
+                said += opening
+            item.pieces.append(text)
             name = "response.refusal.delta" if kind == "refusal" else "response.reasoning_text.delta"
-            said += self._event(name, **self._where(self._open), delta=text)
+            said += self._event(name, **self._where(item), delta=text)
         for call in aside.tools:
             said += self._grow_call(call)
         return said
@@ -171,18 +177,17 @@ class EventWriter:
                 "response.output_item.added", output_index=item.place, item=item.shown("in_progress")
             )
         if piece.arguments:
-            item.text += piece.arguments
+            item.pieces.append(piece.arguments)
             said += self._event(
                 "response.function_call_arguments.delta",
                 item_id=item.id, output_index=item.place, delta=piece.arguments,
             )  # fmt: skip
         return said
 
-    def _begin_item(self, kind: str) -> bytes:
-        said = self._close_open()
+    def _begin_item(self, kind: str) -> tuple[_Item, bytes]:
         self._open = item = _Item(kind, len(self._items), self._key)
         self._items.append(item)
-        said += self._event(
+        said = self._event(
             "response.output_item.added", output_index=item.place, item=item.shown("in_progress")
         )
         said += self._event("response.content_part.added", **self._where(item), part=item.part())
@@ -190,7 +195,7 @@ class EventWriter:
             b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","item_id":"%s",'
             b'"output_index":%d,"content_index":0,"sequence_number":' % (item.id.encode(), item.place)
         )
-        return said
+        return item, said
 
     def _close_open(self, status: str = "completed") -> bytes:
         item, self._open = self._open, None
@@ -218,31 +223,22 @@ class EventWriter:
                 item_id=item.id, output_index=item.place, name=item.name, arguments=item.text,
             )  # fmt: skip
             said += self._event("response.output_item.done", output_index=item.place, item=item.shown(status))
-        response = response_of(
-            self._ask,
-            [item.shown(status) for item in self._items],
-            usage,
-            answer_id=self._id,
-            created=self._created,
-            status=status,
-            reason=_INCOMPLETE.get(self._finish, ""),
+        shown = [item.shown(status) for item in self._items]
+        reason = _INCOMPLETE.get(self._finish, "")
+        return said + self._event(
+            f"response.{status}", response=self._response(status, shown, usage=usage, reason=reason)
         )
-        return said + self._event(f"response.{status}", response=response)
 
     def fail(self, error: PilothouseError) -> bytes:
         """What began stays as it is; the response fails."""
         said = b"" if self._count else self._begin()
         said += self._event("error", code=error.code, message=error.message, param=error.param)
-        response = response_of(
-            self._ask,
-            [item.shown("incomplete") for item in self._items],
-            None,
-            answer_id=self._id,
-            created=self._created,
-            status="failed",
-        )
-        response["error"] = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
-        return said + self._event("response.failed", response=response)
+        shown = [item.shown("incomplete") for item in self._items]
+        told = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
+        return said + self._event("response.failed", response=self._response("failed", shown, error=told))
+
+    def _response(self, status: str, output: list[dict[str, Any]], **more: Any) -> Raw:
+        return _response(self._ask, output, answer_id=self._id, created=self._created, status=status, **more)
 
     def _where(self, item: _Item) -> dict[str, Any]:
         return {"item_id": item.id, "output_index": item.place, "content_index": 0}
@@ -261,54 +257,52 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
     for kind, text in (("reasoning", aside.reasoning), ("text", delta.text), ("refusal", aside.refusal)):
         if text:
             items.append(_Item(kind, len(items), key))
-            items[-1].text = text
+            items[-1].pieces = [text]
             items[-1].logprobs = _logprobs(delta) if kind == "text" else []
     for call in aside.tools:
         items.append(_Item("call", len(items), key))
-        items[-1].text, items[-1].call_id, items[-1].name = call.arguments, call.id, call.name
+        items[-1].pieces, items[-1].call_id, items[-1].name = [call.arguments], call.id, call.name
     finish = delta.finish_reason or "stop"
     status = "incomplete" if finish in _INCOMPLETE else "completed"
     shown = [item.shown(status) for item in items]
-    return _encode(
-        response_of(
-            ask,
-            shown,
-            usage,
-            answer_id=answer_id,
-            created=created,
-            status=status,
-            reason=_INCOMPLETE.get(finish, ""),
-        )
+    reason = _INCOMPLETE.get(finish, "")
+    return bytes(
+        _response(ask, shown, answer_id=answer_id, created=created, status=status, usage=usage, reason=reason)
     )
 
 
-def response_of(
+def _response(
     ask: GenerateRequest,
     output: list[dict[str, Any]],
-    usage: Usage | None,
     *,
     answer_id: str,
     created: int,
     status: str,
+    usage: Usage | None = None,
     reason: str = "",
-) -> dict[str, Any]:
-    echo = msgspec.json.decode(ask.echo) if isinstance(ask, ResponseRequest) else {}
-    return {
-        "id": answer_id,
-        "object": "response",
-        "created_at": created,
-        "status": status,
-        "background": False,
-        "error": None,
-        "incomplete_details": {"reason": reason} if reason else None,
-        "model": ask.endpoint,
-        "output": output,
-        "usage": None if usage is None else usage_of(usage),
-        **echo,
-    }
+    error: dict[str, Any] | None = None,
+) -> Raw:
+    """Its JSON. What it repeats of the request was written when that was read."""
+    own = _encode(
+        {
+            "id": answer_id,
+            "object": "response",
+            "created_at": created,
+            "status": status,
+            "background": False,
+            "error": error,
+            "incomplete_details": {"reason": reason} if reason else None,
+            "model": ask.endpoint,
+            "output": output,
+            "usage": None if usage is None else _usage(usage),
+        }
+    )
+    if not isinstance(ask, ResponseRequest):
+        return Raw(own)
+    return Raw(b"%s,%s" % (own[:-1], bytes(ask.echo)[1:]))
 
 
-def usage_of(usage: Usage) -> dict[str, Any]:
+def _usage(usage: Usage) -> dict[str, Any]:
     """What a model spent on thinking is a part of its output, and not counted apart."""
     return {
         "input_tokens": usage.input,

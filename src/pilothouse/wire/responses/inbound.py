@@ -118,10 +118,10 @@ class Create(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Subject | None = None
 
 
-class ResponseRequest(GenerateRequest, frozen=True):
+class ResponseRequest(GenerateRequest, frozen=True, kw_only=True):
     """A request whose answer repeats a part of it."""
 
-    echo: Raw = Raw(b"{}")
+    echo: Raw
     """The fields of a response that repeat the request, as a JSON object."""
 
 
@@ -169,23 +169,10 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         NotSupported: For a field, a tool or an item that is known and cannot be carried.
     """
     asked = _read(body)
-    includes = set(asked.include or ())
-    if unknown := sorted(includes - INCLUDES):
-        raise NotSupported(f"include: {unknown[0][:64]!r} is not supported; leave it out", param="include")
     if len(asked.metadata or ()) > _METADATA_PAIRS:
         raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
-    said = [*before, *items.read_input(asked.input)]
-    if asked.instructions:
-        said.insert(0, messages.System(content=asked.instructions))
-    if fault := messages.problem_of(said):
-        raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
+    said = _said(asked, before)
     offered = _tools(asked.tools)
-    choice = _choice(asked, offered)
-    logprobs = "message.output_text.logprobs" in includes
-    if asked.top_logprobs and not logprobs:
-        raise InvalidRequest(
-            'top_logprobs needs include to have "message.output_text.logprobs"', param="top_logprobs"
-        )
     prompt = Raw(messages.encode(said))
     needs = messages.needs_of(said)
     return ResponseRequest(
@@ -197,21 +184,42 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         True,
         asked.max_output_tokens,
         1,
-        Sampling(
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            logprobs=logprobs or None,
-            top_logprobs=(asked.top_logprobs or 0) if logprobs else None,
-            response_format=_format(asked.text),
-            tools=offered,
-            tool_choice=choice,
-            parallel_tool_calls=asked.parallel_tool_calls if offered is not None else None,
-            reasoning_effort=asked.reasoning.effort if asked.reasoning else None,
-        ),
+        _sampling(asked, offered),
         asked.user,
         needs | {"tools"} if offered is not None else needs,
         asked.store,
         echo=_echo(asked),
+    )
+
+
+def _said(asked: Create, before: list[Message]) -> list[Message]:
+    said = [*before, *items.read_input(asked.input)]
+    if asked.instructions:
+        said.insert(0, messages.System(content=asked.instructions))
+    if fault := messages.problem_of(said):
+        raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
+    return said
+
+
+def _sampling(asked: Create, offered: Raw | None) -> Sampling:
+    includes = set(asked.include or ())
+    if unknown := sorted(includes - INCLUDES):
+        raise NotSupported(f"include: {unknown[0][:64]!r} is not supported; leave it out", param="include")
+    logprobs = "message.output_text.logprobs" in includes
+    if asked.top_logprobs and not logprobs:
+        raise InvalidRequest(
+            'top_logprobs needs include to have "message.output_text.logprobs"', param="top_logprobs"
+        )
+    return Sampling(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        logprobs=logprobs or None,
+        top_logprobs=(asked.top_logprobs or 0) if logprobs else None,
+        response_format=_format(asked.text),
+        tools=offered,
+        tool_choice=_choice(asked, offered),
+        parallel_tool_calls=asked.parallel_tool_calls if offered is not None else None,
+        reasoning_effort=asked.reasoning.effort if asked.reasoning else None,
     )
 
 
