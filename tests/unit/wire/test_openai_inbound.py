@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
+from openai.types import EmbeddingCreateParams
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+from openai.types.completion_create_params import CompletionCreateParamsBase as PlainParamsBase
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.wire.openai import inbound
 from pilothouse.wire.openai.inbound import NOT_BUILT, read_chat, read_completion, read_embed
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
@@ -255,3 +260,29 @@ def test_a_response_format_is_carried(form: dict[str, Any]) -> None:
 
 def test_a_response_format_of_null_is_none() -> None:
     assert read_chat(body(response_format=None)).sampling.response_format is None
+
+
+@pytest.mark.parametrize(
+    ("published", "shape"),
+    [
+        (CompletionCreateParamsBase, inbound._Chat),
+        (PlainParamsBase, inbound._Completion),
+        (EmbeddingCreateParams, inbound._Embed),
+    ],
+)
+def test_every_field_of_the_published_client_is_decided_about(published: type, shape: type[Struct]) -> None:
+    decided = set(shape.__struct_fields__) | inbound.HARMLESS | NOT_BUILT | {"stream"}
+
+    assert set(published.__annotations__) - decided == set()
+
+
+def test_who_is_spoken_of_is_known_by_either_name() -> None:
+    assert read_chat(body(user="u1")).subject == "u1"
+    assert read_chat(body(safety_identifier="s1")).subject == "s1"
+    assert read_chat(body(user="u1", safety_identifier="s1", store=False)).subject == "s1"
+    assert read_chat(body(user="u1", store=False)).subject == "u1"
+
+
+@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+def test_null_asks_for_nothing(name: str) -> None:
+    assert read_chat(body(**{name: None})) == read_chat(body())

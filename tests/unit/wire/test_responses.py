@@ -263,6 +263,12 @@ def test_no_body_whatever_is_more_than_a_refusal(body: bytes):
     assert inbound.previous_of(body) == ""
 
 
+def test_who_is_spoken_of_is_known_by_either_name():
+    assert read(user="u1").subject == "u1"
+    assert read(user="u1", safety_identifier="s1").subject == "s1"
+    assert read(conversation=None, prompt=None).subject is None
+
+
 def test_an_earlier_conversation_comes_first_and_instructions_are_this_ones():
     before = [messages.User(content="one"), messages.Assistant(content="two")]
     body = {"model": "m", "input": "three", "instructions": "Now.", "previous_response_id": ID}

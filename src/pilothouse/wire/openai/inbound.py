@@ -31,7 +31,7 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Subject = Annotated[str, Meta(max_length=512)]
 
 HARMLESS = frozenset(
-    {"metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    {"metadata", "service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
 )
 """Change no answer of ours, and are dropped: what is recorded is the endpoint's setting."""
 
@@ -41,6 +41,7 @@ NOT_BUILT = frozenset(
         "function_call",
         "logit_bias",
         "modalities",
+        "moderation",
         "audio",
         "prediction",
         "verbosity",
@@ -90,6 +91,8 @@ class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     store: bool | None = None
+    safety_identifier: Subject | None = None
+    """What OpenAI puts in the place of `user`."""
 
 
 class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
@@ -145,8 +148,9 @@ def read_chat(body: bytes) -> GenerateRequest:
     )
     ask = _request(chat, "chat", chat.messages, max_tokens, sampling)
     needs = messages.needs_of(said)
-    if chat.store is not None:
-        ask = msgspec.structs.replace(ask, store=chat.store)
+    if chat.store is not None or chat.safety_identifier is not None:
+        subject = chat.safety_identifier or chat.user
+        ask = msgspec.structs.replace(ask, store=chat.store, subject=subject)
     if chat.tools is not _NULL or chat.tool_choice is not _NULL or needs or chat.reasoning_effort:
         return _richer(ask, chat, needs)
     return ask
@@ -318,17 +322,20 @@ def _read_again(body: bytes, shape: type[Struct], cause: msgspec.ValidationError
         fields = msgspec.json.decode(body, type=dict[str, Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise InvalidRequest("the request body must be a JSON object") from exc
-    unknown = [name for name in fields if name not in shape.__struct_fields__]
-    for name in unknown:
-        if name not in HARMLESS:
+    known = {name: value for name, value in fields.items() if not _says_nothing(name, value)}
+    for name in known:
+        if name not in shape.__struct_fields__:
             raise _unknown_field(name, shape) from cause
-    if unknown:
-        kept = {name: value for name, value in fields.items() if name not in HARMLESS}
+    if len(known) < len(fields):
         try:
-            return msgspec.json.decode(_encode(kept), type=shape)
+            return msgspec.json.decode(_encode(known), type=shape)
         except msgspec.ValidationError as exc:
             cause = exc
     raise invalid(str(cause), "") from cause
+
+
+def _says_nothing(name: str, value: Raw) -> bool:
+    return name in HARMLESS or (name in NOT_BUILT and bytes(value) == b"null")
 
 
 def _unknown_field(name: str, shape: type[Struct]) -> PilothouseError:

@@ -27,7 +27,6 @@ HARMLESS = frozenset(
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
-        "safety_identifier",
     }
 )
 NOT_BUILT = frozenset(
@@ -105,6 +104,7 @@ class Create(Struct, forbid_unknown_fields=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     reasoning: _Reasoning | None = None
+    safety_identifier: Subject | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -185,7 +185,7 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         asked.max_output_tokens,
         1,
         _sampling(asked, offered),
-        asked.user,
+        asked.safety_identifier or asked.user,
         needs | {"tools"} if offered is not None else needs,
         asked.store,
         echo=_echo(asked),
@@ -283,6 +283,7 @@ def _echo(asked: Create) -> Raw:
                 "top_logprobs": asked.top_logprobs or 0,
                 "top_p": asked.top_p,
                 "truncation": "disabled",
+                "safety_identifier": asked.safety_identifier,
                 "user": asked.user,
             }
         )
@@ -305,19 +306,22 @@ def _read_again(body: bytes, cause: msgspec.ValidationError) -> Create:
         fields = msgspec.json.decode(body, type=dict[str, Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise InvalidRequest("the request body must be a JSON object") from exc
-    for name in fields:
-        if name not in Create.__struct_fields__ and name not in HARMLESS:
+    known = {name: value for name, value in fields.items() if not _says_nothing(name, value)}
+    for name in known:
+        if name not in Create.__struct_fields__:
             raise _unknown(name) from cause
     refused = {"background": b"true", "truncation": b'"auto"'}
     for name, value in refused.items():
         if bytes(fields.get(name, _NULL)).strip() == value:
             raise NotSupported(f"{name} as it stands is not supported; leave it out", param=name) from cause
     try:
-        return msgspec.json.decode(
-            _ENCODE({name: value for name, value in fields.items() if name not in HARMLESS}), type=Create
-        )
+        return msgspec.json.decode(_ENCODE(known), type=Create)
     except msgspec.ValidationError as exc:
         raise invalid(str(exc), "") from exc
+
+
+def _says_nothing(name: str, value: Raw) -> bool:
+    return name in HARMLESS or (name in NOT_BUILT and bytes(value) == b"null")
 
 
 def _unknown(name: str) -> PilothouseError:
