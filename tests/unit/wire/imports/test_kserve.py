@@ -101,4 +101,4 @@ anything = st.recursive(
 def test_no_document_whatever_breaks_the_import(value: object):
     for kind in ("InferenceService", "LLMInferenceService", "List"):
         fields = value if isinstance(value, dict) else {"spec": value}
-        kserve.read([{**fields, "apiVersion": "serving.kserve.io/v1", "kind": kind}, value])
+        carry({**fields, "apiVersion": "serving.kserve.io/v1", "kind": kind}, value)

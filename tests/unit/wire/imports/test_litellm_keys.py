@@ -95,3 +95,5 @@ anything = st.recursive(
 def test_no_export_whatever_breaks_the_import(export: object):
     carried = carried_config()
     litellm_keys.read_keys(export, carried, litellm_keys.read_teams(export, carried), now=NOW)
+
+    assert all(key.team in carried.teams and len(key.token_sha256) == 64 for key in carried.keys)
