@@ -274,8 +274,8 @@ def responses() -> str:
     carried = dict.fromkeys(inbound.Create.__struct_fields__, "carried")
     fates = {
         **carried,
-        **dict.fromkeys(inbound.HARMLESS, "taken, changes no answer"),
-        **dict.fromkeys(inbound.NOT_BUILT, "refused with 501"),
+        **dict.fromkeys(inbound.FATES.harmless, "taken, changes no answer"),
+        **dict.fromkeys(inbound.FATES.not_built, "refused with 501"),
         "background": "only `false`; `true` is refused with 501",
         "truncation": "only `disabled`; `auto` is refused with 501",
         "tools": "functions; tools that run at OpenAI are refused with 501",

@@ -14,7 +14,7 @@ from openai.types.completion_create_params import CompletionCreateParamsBase as 
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
 from pilothouse.wire.openai import inbound
-from pilothouse.wire.openai.inbound import NOT_BUILT, read_chat, read_completion, read_embed
+from pilothouse.wire.openai.inbound import FATES, read_chat, read_completion, read_embed
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -61,7 +61,7 @@ def test_harmless_fields_are_dropped() -> None:
     assert ask.sampling.temperature == 0.5
 
 
-@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+@pytest.mark.parametrize("name", sorted(FATES.not_built))
 def test_known_fields_that_are_not_built_are_refused_by_name(name: str) -> None:
     with pytest.raises(NotSupported) as caught:
         read_chat(body(**{name: []}))
@@ -271,7 +271,7 @@ def test_a_response_format_of_null_is_none() -> None:
     ],
 )
 def test_every_field_of_the_published_client_is_decided_about(published: type, shape: type[Struct]) -> None:
-    decided = set(shape.__struct_fields__) | inbound.HARMLESS | NOT_BUILT | {"stream"}
+    decided = set(shape.__struct_fields__) | inbound.FATES.harmless | FATES.not_built | {"stream"}
 
     assert set(published.__annotations__) - decided == set()
 
@@ -283,6 +283,6 @@ def test_who_is_spoken_of_is_known_by_either_name() -> None:
     assert read_chat(body(user="u1", store=False)).subject == "u1"
 
 
-@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+@pytest.mark.parametrize("name", sorted(FATES.not_built))
 def test_null_asks_for_nothing(name: str) -> None:
     assert read_chat(body(**{name: None})) == read_chat(body())

@@ -236,7 +236,7 @@ def test_a_mistake_is_told_with_its_field(fields: dict[str, Any]):
 def test_every_field_of_the_published_request_is_decided_about():
     published = set(ResponseCreateParamsBase.__annotations__) | {"stream"}
 
-    decided = set(inbound.Create.__struct_fields__) | inbound.HARMLESS | inbound.NOT_BUILT
+    decided = set(inbound.Create.__struct_fields__) | inbound.FATES.harmless | inbound.FATES.not_built
     assert decided == published
 
 

@@ -15,7 +15,8 @@ from msgspec import Raw, Struct
 from pilothouse.domain.chat import Ability, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.anthropic import shapes
-from pilothouse.wire.openai import inbound, messages, tools
+from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.fields import invalid
 
 NOT_CARRIED = frozenset(
     {
@@ -272,7 +273,7 @@ def _read(body: bytes, decode: Any, shape: type[Struct]) -> Any:
 
 
 def _explained(message: str, shape: type[Struct]) -> InvalidRequest | NotSupported:
-    error = inbound.invalid(message, "")
+    error = invalid(message, "")
     place = error.param or ""
     if message.startswith("Object contains unknown field `"):
         name = message.split("`")[1][:64]

@@ -14,7 +14,8 @@ from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
-from pilothouse.wire.openai import inbound, messages, tools
+from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.fields import invalid, sub_read
 from pilothouse.wire.openai.inbound import Penalty, Seed, Share, Stop, Temperature
 
 ENGINE_OPTIONS = frozenset(
@@ -122,7 +123,7 @@ def read_chat(body: bytes) -> GenerateRequest:
     offered = None if bytes(asked.tools) == b"null" else asked.tools
     needs: frozenset[Ability] = frozenset()
     if offered is not None and msgspec.json.decode(offered) != []:
-        inbound.sub_read(offered, tools.decode, "tools")
+        sub_read(offered, tools.decode, "tools")
         needs = frozenset({"tools"})
     else:
         offered = None
@@ -223,7 +224,7 @@ def _options(given: dict[str, Any]) -> _Options:
     try:
         return msgspec.convert(kept, _Options)
     except msgspec.ValidationError as exc:
-        raise inbound.invalid(str(exc), "options") from exc
+        raise invalid(str(exc), "options") from exc
 
 
 def _format(raw: Raw) -> Raw | None:
@@ -325,4 +326,4 @@ def _explained(
     for name in fields:
         if name not in shape.__struct_fields__:
             return NotSupported(f"{name[:64]} is not supported; leave it out", param=name[:64])
-    return inbound.invalid(str(cause), "")
+    return invalid(str(cause), "")

@@ -1,23 +1,22 @@
 """
 From a client's JSON to a valid request, or to an error that names the field.
 
-Three lists decide about every field: those of the shapes below are carried;
-`HARMLESS` ones are dropped, for they change no answer; `NOT_BUILT` ones are
-refused with 501. Any other name is refused with 400. So nothing that a caller
-invents ever reaches an engine.
+Every field is decided about: those of the shapes below are carried; `FATES` says which
+are dropped, for they change no answer, and which are refused with 501. Any other name
+is refused with 400. So nothing that a caller invents ever reaches an engine.
 
 Source: the OpenAI API reference, chat completions, completions and embeddings.
 """
 
-import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
-from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.domain.errors import InvalidRequest
 from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.fields import Fates, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -30,29 +29,29 @@ Choices = Annotated[int, Meta(ge=1, le=4)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Subject = Annotated[str, Meta(max_length=512)]
 
-HARMLESS = frozenset(
-    {"metadata", "service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+FATES = Fates(
+    harmless=frozenset(
+        {"metadata", "service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+    ),
+    not_built=frozenset(
+        {
+            "functions",
+            "function_call",
+            "logit_bias",
+            "modalities",
+            "moderation",
+            "audio",
+            "prediction",
+            "verbosity",
+            "web_search_options",
+            "suffix",
+            "echo",
+            "best_of",
+            "dimensions",
+        }
+    ),
 )
-"""Change no answer of ours, and are dropped: what is recorded is the endpoint's setting."""
-
-NOT_BUILT = frozenset(
-    {
-        "functions",
-        "function_call",
-        "logit_bias",
-        "modalities",
-        "moderation",
-        "audio",
-        "prediction",
-        "verbosity",
-        "web_search_options",
-        "suffix",
-        "echo",
-        "best_of",
-        "dimensions",
-    }
-)
-"""Part of OpenAI's reference, not of this version; refused by name."""
+"""Of OpenAI's reference: what is recorded is the endpoint's setting, whatever `metadata` says."""
 
 
 _NULL = Raw(b"null")
@@ -122,13 +121,13 @@ def read_chat(body: bytes) -> GenerateRequest:
     """
     Raises:
         InvalidRequest: With the field in `param`.
-        NotSupported: For a field of `NOT_BUILT`.
+        NotSupported: For a field of `FATES.not_built`.
     """
     try:
         chat = _decode_chat(body)
         said = messages.decode(chat.messages)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        chat = _read(body, _decode_chat, _Chat)
+        chat = read_object(body, _decode_chat, _Chat, FATES)
         said = sub_read(chat.messages, messages.decode, "messages")
     if fault := messages.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
@@ -158,7 +157,7 @@ def read_chat(body: bytes) -> GenerateRequest:
 
 def read_completion(body: bytes) -> GenerateRequest:
     """As `read_chat`, for a plain prompt."""
-    asked = _read(body, _decode_completion, _Completion)
+    asked = read_object(body, _decode_completion, _Completion, FATES)
     prompt = asked.prompt
     if isinstance(prompt, list):
         if len(prompt) != 1:
@@ -216,7 +215,7 @@ def _compact(raw: Raw | None) -> Raw | None:
 
 def read_embed(body: bytes) -> EmbedRequest:
     """As `read_chat`, for texts to embed."""
-    asked = _read(body, _decode_embed, _Embed)
+    asked = read_object(body, _decode_embed, _Embed, FATES)
     inputs = [asked.input] if isinstance(asked.input, str) else asked.input
     if not all(inputs):
         raise InvalidRequest("input holds an empty text; leave it out", param="input")
@@ -293,62 +292,3 @@ def _richer(ask: GenerateRequest, chat: _Chat, needs: frozenset[Ability]) -> Gen
             reasoning_effort=chat.reasoning_effort,
         ),
     )
-
-
-def sub_read(raw: Raw, decode: Any, name: str) -> Any:
-    """Decode the field `name`; an error names the place in it."""
-    try:
-        return decode(raw)
-    except msgspec.ValidationError as exc:
-        raise invalid(str(exc), name) from exc
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise InvalidRequest(f"{name} is not valid JSON", param=name) from exc
-
-
-def _read(body: bytes, decode: Any, shape: type[Struct]) -> Any:
-    """Decode, and only when that fails find out why: the good request pays nothing."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError as exc:
-        return _read_again(body, shape, exc)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidRequest("the request body is not valid JSON") from exc
-    except RecursionError as exc:
-        raise InvalidRequest("the request body is nested too deeply") from exc
-
-
-def _read_again(body: bytes, shape: type[Struct], cause: msgspec.ValidationError) -> Any:
-    try:
-        fields = msgspec.json.decode(body, type=dict[str, Raw])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise InvalidRequest("the request body must be a JSON object") from exc
-    known = {name: value for name, value in fields.items() if not _says_nothing(name, value)}
-    for name in known:
-        if name not in shape.__struct_fields__:
-            raise _unknown_field(name, shape) from cause
-    if len(known) < len(fields):
-        try:
-            return msgspec.json.decode(_encode(known), type=shape)
-        except msgspec.ValidationError as exc:
-            cause = exc
-    raise invalid(str(cause), "") from cause
-
-
-def _says_nothing(name: str, value: Raw) -> bool:
-    return name in HARMLESS or (name in NOT_BUILT and bytes(value) == b"null")
-
-
-def _unknown_field(name: str, shape: type[Struct]) -> PilothouseError:
-    shown = name[:64]
-    if name in NOT_BUILT:
-        return NotSupported(f"{shown} is not supported in this version; leave it out", param=shown)
-    near = difflib.get_close_matches(name, shape.__struct_fields__, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "; leave it out"
-    return InvalidRequest(f"unknown field {shown!r}{hint}", param=shown)
-
-
-def invalid(message: str, prefix: str) -> InvalidRequest:
-    """Turn msgspec's "... - at `$.a[0]`" into an error that names the field."""
-    text, found, path = message.partition(" - at `")
-    place = (prefix + path.rstrip("`").removeprefix("$") if found else prefix).lstrip(".")
-    return InvalidRequest(f"{place}: {text}" if place else text, param=place or None)

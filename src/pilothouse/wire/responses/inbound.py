@@ -2,44 +2,46 @@
 From a Responses request to a valid request, or to an error that names the field.
 
 Three lists decide about every field, as in `wire.openai.inbound`: what the shape
-below has is carried, `HARMLESS` changes no answer, `NOT_BUILT` is refused with
+below has is carried, `FATES` says what changes no answer, and what is refused with
 501 by name; anything else is a mistake. `docs/reference/responses.md` prints them.
 
 Source: the OpenAI API reference, responses, create.
 """
 
-import difflib
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import GenerateRequest, Sampling
-from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
-from pilothouse.wire.openai.inbound import PositiveInt, Share, Subject, Temperature, invalid, sub_read
+from pilothouse.wire.openai.fields import Fates, read_object, sub_read
+from pilothouse.wire.openai.inbound import PositiveInt, Share, Subject, Temperature
 from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.responses import items
 
-HARMLESS = frozenset(
-    {
-        "service_tier",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-    }
-)
-NOT_BUILT = frozenset(
-    {
-        "access_programs",
-        "background_options",
-        "context_management",
-        "conversation",
-        "image",
-        "max_tool_calls",
-        "moderation",
-        "prompt",
-    }
+FATES = Fates(
+    harmless=frozenset(
+        {
+            "service_tier",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+        }
+    ),
+    not_built=frozenset(
+        {
+            "access_programs",
+            "background_options",
+            "context_management",
+            "conversation",
+            "image",
+            "max_tool_calls",
+            "moderation",
+            "prompt",
+        }
+    ),
 )
 INCLUDES = frozenset({"message.output_text.logprobs", "reasoning.encrypted_content"})
 """Reasoning is given openly here, so there is nothing encrypted to include."""
@@ -96,7 +98,7 @@ class Create(Struct, forbid_unknown_fields=True, kw_only=True):
 
     model: str
     input: Raw
-    background: Literal[False] | None = None
+    background: bool | None = None
     include: list[str] | None = None
     instructions: str | None = None
     max_output_tokens: PositiveInt | None = None
@@ -114,7 +116,7 @@ class Create(Struct, forbid_unknown_fields=True, kw_only=True):
     tools: Raw = _NULL
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     top_p: Share | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["disabled", "auto"] | None = None
     user: Subject | None = None
 
 
@@ -140,20 +142,29 @@ def previous_of(body: bytes) -> str:
         return ""  # `read` says what is wrong
 
 
+def _create(body: bytes) -> Create:
+    asked: Create = read_object(body, _decode, Create, FATES)
+    if asked.background:
+        raise NotSupported("background responses are not supported; leave it out", param="background")
+    if asked.truncation == "auto":
+        raise NotSupported("a conversation is never cut here; leave truncation out", param="truncation")
+    return asked
+
+
 def shown(body: bytes) -> tuple[ResponseRequest, list[Message]]:
     """
     A request that was answered before: what its response repeats of it, and what was said in it.
 
     Instructions hold for one response alone, and are not among what was said.
     """
-    asked = _read(body)
+    asked = _create(body)
     repeated = ResponseRequest("chat", asked.model, Raw(b"[]"), 0, echo=_echo(asked))
     return repeated, items.read_input(asked.input)
 
 
 def input_of(body: bytes) -> list[dict[str, Any]]:
     """The items of a request that was answered before, as they came; a text is a message of its user."""
-    given = msgspec.json.decode(_read(body).input)
+    given = msgspec.json.decode(_create(body).input)
     if isinstance(given, str):
         given = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
     return list(given)
@@ -168,7 +179,7 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         InvalidRequest: With the field in `param`.
         NotSupported: For a field, a tool or an item that is known and cannot be carried.
     """
-    asked = _read(body)
+    asked = _create(body)
     if len(asked.metadata or ()) > _METADATA_PAIRS:
         raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
     said = _said(asked, before)
@@ -288,46 +299,3 @@ def _echo(asked: Create) -> Raw:
             }
         )
     )
-
-
-def _read(body: bytes) -> Create:
-    try:
-        return _decode(body)
-    except msgspec.ValidationError as exc:
-        return _read_again(body, exc)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidRequest("the request body is not valid JSON") from exc
-    except RecursionError as exc:
-        raise InvalidRequest("the request body is nested too deeply") from exc
-
-
-def _read_again(body: bytes, cause: msgspec.ValidationError) -> Create:
-    try:
-        fields = msgspec.json.decode(body, type=dict[str, Raw])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise InvalidRequest("the request body must be a JSON object") from exc
-    known = {name: value for name, value in fields.items() if not _says_nothing(name, value)}
-    for name in known:
-        if name not in Create.__struct_fields__:
-            raise _unknown(name) from cause
-    refused = {"background": b"true", "truncation": b'"auto"'}
-    for name, value in refused.items():
-        if bytes(fields.get(name, _NULL)).strip() == value:
-            raise NotSupported(f"{name} as it stands is not supported; leave it out", param=name) from cause
-    try:
-        return msgspec.json.decode(_ENCODE(known), type=Create)
-    except msgspec.ValidationError as exc:
-        raise invalid(str(exc), "") from exc
-
-
-def _says_nothing(name: str, value: Raw) -> bool:
-    return name in HARMLESS or (name in NOT_BUILT and bytes(value) == b"null")
-
-
-def _unknown(name: str) -> PilothouseError:
-    shown = name[:64]
-    if name in NOT_BUILT:
-        return NotSupported(f"{shown} is not supported in this version; leave it out", param=shown)
-    near = difflib.get_close_matches(name, Create.__struct_fields__, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "; leave it out"
-    return InvalidRequest(f"unknown field {shown!r}{hint}", param=shown)

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages
-from pilothouse.wire.openai.inbound import sub_read
+from pilothouse.wire.openai.fields import sub_read
 from pilothouse.wire.openai.messages import CallId, FunctionName, Message
 
 Status = Literal["in_progress", "completed", "incomplete"] | None
