@@ -28,10 +28,10 @@ import uvloop
 from pilothouse.adapters.stores.glimpse import glimpse
 from pilothouse.app.control_parts import Parts, build_parts
 from pilothouse.app.duties import Duties
+from pilothouse.app.leftovers import processes_of
 from pilothouse.app.seed import seed, still_holds
 from pilothouse.app.stores import remember, was_used
 from pilothouse.config import Settings
-from pilothouse.control.lease import PATIENCE_S
 from pilothouse.domain.errors import Conflict, PilothouseError, StoreUnavailable
 from pilothouse.kit.heartbeat import wait_for_loss
 from pilothouse.kit.lockfile import LockFile
@@ -47,6 +47,8 @@ STORE_ROUND_S = 2.0
 """How soon a store that is away is tried again."""
 HEAD_START_S = 0.5
 """For the engine, before the controller goes on with its own start."""
+ROLL_CALL_S = 0.1
+"""How often it is looked for workers of an earlier controller that have not come back."""
 ADOPTION_S = 5.0
 """How long workers keep the old snapshot while replicas found running are looked at."""
 DRAIN_S = 20.0
@@ -164,16 +166,22 @@ class Controller:
         self._tasks.keep("feed", parts.loop.publishing.serve)
         self._tasks.keep("admin", lambda: _serve_admin(parts))
         duties.begin(self._tasks, lost=self._end.set)
-        self._tasks.start("ready", self._tell_ready)
+        self._tasks.start("ready", lambda: self._tell_ready(parts))
         await self._end.wait()
         await self._finish(parts, duties)
 
-    async def _tell_ready(self) -> None:
+    async def _tell_ready(self, parts: Parts) -> None:
         """Once workers that come from now on get all they need."""
-        await asyncio.sleep(PATIENCE_S)  # slots of adopted engines are granted anew after that
+        while not parts.loop.publishing.call_roll(  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.to_thread(self._workers)
+        ):
+            await asyncio.sleep(ROLL_CALL_S)
         while not self._settings.control_socket.exists():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(LOCK_ROUND_S / 10)
         say(self._ready_fd, READY)
+
+    def _workers(self) -> list[int]:
+        return [one.pid for one in processes_of(self._settings.run_path) if one.role == "worker"]
 
     async def _declare(self, parts: Parts) -> None:
         await parts.declarations.load()

@@ -102,7 +102,7 @@ def show(out: Output, item: Json) -> None:
             "endpoint": item["endpoint"],
             "phase": item["phase"],
             "reason": item["reason"],
-            "candidate": f"{item['candidate']} gets {item['weight']} % (steps {steps_of(item)})",
+            "candidate": candidate_of(item),
             "stable": item["stable"],
             "pairs": pairs_of(item),
             "started": ago(item["started_at"]),
@@ -114,6 +114,13 @@ def show(out: Output, item: Json) -> None:
         out.table(item, ("score", "pairs", "difference", "worse", "fine", "needed"), rows)
         for line in picture(item):
             out.line(line)
+
+
+def candidate_of(item: Json) -> str:
+    if item["ended_at"] is not None:
+        part = "gets all" if item["phase"] == "promoted" else "gets nothing"
+        return f"{item['candidate']} {part} since it ended {ago(item['ended_at'])}"
+    return f"{item['candidate']} gets {item['weight']} % (steps {steps_of(item)})"
 
 
 def pairs_of(item: Json) -> str:

@@ -4,11 +4,11 @@ Who holds which slots: the controller's memory of the leases it gave out.
 The arithmetic is `domain.lease`. After a restart this memory is empty while the
 workers go on using what they have, so the slots of replicas that were found
 running are first only confirmed to those who claim them, and granted anew when
-all workers had time to come back.
+all workers came back, or had time to.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pilothouse.domain.lease import grant, share
 from pilothouse.domain.snapshot import WorkerHello, WorkerReport
@@ -31,6 +31,7 @@ class SlotLeases:
         self._settled_at = math.inf
         self._adopted: frozenset[str] = frozenset()
         self._workers: set[str] = set()
+        self._came: set[int] = set()
         self._leaving: set[str] = set()
         self._held: dict[str, dict[str, tuple[int, ...]]] = {}
 
@@ -41,7 +42,13 @@ class SlotLeases:
 
     def open(self) -> None:
         """From now on workers can come: those of an earlier controller have their time to do so."""
-        self._settled_at = self._clock.monotonic() + self._patience_s
+        self._settled_at = min(self._settled_at, self._clock.monotonic() + self._patience_s)
+
+    def settle(self, alive: Collection[int]) -> bool:
+        """`is_settled`, which needs no more patience when all worker processes that live have come back."""
+        if self._came.issuperset(alive):
+            self._settled_at = min(self._settled_at, self._clock.monotonic())
+        return self.is_settled
 
     def adopt(self, replicas: Iterable[str]) -> None:
         """These ran before this controller did: somebody may hold their slots."""
@@ -49,6 +56,7 @@ class SlotLeases:
 
     def enter(self, hello: WorkerHello) -> None:
         """A worker that connects, with its claims."""
+        self._came.add(hello.pid)
         if hello.worker in self._workers:
             return
         self._workers.add(hello.worker)

@@ -5,7 +5,7 @@ One base for all; each worker's view adds its own slot leases. A change is
 noticed by comparison, so publishing once too often costs nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 
 import msgspec
@@ -122,6 +122,17 @@ class Publishing:
         await self._publisher.serve(
             view=self._view, on_report=self._hear, on_leave=self._leave, on_ask=self.answer_ledger
         )
+
+    def call_roll(self, alive: Collection[int]) -> bool:
+        """
+        True when slots of engines that were found running are granted anew, which workers then hear.
+
+        Args:
+            alive: Processes of this home's workers: when all of them came back, nobody else is waited for.
+        """
+        is_settled = self._leases.settle(alive)
+        self._change(self.base)
+        return is_settled
 
     async def collect(self, *, timeout_s: float) -> Mapping[str, WorkerReport]:
         return await self._publisher.collect(timeout_s=timeout_s)

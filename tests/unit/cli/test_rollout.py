@@ -24,6 +24,7 @@ def seen(points: int) -> dict[str, Any]:
         "stable": "old",
         "pairs": points,
         "started_at": 0.0,
+        "ended_at": None,
         "log_rollback_at": 6.0,
         "log_promote_at": 4.6,
         "scores": {"answers": score, "feedback:thumbs": {**score, "is_required": False}},
@@ -54,6 +55,17 @@ def test_the_status_says_where_it_is_and_draws_why(capsys: pytest.CaptureFixture
     assert "feedback:thumbs" in printed
     assert "50%" in printed
     assert "rolled back when full" in printed
+
+
+@pytest.mark.parametrize(
+    ("phase", "part"), [("promoted", "all"), ("rolled_back", "nothing"), ("aborted", "nothing")]
+)
+def test_of_one_that_ended_it_says_who_serves_since(
+    capsys: pytest.CaptureFixture[str], phase: str, part: str
+):
+    show(Output(is_json=False), {**seen(30), "phase": phase, "weight": 0, "ended_at": 1.0})
+
+    assert f"new gets {part} since it ended" in capsys.readouterr().out
 
 
 def test_as_a_shadow_it_says_how_many_pairs_nobody_saw(capsys: pytest.CaptureFixture[str]):

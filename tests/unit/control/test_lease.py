@@ -6,8 +6,8 @@ from pilothouse.control.lease import PATIENCE_S, SlotLeases
 from pilothouse.domain.snapshot import WorkerHello, WorkerReport
 
 
-def hello(worker: str, **slots: tuple[int, ...]) -> WorkerHello:
-    return WorkerHello(worker=worker, pid=1, slots=slots)
+def hello(worker: str, *, pid: int = 1, **slots: tuple[int, ...]) -> WorkerHello:
+    return WorkerHello(worker=worker, pid=pid, slots=slots)
 
 
 def test_workers_share_the_slots_of_a_replica():
@@ -51,6 +51,31 @@ def test_after_a_restart_only_claims_are_confirmed_until_all_had_time_to_come_ba
     clock.time += PATIENCE_S
 
     assert leases.slots("new", "r", 4) == (2, 3)
+
+
+def test_nobody_is_waited_for_once_all_workers_that_live_came_back():
+    leases = SlotLeases(2, TickingClock())
+    leases.adopt(["r"])
+    leases.open()
+    leases.enter(hello("new", pid=7))
+
+    assert not leases.settle([7, 8])
+    assert leases.slots("new", "r", 4) == ()
+    leases.enter(hello("old", pid=8, r=(0, 1)))
+    assert leases.settle([7, 8])
+
+    assert leases.slots("old", "r", 4) == (0, 1)
+    assert leases.slots("new", "r", 4) == (2, 3)
+
+
+def test_who_was_found_settled_stays_so_when_workers_begin_to_come():
+    leases = SlotLeases(1, TickingClock())
+    leases.adopt(["r"])
+    assert leases.settle([])
+
+    leases.open()
+
+    assert leases.is_settled
 
 
 def test_replicas_that_this_controller_started_are_granted_at_once():

@@ -198,6 +198,22 @@ def test_adopted_slots_are_published_anew_when_the_time_for_claims_is_over():
     assert rig.view().replicas["d"][0].slots == (0, 1, 2, 3)
 
 
+def test_adopted_slots_are_published_as_soon_as_all_workers_that_live_came_back():
+    rig = Rig()
+    rig.leases.adopt(["d-1"])
+    rig.leases.open()
+    rig.update(replica())
+    rig.view()
+    before = rig.publishing.revision
+
+    assert not rig.publishing.call_roll([1, 2])
+    assert rig.publishing.revision == before
+    assert rig.publishing.call_roll([1])
+
+    assert rig.publishing.revision == before + 1
+    assert rig.view().replicas["d"][0].slots == (0, 1, 2, 3)
+
+
 def test_a_fleet_follows_a_revision_when_each_connected_worker_said_so(rig):
     rig.view("a")
     rig.view("b")
