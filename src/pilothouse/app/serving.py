@@ -59,8 +59,9 @@ LEAVING_REPORT_S = 0.05
 """While it leaves: each report may free slots that its successor waits for."""
 LINGER_S = 5.0
 """How long a replaced worker keeps idle connections, whose clients it tells to come back elsewhere."""
-SNAPSHOT_PATIENCE_S = 2.0
-"""So long does a new worker wait for its first snapshot before it accepts: it could only refuse."""
+SNAPSHOT_PATIENCE_S = 8.0
+"""So long does a new worker wait for its first snapshot before it accepts: it could only refuse.
+On a busy machine a controller took five seconds to come back, while callers waited in the socket."""
 LEAST_REPORT_S = 0.02
 """Between two reports, however much there is to tell."""
 FAR_CACHE_S = 0.1
