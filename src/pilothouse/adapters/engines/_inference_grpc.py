@@ -1,0 +1,182 @@
+"""
+The Open Inference Protocol over gRPC: GRPCInferenceService, with the stream that Triton added.
+
+Belongs here: its messages to and from our tensors. Does not: what a model's tensors
+mean. It stands on the extra `grpc`: get it through `_extras.over_grpc`.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from pilothouse.adapters.engines import _inference_pb2 as pb
+from pilothouse.adapters.engines._grpc import IDLE_S, Channel
+from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.tensors import Inferred, InferRequest, Scalar, Tensor, TensorFault, data_type
+from pilothouse.wire.kserve_v2.about import ModelMetadata, ServerMetadata, TensorSpec
+from pilothouse.wire.kserve_v2.tensors import from_json, from_raw, to_raw
+
+SERVICE = "/inference.GRPCInferenceService/"
+FINAL = "triton_final_response"
+"""Parameter of a streamed answer: nothing follows it."""
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+_Said = TypeVar("_Said", bound=Message)
+
+
+class InferenceService:
+    """A client of one server. `version` "" lets the server choose."""
+
+    def __init__(self, channel: Channel, *, model: str, version: str = "") -> None:
+        self._channel = channel
+        self._model = model
+        self._version = version
+
+    async def infer(self, request: InferRequest, *, deadline_s: float) -> Inferred:
+        message = to_message(request, model=self._model, version=self._version).SerializeToString()
+        data = await self._channel.unary(f"{SERVICE}ModelInfer", message, deadline_s=deadline_s)
+        return from_message(_read(pb.InferAnswer, data))
+
+    async def stream(
+        self, request: InferRequest, *, deadline_s: float, idle_s: float = IDLE_S
+    ) -> AsyncGenerator[Inferred, None]:
+        """
+        All answers to one request. Triton is asked to mark the last one (`FINAL`).
+
+        Raises:
+            UpstreamError: The server said that it failed; its own words are no caller's.
+        """
+        asked = to_message(request, model=self._model, version=self._version)
+        asked.parameters["triton_enable_empty_final_response"].bool_param = True
+        method = f"{SERVICE}ModelStreamInfer"
+        said = self._channel.stream(method, asked.SerializeToString(), deadline_s=deadline_s, idle_s=idle_s)
+        async with aclosing(said):
+            async for data in said:
+                yield from_message(streamed(data, model=self._model))
+
+    async def live(self, *, deadline_s: float) -> bool:
+        data = await self._channel.unary(f"{SERVICE}ServerLive", b"", deadline_s=deadline_s)
+        return _read(pb.Live, data).live
+
+    async def ready(self, *, deadline_s: float) -> bool:
+        """Whether the model is. It may say so and fail: ask it something."""
+        data = await self._channel.unary(f"{SERVICE}ModelReady", self._named(), deadline_s=deadline_s)
+        return _read(pb.Ready, data).ready
+
+    async def server(self, *, deadline_s: float) -> ServerMetadata:
+        data = await self._channel.unary(f"{SERVICE}ServerMetadata", b"", deadline_s=deadline_s)
+        said = _read(pb.ServerMetadata, data)
+        return ServerMetadata(name=said.name, version=said.version, extensions=list(said.extensions))
+
+    async def model(self, *, deadline_s: float) -> ModelMetadata:
+        data = await self._channel.unary(f"{SERVICE}ModelMetadata", self._named(), deadline_s=deadline_s)
+        said = _read(pb.ModelMetadata, data)
+        return ModelMetadata(
+            name=said.name,
+            versions=list(said.versions),
+            platform=said.platform,
+            inputs=_specs(said.inputs),
+            outputs=_specs(said.outputs),
+        )
+
+    def _named(self) -> bytes:
+        return pb.ModelName(name=self._model, version=self._version).SerializeToString()
+
+
+def to_message(request: InferRequest, *, model: str, version: str = "") -> pb.InferRequest:
+    """Tensors go as raw bytes, which every server reads."""
+    message = pb.InferRequest(model_name=model, model_version=version, id=request.id)
+    for name, value in request.parameters.items():
+        _set(message.parameters[name], value)
+    for tensor in request.inputs:
+        one = message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        for name, value in tensor.parameters.items():
+            _set(one.parameters[name], value)
+        message.raw_input_contents.append(to_raw(tensor))
+    for name in request.outputs:
+        message.outputs.add(name=name)
+    return message
+
+
+def from_message(message: pb.InferAnswer) -> Inferred:
+    """
+    Raises:
+        UpstreamError: A tensor that is none.
+    """
+    raws = message.raw_output_contents
+    if raws and len(raws) != len(message.outputs):
+        raise UpstreamError("the engine's answer has raw contents for some of its tensors only")
+    try:
+        tensors = [_tensor(one, raws[i] if raws else None) for i, one in enumerate(message.outputs)]
+    except TensorFault as exc:
+        raise UpstreamError(f"the engine's answer cannot be read: {exc}") from exc
+    return Inferred(outputs=tuple(tensors), parameters=_parameters(message.parameters))
+
+
+def streamed(data: bytes, *, model: str) -> pb.InferAnswer:
+    """
+    One answer of a stream, wrapped as Triton does or bare as MLServer does.
+
+    Raises:
+        UpstreamError: It is an error.
+    """
+    said = _read(pb.Streamed, data)
+    if said.id or said.parameters or said.outputs or said.raw or said.error_or_name == model.encode():
+        return _read(pb.InferAnswer, data)
+    if said.error_or_name:
+        raise UpstreamError("the engine failed while it answered; see its own log")
+    return _read(pb.InferAnswer, said.answer_or_version)
+
+
+def _read(kind: type[_Said], data: bytes) -> _Said:
+    try:
+        return kind.FromString(data)
+    except DecodeError as exc:
+        raise UpstreamError("the engine's answer is no message of the protocol") from exc
+
+
+def _tensor(one: pb.Tensor, raw: bytes | None) -> Tensor:
+    kind = data_type(one.datatype, one.name)
+    if raw is not None:
+        return from_raw(one.name, kind, tuple(one.shape), raw)
+    if kind not in _CONTENTS:
+        raise TensorFault(f"{one.name}: {kind} has raw contents only")
+    return from_json(one.name, kind, tuple(one.shape), list(getattr(one.contents, _CONTENTS[kind])))
+
+
+def _set(parameter: pb.Parameter, value: Scalar) -> None:
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    elif isinstance(value, float):
+        parameter.double_param = value
+    else:
+        parameter.string_param = value
+
+
+def _parameters(given: Mapping[str, pb.Parameter]) -> dict[str, Scalar]:
+    found: dict[str, Any] = {}
+    for name, parameter in given.items():
+        which = parameter.WhichOneof("choice")
+        if which is not None:
+            found[name] = getattr(parameter, which)
+    return found
+
+
+def _specs(given: Iterable[pb.TensorMetadata]) -> list[TensorSpec]:
+    return [TensorSpec(one.name, one.datatype, list(one.shape)) for one in given]
