@@ -12,6 +12,7 @@ from pathlib import Path
 BENCHES = (
     "gateway",
     "engine_overhead",
+    "engines",
     "start",
     "hangup",
     "crash",

@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from rig.server import Server
 
 PAUSE_S = 0.05
-"""After a refusal, so that a closed door is not hammered."""
+"""After what was no answer, so that a closed door is not hammered."""
 
 
 class Askers:
     def __init__(self, server: Server, endpoint: str, *, at_once: int, max_tokens: int) -> None:
         self.outcomes: Counter[str] = Counter()
+        self.slowest_s = 0.0
+        """Of all requests, answered or not."""
         self._server = server
         self._body = json.dumps(
             {
@@ -56,10 +58,13 @@ class Askers:
 
     def _ask_on(self) -> None:
         while not self._ending.is_set():
+            began = time.monotonic()
             outcome = self._ask()
+            took_s = time.monotonic() - began
             with self._lock:
                 self.outcomes[outcome] += 1
-            if outcome == "refused":
+                self.slowest_s = max(self.slowest_s, took_s)
+            if outcome != "200":
                 self._ending.wait(PAUSE_S)
 
     def _ask(self) -> str:
