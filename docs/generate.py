@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from msgspec import inspect, structs
+from msgspec import NODEFAULT, inspect, structs
 
 from pilothouse.app.engines import option_types, own_drivers
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
@@ -85,8 +85,9 @@ def _engine_options() -> Iterator[str]:
         texts = field_texts(shape)
         yield f"### engine: {engine}\n\n| field | type | default | meaning |\n|---|---|---|---|"
         for one, info in zip(structs.fields(shape), inspect.type_info(shape).fields, strict=True):  # type: ignore[attr-defined]
-            default = "required" if one.required else f"`{one.default!r}`"
-            yield f"| `{one.name}` | `{_KINDS.get(type(info.type), 'any')}` | {default} | {texts[one.name]} |"
+            default = one.default if one.default_factory is NODEFAULT else one.default_factory()
+            shown = "required" if one.required else f"`{default!r}`"
+            yield f"| `{one.name}` | `{_KINDS.get(type(info.type), 'any')}` | {shown} | {texts[one.name]} |"
         yield ""
 
 

@@ -19,6 +19,7 @@ OWN = {
     "anthropic": "pilothouse.adapters.engines.anthropic:AnthropicDriver",
     "azure-openai": "pilothouse.adapters.engines.azure_openai:AzureOpenAIDriver",
     "gemini": "pilothouse.adapters.engines.gemini:GeminiDriver",
+    "kserve": "pilothouse.adapters.engines.kserve:KServeDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
 }

@@ -7,6 +7,7 @@ The one idea: nobody keeps it by hand, so that it says what the reader does.
 import ast
 import inspect
 import itertools
+import sys
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +32,8 @@ def spec_schema(engines: Mapping[str, type[EngineOptions]]) -> dict[str, Any]:
     """
     roots, kinds = msgspec.json.schema_components((Spec, *engines.values()), ref_template="#/$defs/{name}")
     classes = {kind.__name__: kind for kind in engines.values()} | vars(shapes) | vars(limits)
+    for shape in engines.values():  # and what its fields are made of, which its module knows by name
+        classes = vars(sys.modules[shape.__module__]) | classes
     for name, kind in kinds.items():
         texts = field_texts(classes[name])
         for field, facts in kind.get("properties", {}).items():
