@@ -1,0 +1,18 @@
+"""
+Code of ours that runs inside a model server, as files beside its model.
+
+Belongs here: what is copied, and under which names. Does not: what each server is
+told about it. Whoever uses it imports `pilothouse_model._generator` there.
+"""
+
+from pathlib import Path
+
+PACKAGE = "pilothouse_model"
+MODULES = ("_generator", "_stops")
+
+
+def generator_files() -> dict[str, str]:
+    """Text by path, for `Launch.files`: a package that needs torch and transformers alone."""
+    beside = Path(__file__).parent
+    files = {f"{name}.py": (beside / f"{name}.py").read_text(encoding="utf-8") for name in MODULES}
+    return {f"{PACKAGE}/{path}": text for path, text in {"__init__.py": "", **files}.items()}
