@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="no torch here: pilothouse engine install transformers"),
 ]
 CONTEXT_TOKENS = 600
-Generate = Callable[..., list[dict[str, Any]]]
+Generate = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,11 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generate]:
         assert child.stdin
         assert child.stdout
 
-        def ask(**request: Any) -> list[dict[str, Any]]:
-            print(json.dumps({"temperature": 0, "max_tokens": 8} | request), file=child.stdin, flush=True)
-            pieces: list[dict[str, Any]] = json.loads(child.stdout.readline())
-            return pieces
+        def ask(*requests: dict[str, Any], **alone: Any) -> Any:
+            said = [{"temperature": 0, "max_tokens": 8} | one for one in requests or [alone]]
+            print(json.dumps(said), file=child.stdin, flush=True)
+            answers = json.loads(child.stdout.readline())
+            return answers if requests else answers[0]
 
         yield ask
         child.stdin.close()
@@ -104,3 +105,33 @@ def test_nothing_more_is_said_once_nobody_listens(generate: Generate) -> None:
 
     assert len(in_the_answer) == 4
     assert in_the_prompt == []
+
+
+def test_answers_given_together_are_those_given_alone(generate: Generate) -> None:
+    """Of unlike lengths, so that they join and leave each other at different tokens; the third one waits."""
+    requests = [
+        {"prompt": "sea " * 100, "max_tokens": 5},
+        {"prompt": "One, two", "max_tokens": 12},
+        {"messages": [{"role": "user", "content": "Say"}], "max_tokens": 9},
+    ]
+
+    together = generate(*requests)
+
+    assert together == [generate(**request) for request in requests]
+
+
+def test_who_leaves_a_batch_leaves_the_others_alone(generate: Generate) -> None:
+    gone, left = generate(
+        {"prompt": "sea " * 20, "max_tokens": 200, "cancel_after": 9},
+        {"prompt": "One, two", "max_tokens": 24},
+    )
+
+    assert 0 < len(gone) < 12
+    assert left == generate(prompt="One, two", max_tokens=24)
+
+
+def test_a_batch_refuses_what_it_has_no_room_for(generate: Generate) -> None:
+    answers = generate(*[{"prompt": f"{i}", "max_tokens": 100} for i in range(8)], {"prompt": "a" * 700})
+
+    assert answers[:3] == [generate(prompt=f"{i}", max_tokens=100) for i in range(3)]
+    assert answers[-2:] == [[{"error": "full"}]] * 2

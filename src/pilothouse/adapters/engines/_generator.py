@@ -1,7 +1,7 @@
 """
 Generates text with transformers, for model servers whose model code is ours.
 
-Runs in the engine's own environment, as a copy beside `_stops.py` (`own_code`): torch
+Runs in the engine's own environment, as a copy beside `_stops.py` (`_own_code`): torch
 and transformers are there, nothing of Pilothouse is. The one idea: a loop of our own
 rather than the library's, so that every token asks whether somebody still listens.
 """
@@ -37,10 +37,10 @@ class Generator:
         torch.set_num_threads(threads)
         here = {"local_files_only": True, "trust_remote_code": False}
         self._tokenizer = AutoTokenizer.from_pretrained(folder, **here)
-        self._model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **here)
-        self._model.eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **here)
+        self.model.eval()
         self._context_tokens = context_tokens
-        ends = self._model.generation_config.eos_token_id
+        ends = self.model.generation_config.eos_token_id
         self._ends = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
 
     def generate(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Piece]:
@@ -57,35 +57,36 @@ class Generator:
             "completion_tokens"}`; or nothing but one `{"error"}`: `too_long` with
             `prompt_tokens` and `limit`, or `no_chat_template`.
         """
-        if "messages" in request and not self._tokenizer.chat_template:
-            yield {"error": "no_chat_template"}
+        answer = self.begin(request)
+        if isinstance(answer, dict):
+            yield answer
             return
+        cache = self.new_cache()
+        while not answer.is_over and not cancelled():
+            logits = self.read(answer.take_piece(), cache)
+            if not answer.ahead:
+                yield from answer.go_on(logits)
+
+    def begin(self, request: Request) -> "Answer | Piece":
+        """The answer before its first token, or why there will be none."""
+        if "messages" in request and not self._tokenizer.chat_template:
+            return {"error": "no_chat_template"}
         prompt = self._tokens(request)
         room = self._context_tokens - len(prompt)
         if room < 1:
-            yield {"error": "too_long", "prompt_tokens": len(prompt), "limit": self._context_tokens}
-            return
-        count, finish, limit = 0, "length", min(request.get("max_tokens") or room, room)
-        text = _Text(self._tokenizer, request.get("stop") or ())
-        for token in self._sampled(prompt, request, cancelled):
-            count += 1
-            if token in self._ends:
-                finish = "stop"
-                break
-            if piece := text.feed(token):
-                yield {"text": piece}
-            if text.has_stopped or count == limit:
-                break
-        if cancelled():
-            return
-        if rest := text.close():
-            yield {"text": rest}
-        yield {
-            "text": "",
-            "finish": "stop" if text.has_stopped else finish,
-            "prompt_tokens": len(prompt),
-            "completion_tokens": count,
-        }
+            return {"error": "too_long", "prompt_tokens": len(prompt), "limit": self._context_tokens}
+        return Answer(prompt, request, room=room, tokenizer=self._tokenizer, ends=self._ends)
+
+    def new_cache(self) -> Any:
+        return DynamicCache(config=self.model.config)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def read(self, tokens: list[int], cache: Any) -> Any:
+        """Logits of shape (vocabulary,) after these tokens, which `cache` then holds."""
+        said = self.model(
+            input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return said.logits[0, -1]
 
     def _tokens(self, request: Request) -> list[int]:
         if "messages" not in request:
@@ -95,21 +96,51 @@ class Generator:
         )
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def _sampled(self, prompt: list[int], request: Request, cancelled: Callable[[], bool]) -> Iterator[int]:
-        """Tokens without end; they end when nobody listens any more."""
-        pick = _Picker(request)
-        cache = DynamicCache(config=self._model.config)
-        logits, ahead = None, prompt
-        while not cancelled():
-            piece, ahead = ahead[:PROMPT_PIECE], ahead[PROMPT_PIECE:]
-            logits = self._model(
-                input_ids=torch.tensor([piece]), past_key_values=cache, use_cache=True, logits_to_keep=1
-            ).logits
-            if not ahead:
-                token = pick(logits[0, -1].float())
-                yield token
-                ahead = [token]
+
+class Answer:
+    """One request's: what is still to be read, and what was said. `is_over` once its end is said."""
+
+    def __init__(
+        self, prompt: list[int], request: Request, *, room: int, tokenizer: Any, ends: set[int]
+    ) -> None:
+        self.ahead = prompt
+        """Tokens that the model has not read."""
+        self.is_over = False
+        self._prompt_tokens = len(prompt)
+        self._count = 0
+        self._limit = min(request.get("max_tokens") or room, room)
+        self._pick = _Picker(request)
+        self._text = _Text(tokenizer, request.get("stop") or ())
+        self._ends = ends
+
+    def take_piece(self) -> list[int]:
+        piece, self.ahead = self.ahead[:PROMPT_PIECE], self.ahead[PROMPT_PIECE:]
+        return piece
+
+    def go_on(self, logits: Any) -> Iterator[Piece]:
+        """Choose the next token, of logits of shape (vocabulary,), and give what it says."""
+        token = self._pick(logits.float())
+        self._count += 1
+        if token in self._ends:
+            yield from self._end("stop")
+            return
+        if text := self._text.feed(token):
+            yield {"text": text}
+        if self._text.has_stopped or self._count == self._limit:
+            yield from self._end("length")
+        else:
+            self.ahead = [token]
+
+    def _end(self, finish: str) -> Iterator[Piece]:
+        self.is_over = True
+        if rest := self._text.close():
+            yield {"text": rest}
+        yield {
+            "text": "",
+            "finish": "stop" if self._text.has_stopped else finish,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._count,
+        }
 
 
 class _Picker:
@@ -148,7 +179,7 @@ class _Text:
         self._cutter = StopCutter(stops)
         self._tokens: list[int] = []
         self._said = 0
-        """Tokens whose text is out; one of them is read along, for the space that it may bring."""
+        """Tokens whose text is out; they are read along, for the space that they may bring."""
 
     @property
     def has_stopped(self) -> bool:

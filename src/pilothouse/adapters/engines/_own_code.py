@@ -2,13 +2,13 @@
 Code of ours that runs inside a model server, as files beside its model.
 
 Belongs here: what is copied, and under which names. Does not: what each server is
-told about it. Whoever uses it imports `pilothouse_model._generator` there.
+told about it. Servers import it as `pilothouse_model`.
 """
 
 from pathlib import Path
 
 PACKAGE = "pilothouse_model"
-MODULES = ("_generator", "_stops")
+MODULES = ("_batch", "_generator", "_stops")
 
 
 def generator_files() -> dict[str, str]:
