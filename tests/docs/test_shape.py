@@ -21,6 +21,7 @@ WORKER = PACKAGE / "app" / "worker.py"
 
 BROAD_EXCEPTS = {
     "adapters/engines/_llama_child.py:main": "the process ends here; the log's reader is told why",
+    "adapters/engines/_torchserve_handler.py:Handler.initialize": "the server is ended with it, and told why",
     "control/drain.py:Drain._store": "all other records are protected from one that no store can take",
     "control/evidence.py:Evidence._scores": "records are protected from the defect of a judge",
     "control/store_thread.py:StoreThread.start.body": "told to the caller of start, on its own thread",

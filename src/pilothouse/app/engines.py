@@ -21,6 +21,7 @@ OWN = {
     "gemini": "pilothouse.adapters.engines.gemini:GeminiDriver",
     "kserve": "pilothouse.adapters.engines.kserve:KServeDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
+    "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
 }
 
