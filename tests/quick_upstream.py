@@ -19,6 +19,28 @@ ANSWER = json.dumps(
     }
 ).encode()
 
+VECTOR = json.dumps(
+    {
+        "object": "list",
+        "model": "quick",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}],
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    }
+).encode()
+
+TEXT = json.dumps(
+    {
+        "id": "x",
+        "object": "text_completion",
+        "created": 1,
+        "model": "quick",
+        "choices": [{"index": 0, "text": "Yes.", "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
+    }
+).encode()
+
+WHOLE = {"/v1/chat/completions": ANSWER, "/v1/completions": TEXT, "/v1/embeddings": VECTOR}
+
 STREAMED = (
     b"".join(
         b"data: %s\n\n"
@@ -43,7 +65,7 @@ class _Quick(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self._answer(STREAMED if asked.get("stream") else ANSWER)
+        self._answer(STREAMED if asked.get("stream") else WHOLE[self.path])
 
     def do_GET(self) -> None:
         self._answer(b'{"object":"list","data":[{"id":"quick","object":"model"}]}')

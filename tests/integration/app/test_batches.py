@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any, cast
 
 import openai
 import pytest
@@ -26,6 +27,24 @@ endpoints:
 ENDED_S = 60.0
 
 
+BODIES = {
+    "/v1/chat/completions": {"model": "quick", "messages": [{"role": "user", "content": "Is it?"}]},
+    "/v1/completions": {"model": "quick", "prompt": "Is it?"},
+    "/v1/responses": {"model": "quick", "input": "Is it?"},
+    "/v1/embeddings": {"model": "quick", "input": "Is it?"},
+}
+
+
+def said(path: str, body: Any) -> Any:
+    """What an answer of that route says."""
+    if path == "/v1/embeddings":
+        return body["data"][0]["embedding"]
+    if path == "/v1/responses":
+        return body["output"][0]["content"][0]["text"]
+    choice = body["choices"][0]
+    return choice["text"] if path == "/v1/completions" else choice["message"]["content"]
+
+
 def lines(count: int, *, model: str = "quick") -> bytes:
     return b"".join(
         json.dumps(
@@ -41,10 +60,13 @@ def lines(count: int, *, model: str = "quick") -> bytes:
     )
 
 
-def begin(client: openai.OpenAI, data: bytes) -> Batch:
+def begin(client: openai.OpenAI, data: bytes, path: str = "/v1/chat/completions") -> Batch:
     file = client.files.create(file=("in.jsonl", BytesIO(data)), purpose="batch")
     return client.batches.create(
-        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
+        input_file_id=file.id,
+        endpoint=cast("Any", path),
+        completion_window="24h",
+        metadata={"a": "b"},
     )
 
 
@@ -95,6 +117,40 @@ def test_openais_client_hands_in_a_batch_and_reads_its_answers(home: Path):
             client.files.retrieve(batch.input_file_id)
         with pytest.raises(openai.ConflictError):
             client.batches.cancel(batch.id)
+
+
+def test_a_batch_asks_whatever_a_live_request_asks(home: Path):
+    with (
+        quick_upstream() as upstream,
+        program(home, SPEC.format(url=f"http://127.0.0.1:{upstream}")) as running,
+        openai.OpenAI(base_url=running.url + "/v1", api_key=running.admin_key) as client,
+    ):
+        for path, body in BODIES.items():
+            line = {"custom_id": path, "method": "POST", "url": path, "body": body}
+            batch = begin(client, json.dumps(line).encode(), path)
+            done = until(client, batch, lambda one: one.status in ("completed", "failed"))
+
+            (answered,) = results(client, done.output_file_id)
+            expected = [0.5, -0.5] if path == "/v1/embeddings" else "Yes."
+            assert said(path, answered["response"]["body"]) == expected
+
+
+def test_a_response_in_a_batch_goes_on_from_no_earlier_one(home: Path):
+    with (
+        quick_upstream() as upstream,
+        program(home, SPEC.format(url=f"http://127.0.0.1:{upstream}")) as running,
+        openai.OpenAI(base_url=running.url + "/v1", api_key=running.admin_key) as client,
+    ):
+        path = "/v1/responses"
+        body = {**BODIES[path], "previous_response_id": "resp_1"}
+        line = {"custom_id": "1", "method": "POST", "url": path, "body": body}
+        batch = begin(client, json.dumps(line).encode(), path)
+        done = until(client, batch, lambda one: one.status in ("completed", "failed"))
+
+        assert done.status == "failed"
+        assert done.errors is not None
+        (fault,) = done.errors.data or []
+        assert (fault.line, fault.param) == (1, "body.previous_response_id")
 
 
 @pytest.mark.parametrize("victim", ["controller", "workers"])

@@ -14,7 +14,15 @@ from openai.types.completion_create_params import CompletionCreateParamsBase as 
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
 from pilothouse.wire.openai import inbound
-from pilothouse.wire.openai.inbound import FATES, read_chat, read_completion, read_embed
+from pilothouse.wire.openai.fields import Fates
+from pilothouse.wire.openai.inbound import (
+    CHAT_FATES,
+    COMPLETION_FATES,
+    EMBED_FATES,
+    read_chat,
+    read_completion,
+    read_embed,
+)
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -61,7 +69,7 @@ def test_harmless_fields_are_dropped() -> None:
     assert ask.sampling.temperature == 0.5
 
 
-@pytest.mark.parametrize("name", sorted(FATES.not_built))
+@pytest.mark.parametrize("name", sorted(CHAT_FATES.not_built))
 def test_known_fields_that_are_not_built_are_refused_by_name(name: str) -> None:
     with pytest.raises(NotSupported) as caught:
         read_chat(body(**{name: []}))
@@ -78,6 +86,12 @@ def test_an_engines_own_fields_never_pass(name: str) -> None:
         read_chat(body(**{name: 1}))
 
     assert caught.value.param == name
+
+
+@pytest.mark.parametrize(("name", "newer"), [("functions", "tools"), ("function_call", "tool_choice")])
+def test_the_older_form_of_tools_is_refused_with_the_newer_one(name: str, newer: str) -> None:
+    with pytest.raises(NotSupported, match=f"send {newer}, its newer form"):
+        read_chat(body(**{name: []}))
 
 
 def test_a_mistyped_field_gets_the_nearest_name() -> None:
@@ -108,6 +122,9 @@ def test_a_mistyped_field_gets_the_nearest_name() -> None:
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"response_format": {"type": "poem"}}, "response_format.type"),
         ({"model": 3}, "model"),
+        ({"metadata": {"a": 1}}, "metadata[...]"),
+        ({"metadata": {"a": "x" * 513}}, "metadata[...]"),
+        ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_field(fields: dict[str, Any], param: str) -> None:
@@ -263,15 +280,17 @@ def test_a_response_format_of_null_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("published", "shape"),
+    ("published", "shape", "fates"),
     [
-        (CompletionCreateParamsBase, inbound._Chat),
-        (PlainParamsBase, inbound._Completion),
-        (EmbeddingCreateParams, inbound._Embed),
+        (CompletionCreateParamsBase, inbound._Chat, CHAT_FATES),
+        (PlainParamsBase, inbound._Completion, COMPLETION_FATES),
+        (EmbeddingCreateParams, inbound._Embed, EMBED_FATES),
     ],
 )
-def test_every_field_of_the_published_client_is_decided_about(published: type, shape: type[Struct]) -> None:
-    decided = set(shape.__struct_fields__) | inbound.FATES.harmless | FATES.not_built | {"stream"}
+def test_every_field_of_the_published_client_is_decided_about(
+    published: type, shape: type[Struct], fates: Fates
+) -> None:
+    decided = set(shape.__struct_fields__) | fates.harmless | fates.not_built | {"stream"}
 
     assert set(published.__annotations__) - decided == set()
 
@@ -283,6 +302,6 @@ def test_who_is_spoken_of_is_known_by_either_name() -> None:
     assert read_chat(body(user="u1", store=False)).subject == "u1"
 
 
-@pytest.mark.parametrize("name", sorted(FATES.not_built))
+@pytest.mark.parametrize("name", sorted(CHAT_FATES.not_built))
 def test_null_asks_for_nothing(name: str) -> None:
     assert read_chat(body(**{name: None})) == read_chat(body())

@@ -12,7 +12,7 @@ from msgspec import Raw, Struct, field
 
 from pilothouse.domain.batch import Batch, BatchFault, Line, StoredFile
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 """What a batch may ask."""
 MOST_LINES = 50_000
 _SHOWN_FAULTS = 100
@@ -22,6 +22,7 @@ _CUSTOM_ID_CHARS = 512
 class _Body(Struct):
     model: str
     stream: bool | None = None
+    previous_response_id: str | None = None
 
 
 class _Line(Struct, forbid_unknown_fields=True):
@@ -64,6 +65,12 @@ def read_line(text: bytes, number: int, endpoint: str) -> Line:
     if body.stream:
         raise LineRefused(
             "invalid_request", "an answer in a batch cannot be a stream; leave it out", "body.stream"
+        )
+    if body.previous_response_id:
+        raise LineRefused(
+            "invalid_request",
+            "a request in a batch goes on from no earlier response; put what was said into its input",
+            "body.previous_response_id",
         )
     return Line(number=number, custom_id=line.custom_id, model=body.model, body=bytes(line.body))
 

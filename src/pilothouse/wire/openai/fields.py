@@ -6,6 +6,7 @@ the field that is wrong and to leave away those that change no answer.
 """
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ class Fates(Struct, frozen=True, kw_only=True):
     """Change no answer of ours, and are dropped."""
     not_built: frozenset[str]
     """Refused with 501 unless they are null, which asks for nothing."""
+    instead: Mapping[str, str] = {}
+    """Of those that are refused: what to send in their place."""
 
     def drops(self, name: str, value: Raw) -> bool:
         return name in self.harmless or (name in self.not_built and bytes(value) == b"null")
@@ -66,7 +69,8 @@ def _read_again(body: bytes, shape: type[Struct], fates: Fates, cause: msgspec.V
 def _unknown(name: str, shape: type[Struct], fates: Fates) -> PilothouseError:
     shown = name[:64]
     if name in fates.not_built:
-        return NotSupported(f"{shown} is not supported in this version; leave it out", param=shown)
+        advice = fates.instead.get(name, "leave it out")
+        return NotSupported(f"{shown} is not supported in this version; {advice}", param=shown)
     near = difflib.get_close_matches(name, shape.__struct_fields__, n=1)
     hint = f"; did you mean {near[0]}?" if near else "; leave it out"
     return InvalidRequest(f"unknown field {shown!r}{hint}", param=shown)

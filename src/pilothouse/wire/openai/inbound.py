@@ -1,7 +1,7 @@
 """
 From a client's JSON to a valid request, or to an error that names the field.
 
-Every field is decided about: those of the shapes below are carried; `FATES` says which
+Every field is decided about: those of the shapes below are carried; `Fates` say which
 are dropped, for they change no answer, and which are refused with 501. Any other name
 is refused with 400. So nothing that a caller invents ever reaches an engine.
 
@@ -28,10 +28,13 @@ Stop = StopText | Annotated[list[StopText], Meta(max_length=16)] | None
 Choices = Annotated[int, Meta(ge=1, le=4)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Subject = Annotated[str, Meta(max_length=512)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
 
-FATES = Fates(
+CHAT_FATES = Fates(
     harmless=frozenset(
-        {"metadata", "service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+        {"service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
     ),
     not_built=frozenset(
         {
@@ -44,14 +47,21 @@ FATES = Fates(
             "prediction",
             "verbosity",
             "web_search_options",
-            "suffix",
-            "echo",
-            "best_of",
-            "dimensions",
         }
     ),
+    instead={
+        "functions": "send tools, its newer form",
+        "function_call": "send tool_choice, its newer form",
+        "moderation": "ask /v1/moderations",
+    },
 )
-"""Of OpenAI's reference: what is recorded is the endpoint's setting, whatever `metadata` says."""
+"""Of OpenAI's reference. Which engine or tier answers, and what is cached, are the endpoint's settings."""
+COMPLETION_FATES = Fates(
+    harmless=frozenset(),
+    not_built=frozenset({"suffix", "echo", "best_of", "logit_bias"}),
+    instead={"best_of": "send n and choose among its answers"},
+)
+EMBED_FATES = Fates(harmless=frozenset(), not_built=frozenset({"dimensions"}))
 
 
 _NULL = Raw(b"null")
@@ -90,6 +100,8 @@ class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     store: bool | None = None
+    metadata: Metadata | None = None
+    """Checked, and kept with the body in the record: it changes no answer."""
     safety_identifier: Subject | None = None
     """What OpenAI puts in the place of `user`."""
 
@@ -121,13 +133,13 @@ def read_chat(body: bytes) -> GenerateRequest:
     """
     Raises:
         InvalidRequest: With the field in `param`.
-        NotSupported: For a field of `FATES.not_built`.
+        NotSupported: For a field of `CHAT_FATES.not_built`.
     """
     try:
         chat = _decode_chat(body)
         said = messages.decode(chat.messages)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        chat = read_object(body, _decode_chat, _Chat, FATES)
+        chat = read_object(body, _decode_chat, _Chat, CHAT_FATES)
         said = sub_read(chat.messages, messages.decode, "messages")
     if fault := messages.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
@@ -157,7 +169,7 @@ def read_chat(body: bytes) -> GenerateRequest:
 
 def read_completion(body: bytes) -> GenerateRequest:
     """As `read_chat`, for a plain prompt."""
-    asked = read_object(body, _decode_completion, _Completion, FATES)
+    asked = read_object(body, _decode_completion, _Completion, COMPLETION_FATES)
     prompt = asked.prompt
     if isinstance(prompt, list):
         if len(prompt) != 1:
@@ -215,7 +227,7 @@ def _compact(raw: Raw | None) -> Raw | None:
 
 def read_embed(body: bytes) -> EmbedRequest:
     """As `read_chat`, for texts to embed."""
-    asked = read_object(body, _decode_embed, _Embed, FATES)
+    asked = read_object(body, _decode_embed, _Embed, EMBED_FATES)
     inputs = [asked.input] if isinstance(asked.input, str) else asked.input
     if not all(inputs):
         raise InvalidRequest("input holds an empty text; leave it out", param="input")
