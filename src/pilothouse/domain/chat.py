@@ -10,8 +10,8 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
-Ability = Literal["tools", "image", "audio", "file"]
-"""What a request may need of an engine beyond text."""
+Ability = Literal["tools", "image", "audio", "file", "logit_bias", "token_ids", "echo"]
+"""What a request may need of an engine beyond text in and text out."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -20,7 +20,7 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     What shapes an answer beside its prompt: the allow-list, and nothing else reaches an engine.
 
     The names are the OpenAI dialect's, so that encoding one gives an engine's fields.
-    `tools`, `tool_choice` and `response_format` are valid JSON in that dialect's shape.
+    `tools`, `tool_choice`, `response_format` and `logit_bias` are valid JSON in that dialect's shape.
     """
 
     temperature: float | None = None
@@ -38,14 +38,15 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     tool_choice: Raw | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    logit_bias: Raw | None = None
 
 
 class GenerateRequest(Struct, frozen=True):
     """
     A valid request for generated text.
 
-    `prompt` is the JSON of the messages (chat) or the JSON string of the prompt
-    (completion): bytes that are carried, not taken apart. Whatever protocol a
+    `prompt` is the JSON of the messages (chat), or of the prompt (completion): a
+    string, or a list of the model's token ids: bytes that are carried, not taken apart. Whatever protocol a
     request came in, its messages are in the OpenAI dialect's shape
     (`wire.openai.messages`). `prompt_bytes` bounds the prompt's tokens from above,
     tools included, for no token is shorter than a byte.
@@ -59,6 +60,7 @@ class GenerateRequest(Struct, frozen=True):
     include_usage: bool = False
     max_tokens: int | None = None
     choices: int = 1
+    """Answers, to all prompts together."""
     sampling: Sampling = Sampling()
     subject: str | None = None
     needs: frozenset[Ability] = frozenset()
@@ -67,6 +69,10 @@ class GenerateRequest(Struct, frozen=True):
     """Whether prompt and answer may be kept; None is as the endpoint says."""
     hide_reasoning: bool = False
     """The caller is not shown what the model thinks, in a protocol where that is asked for."""
+    prompts: int = 1
+    """Of a completion: with more than one, `prompt` is their list, and `choices` are shared out evenly."""
+    with_prompt: bool = False
+    """The answer begins with the prompt, and so do its log probabilities."""
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):

@@ -236,8 +236,11 @@ def _check_abilities(ask: GenerateRequest, place: Place) -> None:
     missing = sorted(ask.needs - place.engine.info.can)
     if missing:
         name = place.replica.entry.deployment
-        if missing == ["tools"]:
-            raise InvalidRequest(f"deployment {name} takes no tools; leave them out", param="tools")
+        for field in ("tools", "logit_bias", "echo"):
+            if field in missing:
+                raise InvalidRequest(f"deployment {name} takes no {field}; leave it out", param=field)
+        if "token_ids" in missing:
+            raise InvalidRequest(f"deployment {name} takes no token ids; send texts", param="prompt")
         raise InvalidRequest(
             f"messages hold what deployment {name} cannot read ({', '.join(missing)}); it reads text",
             param="messages",

@@ -28,7 +28,7 @@ async def whole(
     asked_ns = time.perf_counter_ns()
     try:
         routes = call.routes
-        if place.engine.info.whole and not (routes and routes.hedge_after_s):
+        if place.engine.info.whole and ask.prompts == 1 and not (routes and routes.hedge_after_s):
             answer = await place.engine.complete(
                 ask, place.placement, deadline_s=deadline_s, timeouts=routes.timeouts if routes else None
             )

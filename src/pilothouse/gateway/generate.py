@@ -18,6 +18,7 @@ from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.wire.openai.logprobs import joined
 
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 """Of all choices, with their log probabilities: it is held in memory, for the record."""
@@ -35,7 +36,7 @@ def chunks(
     timeouts: Timeouts | None = None,
 ) -> AsyncGenerator[Chunk, None]:
     """The answer as it comes. Close the iterator to cancel; `place` stays the caller's."""
-    if ask.choices == 1 or not place.engine.info.slots:
+    if ask.choices == 1 or not (place.engine.info.slots or ask.prompts > 1):
         return place.engine.stream(ask, place.placement, deadline_s=deadline_s, timeouts=timeouts)
     return _several(ask, place, places, team, deadline_s=deadline_s, timeouts=timeouts)
 
@@ -109,7 +110,7 @@ class Gathered:
             unnamed: Why a choice ended of which the engine did not say it.
         """
         return [
-            Delta("".join(text), i, self._finish[i] or unnamed, _joined(self._logprobs[i]), self._aside(i))
+            Delta("".join(text), i, self._finish[i] or unnamed, joined(self._logprobs[i]), self._aside(i))
             for i, text in enumerate(self.texts)
         ]
 
@@ -155,28 +156,6 @@ class _Beside:
         return Aside("".join(self._reasoning), "".join(self._refusal), tuple(calls))
 
 
-class _ChatLogprobs(msgspec.Struct):
-    content: list[msgspec.Raw] | None = None
-
-
-def _joined(parts: list[msgspec.Raw]) -> msgspec.Raw | None:
-    """Chat log probabilities of many steps as one object; other shapes: the last."""
-    if not parts:
-        return None
-    if len(parts) == 1:
-        return parts[0]
-    steps: list[msgspec.Raw] = []
-    for part in parts:
-        try:
-            found = msgspec.json.decode(part, type=_ChatLogprobs).content
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise UpstreamError("the engine's log probabilities cannot be read") from exc
-        if found is None:
-            return parts[-1]
-        steps.extend(found)
-    return msgspec.Raw(msgspec.json.encode({"content": steps}))
-
-
 async def _several(
     ask: GenerateRequest,
     place: Place,
@@ -190,17 +169,16 @@ async def _several(
     while len(extra) < ask.choices - 1 and (another := places.try_take(team)) is not None:
         extra.append(another)
     lanes = [place, *extra]
-    queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue(_QUEUE)
+    queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE)
     ends = time.monotonic() + deadline_s
+    asked = _one_by_one(ask)
     tasks = [
-        asyncio.create_task(
-            _lane(ask, lane, list(range(i, ask.choices, len(lanes))), ends, queue, timeouts=timeouts)
-        )
+        asyncio.create_task(_lane(asked[i :: len(lanes)], lane, ends, queue, timeouts=timeouts))
         for i, lane in enumerate(lanes)
     ]
-    total = Usage()
+    total = _Total(ask)
     running = len(tasks)
-    item: Chunk | BaseException | None = None
+    item: _Item = None
     try:
         while running:
             item = await queue.get()
@@ -209,11 +187,12 @@ async def _several(
             elif isinstance(item, BaseException):
                 raise item
             else:
-                if item.usage is not None:
-                    total = _summed(total, item.usage)
-                if item.deltas:
-                    yield Chunk(item.deltas)
-        yield Chunk((), total)
+                index, chunk = item
+                if chunk.usage is not None:
+                    total.add(index, chunk.usage)
+                if chunk.deltas:
+                    yield Chunk(chunk.deltas)
+        yield Chunk((), total.usage)
     finally:
         for task in tasks:
             task.cancel()
@@ -228,25 +207,27 @@ async def _several(
                 queue.get_nowait()
 
 
+_Item = tuple[int, Chunk] | BaseException | None
+"""A choice's index and its next chunk; what went wrong; None where a lane is at its end."""
+
+
 async def _lane(
-    ask: GenerateRequest,
+    asked: list[tuple[int, GenerateRequest]],
     place: Place,
-    indices: list[int],
     ends: float,
-    queue: "asyncio.Queue[Chunk | BaseException | None]",
+    queue: "asyncio.Queue[_Item]",
     *,
     timeouts: Timeouts | None,
 ) -> None:
     """Answer these choices one after the other in one place."""
     try:
-        for index in indices:
-            stream = place.engine.stream(
-                _one_choice(ask, index), place.placement, deadline_s=_left_s(ends), timeouts=timeouts
-            )
+        for index, one in asked:
+            stream = place.engine.stream(one, place.placement, deadline_s=_left_s(ends), timeouts=timeouts)
             async with aclosing(stream):
                 async for chunk in stream:
                     place.is_used = place.is_used or any(delta.text for delta in chunk.deltas)
-                    await queue.put(Chunk(tuple([_at(delta, index) for delta in chunk.deltas]), chunk.usage))
+                    deltas = tuple([_at(delta, index) for delta in chunk.deltas])
+                    await queue.put((index, Chunk(deltas, chunk.usage)))
         await queue.put(None)
     except Exception as exc:  # noqa: BLE001 - the task ends here; the consumer raises what went wrong
         await queue.put(exc)
@@ -259,17 +240,45 @@ def _left_s(ends: float) -> float:
     return left_s
 
 
-def _one_choice(ask: GenerateRequest, index: int) -> GenerateRequest:
+def _one_by_one(ask: GenerateRequest) -> list[tuple[int, GenerateRequest]]:
+    """Each choice as a request of its own, with its index: those of the first prompt first."""
+    prompts = msgspec.json.decode(ask.prompt, type=list[msgspec.Raw]) if ask.prompts > 1 else [ask.prompt]
+    each = ask.choices // ask.prompts
+    return [
+        (place * each + i, _one_choice(ask, prompt, i))
+        for place, prompt in enumerate(prompts)
+        for i in range(each)
+    ]
+
+
+def _one_choice(ask: GenerateRequest, prompt: msgspec.Raw, index: int) -> GenerateRequest:
     sampling = ask.sampling
     if index and sampling.seed is not None:
         sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
-    return msgspec.structs.replace(ask, choices=1, sampling=sampling)
+    return msgspec.structs.replace(
+        ask, prompt=prompt, prompt_bytes=len(prompt), prompts=1, choices=1, sampling=sampling
+    )
 
 
 def _at(delta: Delta, index: int) -> Delta:
     return Delta(delta.text, index, delta.finish_reason, delta.logprobs, delta.aside)
 
 
-def _summed(a: Usage, b: Usage) -> Usage:
-    """The prompt is counted once, as OpenAI does, the answers all."""
-    return Usage(max(a.input, b.input), a.output + b.output, max(a.cached, b.cached))
+class _Total:
+    """Sums what choices used: each prompt is counted once, as OpenAI does, the answers all."""
+
+    def __init__(self, ask: GenerateRequest) -> None:
+        self._each = ask.choices // ask.prompts
+        self._read = [Usage()] * ask.prompts
+        self._output = 0
+
+    def add(self, index: int, used: Usage) -> None:
+        place = index // self._each
+        seen = self._read[place]
+        self._read[place] = Usage(max(seen.input, used.input), 0, max(seen.cached, used.cached))
+        self._output += used.output
+
+    @property
+    def usage(self) -> Usage:
+        read = self._read
+        return Usage(sum(one.input for one in read), self._output, sum(one.cached for one in read))

@@ -285,7 +285,7 @@ def test_a_streams_head_says_so_too(client):
         ({"temperature": -1}, openai.BadRequestError, "invalid_request", "temperature"),
         ({"messages": []}, openai.BadRequestError, "invalid_request", "messages"),
         ({"extra_body": {"id_slot": 1}}, openai.BadRequestError, "invalid_request", "id_slot"),
-        ({"logit_bias": {"1": 1}}, openai.InternalServerError, "not_supported", "logit_bias"),
+        ({"verbosity": "low"}, openai.InternalServerError, "not_supported", "verbosity"),
     ],
 )
 def test_a_bad_request_is_the_clients_own_error(client, asked, error, code, param):

@@ -17,7 +17,7 @@ from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway import generate
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import ReplicaPlaces
-from pilothouse.wire.openai.inbound import read_chat
+from pilothouse.wire.openai.inbound import read_chat, read_completion
 from watched_engine import WatchedEngine, endless, fails, words
 
 
@@ -93,6 +93,19 @@ async def test_the_prompt_of_several_choices_is_counted_once():
     found = await answered(places_on(engine), ask(3))
 
     assert found.counted() == Usage(10, 12, 2)
+
+
+@pytest.mark.parametrize("has_slots", [True, False])
+async def test_each_of_several_prompts_is_asked_by_itself_and_counted(has_slots: bool):
+    engine = WatchedEngine(words("a", usage=Usage(10, 4, 2)), slots=has_slots)
+    body = b'{"model":"m","prompt":["x","y"],"n":2,"seed":7}'
+
+    found = await answered(places_on(engine), read_completion(body))
+
+    asked = sorted((bytes(one.prompt), one.sampling.seed, one.choices) for one, _ in engine.asked)
+    assert asked == [(b'"x"', 7, 1), (b'"x"', 8, 1), (b'"y"', 7, 1), (b'"y"', 8, 1)]
+    assert found.texts == [["a"]] * 4
+    assert found.counted() == Usage(20, 16, 4)
 
 
 async def test_many_requests_for_four_choices_on_two_slots_all_end():

@@ -124,6 +124,7 @@ def test_a_mistyped_field_gets_the_nearest_name() -> None:
         ({"model": 3}, "model"),
         ({"metadata": {"a": 1}}, "metadata[...]"),
         ({"metadata": {"a": "x" * 513}}, "metadata[...]"),
+        ({"metadata": {"x" * 65: "a"}}, "metadata"),
         ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
     ],
 )
@@ -247,15 +248,72 @@ def test_any_json_object_gives_a_request_or_a_typed_error(fields: dict[str, Any]
     assert status_of(read_chat, json.dumps(fields).encode()) in (200, 400, 501)
 
 
-def test_a_completion_takes_one_prompt() -> None:
-    ask = read_completion(b'{"model":"m","prompt":["once upon"],"logprobs":2}')
+def completion(prompt: Any, **fields: Any) -> bytes:
+    return json.dumps({"model": "m", "prompt": prompt, **fields}).encode()
 
-    assert bytes(ask.prompt) == b'"once upon"'
-    assert ask.sampling.logprobs == 2
-    with pytest.raises(InvalidRequest, match="holds 2 texts"):
-        read_completion(b'{"model":"m","prompt":["a","b"]}')
-    with pytest.raises(InvalidRequest, match="empty"):
-        read_completion(b'{"model":"m","prompt":""}')
+
+@pytest.mark.parametrize(
+    ("prompt", "carried", "count", "needs"),
+    [
+        ("once upon", "once upon", 1, set()),
+        (["once upon"], "once upon", 1, set()),
+        (["a", "b"], ["a", "b"], 2, set()),
+        ([1, 2], [1, 2], 1, {"token_ids"}),
+        ([[1, 2]], [1, 2], 1, {"token_ids"}),
+        ([[1], [2, 3]], [[1], [2, 3]], 2, {"token_ids"}),
+    ],
+)
+def test_a_completion_takes_texts_or_token_ids(
+    prompt: Any, carried: Any, count: int, needs: set[str]
+) -> None:
+    ask = read_completion(completion(prompt, n=2, logprobs=2))
+
+    assert json.loads(bytes(ask.prompt)) == carried
+    assert (ask.prompts, ask.choices, ask.sampling.logprobs) == (count, 2 * count, 2)
+    assert ask.needs == needs
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "param"),
+    [
+        ("", {}, "prompt"),
+        ([], {}, "prompt"),
+        (["a", ""], {}, "prompt"),
+        ([[1], []], {}, "prompt"),
+        (["a", 1], {}, "prompt"),
+        ([[1], 2], {}, "prompt"),
+        ([-1], {}, "prompt[0]"),
+        (["a"] * 65, {}, "prompt"),
+        ("a", {"max_tokens": 0}, "max_tokens"),
+        ("a", {"logit_bias": {"word": 1}}, "logit_bias"),
+        ("a", {"logit_bias": {"5": 101}}, "logit_bias[...]"),
+        ("a", {"best_of": 3}, "best_of"),
+        ("a", {"suffix": "b"}, "suffix"),
+    ],
+)
+def test_a_completion_that_cannot_be_carried_is_refused_with_its_field(
+    prompt: Any, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises((InvalidRequest, NotSupported)) as caught:
+        read_completion(completion(prompt, **fields))
+
+    assert caught.value.param == param
+
+
+def test_a_prompt_is_repeated_where_that_is_asked_for() -> None:
+    ask = read_completion(completion("a", echo=True, max_tokens=0, best_of=1))
+
+    assert ask.with_prompt
+    assert ask.needs == {"echo"}
+    assert ask.max_tokens == 0
+
+
+def test_biases_are_carried_to_engines_that_take_them() -> None:
+    ask = read_chat(body(logit_bias={"15": -100, "7": 2.5}))
+
+    assert json.loads(bytes(ask.sampling.logit_bias or b"")) == {"15": -100, "7": 2.5}
+    assert ask.needs == {"logit_bias"}
+    assert read_chat(body(logit_bias={})) == read_chat(body())
 
 
 def test_embedding_input_is_one_text_or_a_list() -> None:

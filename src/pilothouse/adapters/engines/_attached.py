@@ -87,3 +87,5 @@ class AttachedDriver:
 
 READS_ALL: frozenset[Ability] = frozenset({"tools", "image", "audio", "file"})
 """For engines whose model is somebody else's: what it cannot read, the server says itself."""
+OPENAI_TAKES: frozenset[Ability] = READS_ALL | {"logit_bias", "token_ids"}
+"""In OpenAI's dialect. Not `echo`: servers that do not know it leave it out without a word."""

@@ -91,7 +91,10 @@ class OpenAIEngine:
         self._heads = {
             kind: self._head("POST", f"{self._base}{path}{query}")
             for kind, path in (*_PATHS.items(), ("embed", "/embeddings"))
-        } | {path: self._head("POST", self._root + path) for path in ("/apply-template", "/tokenize")}
+        } | {
+            path: self._head("POST", self._root + path)
+            for path in ("/apply-template", "/tokenize", "/detokenize")
+        }
 
     async def stream(
         self,

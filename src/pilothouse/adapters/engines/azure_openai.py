@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from pilothouse.adapters.engines._attached import READS_ALL, AttachedDriver, bearer, pinned, token_of
+from pilothouse.adapters.engines._attached import OPENAI_TAKES, AttachedDriver, bearer, pinned, token_of
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.options import AttachOptions
 from pilothouse.kit.secret import Secret
@@ -52,7 +52,7 @@ class AzureOpenAIDriver(AttachedDriver):
         token = token_of(secret)
         key = f"api-key: {token}" if token else ""
         return OpenAIEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=OPENAI_TAKES),
             f"{address.rstrip('/')}/openai/deployments/{quote(model, safe='')}",
             model=model,
             credential=bearer(token) if given.auth == "entra" else key,

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from pilothouse.adapters.engines._llama_completion import Completion, Stream, is_needed, with_grammar
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.chat import Chunk, GenerateRequest
 from pilothouse.domain.model import Artifact, ModelFormat
@@ -137,13 +138,17 @@ class LlamaCppDriver:
             context_tokens=context_tokens,
             whole=False,
             slots=True,
-            can=frozenset({"tools"}),
+            can=frozenset({"tools", "logit_bias", "token_ids", "echo"}),
         )
         return LlamaCppEngine(info, address, model=model, cohort=self._cohort)
 
 
 class LlamaCppEngine(OpenAIEngine):
-    """llama.cpp takes the wish that a tool be called and does nothing about it: here it is a grammar."""
+    """
+    llama.cpp takes the wish that a tool be called and does nothing about it: here it is a grammar.
+
+    So it is with `echo`: see `_llama_completion`.
+    """
 
     def stream(
         self,
@@ -153,10 +158,22 @@ class LlamaCppEngine(OpenAIEngine):
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
+        if is_needed(request):
+            whole = Completion(request, self._as_it_is(timeouts), self._ask_aside, deadline_s)
+            return whole.chunks(placement)
         forced = forced_call(request) if request.sampling.tool_choice is not None else None
         asked = request if forced is None else forced.request
         said = super().stream(asked, placement, deadline_s=deadline_s, timeouts=timeouts)
         return said if forced is None else _calling(said, CallReader(forced.only, lambda: new_id("call_")))
+
+    def _as_it_is(self, timeouts: Timeouts | None) -> Stream:
+        ask = super().stream
+        return lambda request, placement, deadline_s: ask(
+            request, placement, deadline_s=deadline_s, timeouts=timeouts
+        )
+
+    def _body(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
+        return with_grammar(super()._body(request, placement, stream=stream), request)
 
     async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
         forced = forced_call(request)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from pilothouse.adapters.engines._attached import READS_ALL, AttachedDriver, bearer, pinned, token_of
+from pilothouse.adapters.engines._attached import OPENAI_TAKES, AttachedDriver, bearer, pinned, token_of
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.options import AttachOptions
 from pilothouse.kit.secret import Secret
@@ -47,7 +47,7 @@ class OpenAIDriver(AttachedDriver):
             OperationFailed: The address is malformed or not allowed, or the secret is no bearer token.
         """
         return OpenAIEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=OPENAI_TAKES),
             address.rstrip("/"),
             model=model,
             credential=bearer(token_of(secret)),

@@ -17,7 +17,10 @@ VERSION = "2026-10-21"
 OLDER_VERSION = "2023-06-01"
 _MAX_TOKENS = 4096
 """Where nothing bounds an answer: Anthropic has to be told something."""
-_NOT_THERE = ("min_p", "seed", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs")
+_NOT_THERE = (
+    *("min_p", "seed", "frequency_penalty", "presence_penalty"),
+    *("logprobs", "top_logprobs", "logit_bias"),
+)
 _OLDER = ("temperature", "top_p", "top_k")
 _EFFORT = {"minimal": "low"}
 _NO_ARGUMENTS = {"type": "object", "properties": {}}

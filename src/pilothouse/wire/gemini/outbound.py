@@ -11,7 +11,7 @@ from pilothouse.wire.openai import messages, tools
 
 THINKING_TOKENS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
 """Of `reasoning_effort`; all but `minimal` as Google's own OpenAI dialect has them."""
-_NOT_THERE = ("min_p", "logprobs", "top_logprobs")
+_NOT_THERE = ("min_p", "logprobs", "top_logprobs", "logit_bias")
 _SAME = {
     "temperature": "temperature",
     "top_p": "topP",

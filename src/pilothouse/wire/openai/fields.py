@@ -14,6 +14,8 @@ from msgspec import Raw, Struct
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
 
+_OF_A_NAME = "key` in `"
+"""How msgspec says that it is not about a value of an object."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -89,5 +91,7 @@ def sub_read(raw: Raw, decode: Any, name: str) -> Any:
 def invalid(message: str, prefix: str) -> InvalidRequest:
     """Turn msgspec's "... - at `$.a[0]`" into an error that names the field."""
     text, found, path = message.partition(" - at `")
+    if path.startswith(_OF_A_NAME):
+        text, path = f"one of its names is wrong: {text}", path.removeprefix(_OF_A_NAME)
     place = (prefix + path.rstrip("`").removeprefix("$") if found else prefix).lstrip(".")
     return InvalidRequest(f"{place}: {text}" if place else text, param=place or None)

@@ -8,13 +8,13 @@ is refused with 400. So nothing that a caller invents ever reaches an engine.
 Source: the OpenAI API reference, chat completions, completions and embeddings.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
-from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.fields import Fates, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
@@ -28,6 +28,12 @@ Stop = StopText | Annotated[list[StopText], Meta(max_length=16)] | None
 Choices = Annotated[int, Meta(ge=1, le=4)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Subject = Annotated[str, Meta(max_length=512)]
+LogitBias = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^\d{1,7}$")], Annotated[float, Meta(ge=-100, le=100)]],
+    Meta(max_length=1024),
+]
+"""By the id of a token, as the model counts them."""
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
@@ -40,7 +46,6 @@ CHAT_FATES = Fates(
         {
             "functions",
             "function_call",
-            "logit_bias",
             "modalities",
             "moderation",
             "audio",
@@ -58,12 +63,14 @@ CHAT_FATES = Fates(
 """Of OpenAI's reference. Which engine or tier answers, and what is cached, are the endpoint's settings."""
 COMPLETION_FATES = Fates(
     harmless=frozenset(),
-    not_built=frozenset({"suffix", "echo", "best_of", "logit_bias"}),
-    instead={"best_of": "send n and choose among its answers"},
+    not_built=frozenset({"suffix"}),
+    instead={"suffix": "put what stands before and after into the prompt, in the words of your model"},
 )
 EMBED_FATES = Fates(harmless=frozenset(), not_built=frozenset({"dimensions"}))
 
 
+MOST_PROMPTS = 64
+"""Of one request for completions."""
 _NULL = Raw(b"null")
 
 
@@ -86,6 +93,7 @@ class _Generate(Struct, forbid_unknown_fields=True, kw_only=True):
     stop: Stop = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
     user: Subject | None = None
 
 
@@ -107,8 +115,11 @@ class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
 
 
 class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
-    prompt: str | list[str]
+    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    best_of: Choices | None = None
 
 
 class _Embed(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -158,7 +169,7 @@ def read_chat(body: bytes) -> GenerateRequest:
         chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
     )
     ask = _request(chat, "chat", chat.messages, max_tokens, sampling)
-    needs = messages.needs_of(said)
+    needs = ask.needs | messages.needs_of(said)
     if chat.store is not None or chat.safety_identifier is not None:
         subject = chat.safety_identifier or chat.user
         ask = msgspec.structs.replace(ask, store=chat.store, subject=subject)
@@ -170,17 +181,45 @@ def read_chat(body: bytes) -> GenerateRequest:
 def read_completion(body: bytes) -> GenerateRequest:
     """As `read_chat`, for a plain prompt."""
     asked = read_object(body, _decode_completion, _Completion, COMPLETION_FATES)
-    prompt = asked.prompt
-    if isinstance(prompt, list):
-        if len(prompt) != 1:
-            raise InvalidRequest(
-                f"prompt holds {len(prompt)} texts; send one request for each", param="prompt"
-            )
-        prompt = prompt[0]
-    if not prompt:
-        raise InvalidRequest("prompt is empty; send at least one character", param="prompt")
+    if asked.best_of is not None and asked.best_of != (asked.n or 1):
+        raise NotSupported(
+            "best_of is not supported in this version; send n and choose among its answers", param="best_of"
+        )
+    if asked.max_tokens == 0 and not asked.echo:
+        raise InvalidRequest("max_tokens of 0 needs echo to be true", param="max_tokens")
     sampling = _sampling(asked, logprobs=asked.logprobs)
-    return _request(asked, "completion", Raw(_encode(prompt)), asked.max_tokens, sampling)
+    prompts = _prompts_of(asked.prompt)
+    prompt = prompts if len(prompts) > 1 else prompts[0]
+    ask = _request(asked, "completion", Raw(_encode(prompt)), asked.max_tokens, sampling)
+    needs: set[Ability] = set(ask.needs)
+    if not isinstance(prompts[0], str):
+        needs.add("token_ids")
+    if asked.echo:
+        needs.add("echo")
+    if len(prompts) == 1 and not needs:
+        return ask
+    return msgspec.structs.replace(
+        ask,
+        prompts=len(prompts),
+        choices=len(prompts) * ask.choices,
+        with_prompt=asked.echo or False,
+        needs=frozenset(needs),
+    )
+
+
+def _prompts_of(prompt: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:
+    """One text, some texts, the token ids of one, or those of some."""
+    kinds = {type(part) for part in prompt} if isinstance(prompt, list) else {str}
+    if len(kinds) > 1:
+        raise InvalidRequest("prompt mixes texts and token ids; send one kind", param="prompt")
+    found: Any = prompt if isinstance(prompt, list) and kinds != {int} else [prompt]
+    if not all(found):
+        raise InvalidRequest("prompt is empty; send at least one character", param="prompt")
+    if len(found) > MOST_PROMPTS:
+        raise InvalidRequest(
+            f"prompt holds {len(found)} prompts; send at most {MOST_PROMPTS} in one request", param="prompt"
+        )
+    return cast("list[str] | list[list[int]]", found)
 
 
 def canonical_prompt(ask: GenerateRequest) -> bytes:
@@ -246,7 +285,7 @@ def _request(
     options = asked.stream_options
     if options is not None and not asked.stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
-    return GenerateRequest(
+    ask = GenerateRequest(
         kind,
         asked.model,
         prompt,
@@ -258,6 +297,11 @@ def _request(
         sampling,
         asked.user,
     )
+    if asked.logit_bias:
+        bias = Raw(_encode(asked.logit_bias))
+        sampling = msgspec.structs.replace(sampling, logit_bias=bias)
+        ask = msgspec.structs.replace(ask, sampling=sampling, needs=frozenset({"logit_bias"}))
+    return ask
 
 
 def _sampling(
