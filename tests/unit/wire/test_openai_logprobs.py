@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from openai.types.completion_choice import Logprobs
@@ -41,6 +41,7 @@ def test_without_likeliest_ones_there_is_no_list_of_them() -> None:
     assert lists(raw)["top_logprobs"] is None
 
 
+@settings(deadline=None)
 @given(steps=TOKENS, data=st.data())
 def test_pieces_joined_are_as_if_they_had_come_at_once(steps: list[Token], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(steps)))

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
@@ -62,6 +62,7 @@ def parsed(written: bytes) -> list[Any]:
     return found
 
 
+@settings(deadline=None)
 @given(steps)
 def test_a_stream_adds_up_to_its_last_response(deltas: list[Delta]):
     """As a client puts it together, from the deltas alone, in the order of their numbers."""
@@ -89,6 +90,7 @@ def test_a_stream_adds_up_to_its_last_response(deltas: list[Delta]):
     assert final.usage.total_tokens == 12
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
 def test_a_whole_answer_is_the_clients_response(text: str, reasoning: str, refusal: str):
     call = ToolCall(0, "call_1", "look_up", '{"a":1}')
@@ -254,6 +256,7 @@ def test_every_published_event_is_sent_or_said_not_to_be():
     assert sent == answers.SENT
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_no_body_whatever_is_more_than_a_refusal(body: bytes):
     try:
