@@ -6,8 +6,9 @@ charged with every process of Pilothouse and the engine, and one run of the same
 requests straight to the engine's socket, charged with the engine alone. The bare
 requests name a slot and ask for its prefix, as the gateway's do; without that
 the bare engine used more CPU than through the gateway (a ratio of 0.87), which
-would flatter. Pairs are interleaved and change their order; each prompt begins
-differently, so that neither run finds the other's prefix in the cache.
+would flatter. Both runs of a pair take turns, a few seconds each, and change their
+order, for the speed of a machine that is shared drifts; each prompt begins
+differently, so that neither finds the other's prefix in the cache.
 
     python bench/engine_overhead.py [--quick] [--json] [--pairs N]
 """
@@ -25,7 +26,9 @@ from rig.server import Server, pulled_home, server
 ENDPOINT = "smollm2"
 TOKENS = 64
 REQUESTS = 4
-"""Requests of a run, or as many as run at once: 256 tokens and more, seconds of CPU."""
+"""Requests of a run with one at once: 256 tokens, seconds of CPU."""
+LEAST_TURNS = 2
+"""Of a run with more at once."""
 STORY = (
     "Tell a long story about a keeper of a lighthouse who writes everything into a book: the weather, "
     "the ships, the visitors, what they said, and what she thought of it. Give every visitor a name."
@@ -65,6 +68,7 @@ class _Pairs:
         self._all_pids = {state["supervisor"], state["controller"], *state["workers"], self._engine_pid}
         self._gateway = Door(running.url, key=running.admin_key)
         self._engine = Door(replica["address"])
+        self._sides = ((self._gateway, self._all_pids), (self._engine, {self._engine_pid}))
         self._numbers = itertools.count()
         self.slots = len(self._engine.ask("GET", "/slots"))
         self._free_slots: SimpleQueue[int] = SimpleQueue()
@@ -75,13 +79,13 @@ class _Pairs:
         """Ratio of the CPU a token, and its parts, with so many requests at once."""
         through: list[float] = []
         bare: list[float] = []
-        runs = [(through, self._gateway, self._all_pids), (bare, self._engine, {self._engine_pid})]
-        for _, door, pids in runs:  # warm both
-            self._run(door, pids, at_once)
+        for door, pids in self._sides:  # warm both
+            self._turn(door, pids, at_once)
         for number in range(pairs):
-            for samples, door, pids in runs if number % 2 else reversed(runs):
-                samples.append(self._run(door, pids, at_once))
-            tell(f"{at_once} at once, pair {number + 1} of {pairs}: {through[-1] / bare[-1]:.4f}")
+            ours, theirs = self._pair(at_once)
+            through.append(ours)
+            bare.append(theirs)
+            tell(f"{at_once} at once, pair {number + 1} of {pairs}: {ours / theirs:.4f}")
         found = ratios(through, bare)
         return [
             figure(f"{at_once} at once: through Pilothouse", [1000 * s for s in through], unit="ms/token"),
@@ -96,12 +100,22 @@ class _Pairs:
             ),
         ]
 
-    def _run(self, door: Door, pids: set[int], at_once: int) -> float:
-        """CPU seconds a token of one run."""
+    def _pair(self, at_once: int) -> list[float]:
+        """CPU seconds a token through the gateway, and of the bare engine."""
+        cpu, tokens = [0.0, 0.0], [0, 0]
+        for turn in range(max(REQUESTS // at_once, LEAST_TURNS)):
+            for side in (0, 1) if turn % 2 else (1, 0):
+                used, made = self._turn(*self._sides[side], at_once)
+                cpu[side] += used
+                tokens[side] += made
+        return [cpu[side] / tokens[side] for side in (0, 1)]
+
+    def _turn(self, door: Door, pids: set[int], at_once: int) -> tuple[float, int]:
+        """CPU seconds and tokens of so many requests at once."""
         before = _cpu_s(pids)
         with ThreadPoolExecutor(at_once) as pool:
-            tokens = sum(pool.map(lambda _: self._answer(door), range(max(REQUESTS, at_once))))
-        return (_cpu_s(pids) - before) / tokens
+            tokens = sum(pool.map(lambda _: self._answer(door), range(at_once)))
+        return _cpu_s(pids) - before, tokens
 
     def _answer(self, door: Door) -> int:
         """Ask for one answer; its tokens."""

@@ -3,7 +3,9 @@ The simulation: how fast it is, and whether it tells what the real engine will d
 
 First a million requests over 1,000 replicas, on one core. Then three workloads on
 the real engine (SmolLM2, four slots, one thread): the speed of its virtual twin is
-fitted on one of them and judged on the two others.
+fitted on one of them and judged on the two others. All three are played in turns,
+three times, and each request counts with its median: a machine that is slower for a
+while tells nothing about the simulation.
 
     python bench/simulate.py [--quick] [--json] [--skip-engine]
 """
@@ -11,10 +13,13 @@ fitted on one of them and judged on the two others.
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from random import Random
+from statistics import median
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
@@ -37,7 +42,7 @@ from rig.report import Figure, Report, options, publish, tell
 SLOTS, CONTEXT = 4, 1024
 GUESS = EngineModel(slots=SLOTS, batch_tokens=64, step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5)
 FITTED_ON = "even"
-PARTS = 3
+ROUNDS = 3
 WORKLOADS = {
     "long prompts": TenantModel(
         arrivals=Arrivals(rate=0.15),
@@ -64,12 +69,13 @@ def main() -> None:
     given = parser.parse_args()
     figures = [] if given.skip_speed else _speed(100_000 if given.quick else 1_000_000)
     if not given.skip_engine:
-        figures += asyncio.run(_against_the_engine(30.0 if given.quick else 75.0))
+        figures += asyncio.run(_against_the_engine(30.0 if given.quick else 60.0))
     report = Report(
         bench="simulate: speed, and against the real engine",
         method=(
             "1,000 replicas, Poisson and bursty tenants, least_load; then SmolLM2 with four slots and one "
-            f"thread, three workloads in turns, fitted on `{FITTED_ON}` alone"
+            f"thread, three workloads of a minute in turns, {ROUNDS} times, the median of each request; "
+            f"fitted on `{FITTED_ON}` alone"
         ),
         figures=figures,
     )
@@ -101,16 +107,15 @@ def _speed(requests: int) -> list[Figure]:
 
 
 async def _against_the_engine(duration_s: float) -> list[Figure]:
-    seen = {name: _Seen() for name in WORKLOADS}
+    rounds: dict[str, list[list[_Answer]]] = {name: [] for name in WORKLOADS}
     async with engine(artifact(), slots=SLOTS, context_tokens=CONTEXT) as (connected, _, pid):
         _prefer(pid)
         await ask(connected, " the" * 64, max_tokens=8)
-        # In turns, so that an hour in which the machine is slower is slower for all three.
-        for part in range(PARTS):
+        for number in range(ROUNDS):
             for name, tenant in WORKLOADS.items():
-                begin = duration_s * part / PARTS
-                await _measure(connected, tenant, begin, begin + duration_s / PARTS, seen[name])
-    found = {name: (one.measured(), one.tokens / one.wall_s) for name, one in seen.items()}
+                rounds[name].append(await _play(connected, tenant, duration_s))
+                tell(f"round {number + 1} of {ROUNDS}, {name}: {_told(rounds[name][-1])}")
+    found = {name: _measured(answers) for name, answers in rounds.items()}
     for name, (one, rate) in found.items():
         tell(f"{name}: TTFT p50 {one.ttft.p50_ms:.0f} ms, p95 {one.ttft.p95_ms:.0f} ms, {rate:.1f} tokens/s")
     fitted = fit(_scenario(FITTED_ON, duration_s, GUESS), "engine", found[FITTED_ON][0])
@@ -145,49 +150,60 @@ def _scenario(name: str, duration_s: float, model: EngineModel) -> Scenario:
     )
 
 
-class _Seen:
-    """What the engine did with one workload; times in seconds."""
+class _Answer(Struct, frozen=True):
+    """One request to the engine; times in seconds since it was due, the last two since the round began."""
 
-    def __init__(self) -> None:
-        self.ttft: list[float] = []
-        self.tpot: list[float] = []
-        self.latency: list[float] = []
-        self.tokens = 0
-        self.wall_s = 0.0
+    ttft: float
+    latency: float
+    tokens: int
+    ended: float
 
-    def measured(self) -> Measured:
-        return Measured(ttft=_spread(self.ttft), tpot=_spread(self.tpot), latency=_spread(self.latency))
+    @property
+    def tpot(self) -> float:
+        return (self.latency - self.ttft) / max(self.tokens - 1, 1)
 
 
-async def _measure(
-    connected: OpenAIEngine, tenant: TenantModel, begin_s: float, end_s: float, seen: _Seen
-) -> None:
-    """The very requests of the simulation's seed that arrive between two moments, sent when they are due."""
-    requests = []
-    for request in requests_of("t", 0, tenant, Random("1/t")):
-        if request.arrived > end_s:
-            break
-        if request.arrived > begin_s:
-            requests.append(request)
+async def _play(connected: OpenAIEngine, tenant: TenantModel, duration_s: float) -> list[_Answer]:
+    """The very requests of the simulation's seed, sent when they are due; their answers in that order."""
+    arriving = requests_of("t", 0, tenant, Random("1/t"))
+    requests = list(takewhile(lambda request: request.arrived <= duration_s, arriving))
     places = asyncio.Semaphore(SLOTS)
     began = time.monotonic()
 
-    async def one(arrived: float, prompt: int, output: int) -> None:
-        due = began + arrived - begin_s
+    async def one(arrived: float, prompt: int, output: int) -> _Answer:
+        due = began + arrived
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         async with places:
             first, last, made = await ask(connected, " the" * prompt, max_tokens=output)
-        seen.ttft.append(first - due)
-        seen.latency.append(last - due)
-        if made > 1:
-            seen.tpot.append((last - first) / (made - 1))
-        seen.tokens += made
         if made != output:
             tell(f"asked for {output} tokens, got {made}")
+        return _Answer(first - due, last - due, made, last - began)
 
-    await asyncio.gather(*(one(r.arrived, r.prompt, r.output) for r in requests))
-    await asyncio.sleep(max(0.0, began + end_s - begin_s - time.monotonic()))
-    seen.wall_s += time.monotonic() - began
+    return await asyncio.gather(*(one(r.arrived, r.prompt, r.output) for r in requests))
+
+
+def _measured(rounds: Sequence[Sequence[_Answer]]) -> tuple[Measured, float]:
+    """The spread of the requests' medians over the rounds, and tokens a second."""
+    requests = list(zip(*rounds, strict=True))
+
+    def spread(of: Callable[[_Answer], float]) -> Spread:
+        return _spread([median(of(answer) for answer in answers) for answers in requests])
+
+    ended = median(max(answer.ended for answer in answers) for answers in rounds)
+    tokens = sum(answer.tokens for answer in rounds[0])
+    return (
+        Measured(
+            ttft=spread(lambda answer: answer.ttft),
+            tpot=_spread([median(a.tpot for a in answers) for answers in requests if answers[0].tokens > 1]),
+            latency=spread(lambda answer: answer.latency),
+        ),
+        tokens / ended,
+    )
+
+
+def _told(answers: Sequence[_Answer]) -> str:
+    ttft = _spread([answer.ttft for answer in answers])
+    return f"{len(answers)} requests, TTFT p50 {ttft.p50_ms:.0f} ms, p95 {ttft.p95_ms:.0f} ms"
 
 
 def _spread(values: Sequence[float]) -> Spread:
