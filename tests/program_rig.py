@@ -30,7 +30,11 @@ class Program:
 
 @contextmanager
 def program(
-    home: Path, spec: str, *flags: str, secrets: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    home: Path,
+    spec: str,
+    *flags: str,
+    secrets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ready_s: float = READY_S,
 ) -> Iterator[Program]:
     """
     `pilothouse up` with this spec, for the block; it begins when every endpoint serves.
@@ -40,6 +44,7 @@ def program(
         spec: The text of a spec file.
         flags: More options of `up`.
         secrets: Host and value of those that the spec names.
+        ready_s: So long may all that is declared take.
     """
     file = home.with_suffix(".yaml")
     file.write_text(spec)
@@ -54,8 +59,8 @@ def program(
         try:
             for name, (host, value) in secrets.items():
                 _set_secret(home, name, host=host, value=value)
-            ready = _ready(process)
-            _wait_for_all(ready["url"])
+            ready = _ready(process, ready_s)
+            _wait_for_all(ready["url"], ready_s)
             yield Program(ready["url"], Path(ready["admin_key_file"]).read_text().strip(), home)
         finally:
             process.send_signal(signal.SIGINT)
@@ -84,10 +89,10 @@ def _set_secret(home: Path, name: str, *, host: str, value: str) -> None:
         time.sleep(0.1)
 
 
-def _ready(process: "subprocess.Popen[str]") -> dict[str, str]:
+def _ready(process: "subprocess.Popen[str]", ready_s: float) -> dict[str, str]:
     """The event that ends the start."""
     said: list[str] = []
-    ends = time.monotonic() + READY_S
+    ends = time.monotonic() + ready_s
     assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
@@ -98,9 +103,9 @@ def _ready(process: "subprocess.Popen[str]") -> dict[str, str]:
     raise AssertionError("it did not become ready:\n" + "".join(said[-20:]))
 
 
-def _wait_for_all(url: str) -> None:
+def _wait_for_all(url: str, ready_s: float) -> None:
     """`up` is ready when it serves something; here all that is declared must."""
-    ends = time.monotonic() + READY_S
+    ends = time.monotonic() + ready_s
     reasons: list[str] = ["not asked yet"]
     while reasons:
         assert time.monotonic() < ends, f"not all of it became ready: {reasons}"

@@ -1,0 +1,87 @@
+"""The page about every engine: one spec, one SDK call, and status side by side, of all that are installed."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gguf
+import openai
+import pytest
+import yaml
+
+from pilothouse.adapters.engines._environment import python_of
+from pilothouse.app.engines import own_drivers
+from program_rig import program
+from program_shell import Shell
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "every-engine.md"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+MAKE_S = 600.0
+
+
+def spec_of(page: str) -> dict[str, Any]:
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    return yaml.safe_load(block)
+
+
+def question_of(page: str) -> dict[str, Any]:
+    """What the page's call passes beside the model."""
+    (block,) = re.findall(r"completions\.create\(model=name, (.*?)\)\n", page)
+    call = ast.parse(f"call({block})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+
+
+@pytest.fixture(scope="module")
+def installed() -> list[str]:
+    """Names of the page's deployments whose engine is here."""
+    drivers, declared = own_drivers(), spec_of(PAGE.read_text())["deployments"]
+    found = [
+        name
+        for name, one in declared.items()
+        if one["engine"] in drivers and drivers[one["engine"]].installed().ok
+    ]
+    if len(found) < 2:
+        pytest.skip(f"of the engines, only {found} are installed: pilothouse engine install NAME")
+    return found
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path, installed: list[str]) -> Path:
+    """SmolLM2 as a folder of safetensors, made of its GGUF file."""
+    if "transformers" not in installed:
+        pytest.skip("the weights are made with PyTorch: pilothouse engine install transformers")
+    place = tmp_path_factory.mktemp("weights")
+    (place / "model.gguf").symlink_to(smollm2_gguf)
+    folder = place / "smollm2"
+    script = FIXTURES / "make_smollm2_folder.py"
+    package = str(Path(gguf.__file__).parents[1])
+    argv = [python_of("transformers"), "-I", str(script), str(place / "model.gguf"), str(folder), package]
+    subprocess.run(argv, check=True, timeout=MAKE_S, capture_output=True)
+    return folder
+
+
+def test_one_spec_serves_one_prompt_from_every_engine_side_by_side(
+    tmp_path: Path, smollm2_gguf: Path, weights: Path, installed: list[str]
+) -> None:
+    page = PAGE.read_text()
+    spec = spec_of(page)
+    places = {"smollm2-gguf": smollm2_gguf, "smollm2": weights}
+    names = [name for name in installed if spec["deployments"][name]["model"] in places]
+    spec["models"] = {name: {"source": f"file:{place}"} for name, place in places.items()}
+    for part in ("deployments", "endpoints"):
+        spec[part] = {name: spec[part][name] for name in names}
+
+    with program(tmp_path / "home", yaml.safe_dump(spec), ready_s=MAKE_S) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.admin_key) as client:
+            answers = {name: client.completions.create(model=name, **question_of(page)) for name in names}
+        status = Shell(server).run("status")
+
+    for name, answer in answers.items():
+        assert "Paris" in answer.choices[0].text, (name, answer)
+        assert answer.usage is not None
+        assert 0 < answer.usage.completion_tokens <= question_of(page)["max_tokens"], name
+        assert re.search(rf"^{name}\b.*ready", status, flags=re.M), status
