@@ -22,6 +22,7 @@ OWN = {
     "kserve": "pilothouse.adapters.engines.kserve:KServeDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
     "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
+    "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
 }
 

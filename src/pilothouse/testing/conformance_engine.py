@@ -34,7 +34,12 @@ ANYWHERE = Placement()
 
 
 class EngineLab(Protocol):
-    """An engine with at least two places and a context of `context_tokens`."""
+    """
+    An engine with at least two places and a context of `context_tokens`.
+
+    One that says many hundreds of tokens a second has a `pace` above 1: how many
+    times longer an answer must be that somebody hangs up on.
+    """
 
     engine: Engine
     context_tokens: int
@@ -216,7 +221,7 @@ class EngineConformance:
 
     @tries("side_by_side")
     async def test_requests_are_answered_side_by_side(self, lab: EngineLab) -> None:
-        requests = [ask(f"Count with me: {i},", max_tokens=24) for i in range(2)]
+        requests = [ask(f"Count with me: {i},", max_tokens=24 * _pace(lab)) for i in range(2)]
 
         tasks = [asyncio.create_task(answer(lab.engine, request)) for request in requests]
         await running(lab.engine, lambda count: count == 2, timeout_s=DEADLINE_S)
@@ -235,7 +240,7 @@ class EngineConformance:
 
     @tries("cancel")
     async def test_closing_the_stream_frees_the_slot(self, lab: EngineLab) -> None:
-        stream = lab.engine.stream(_long(), ANYWHERE, deadline_s=DEADLINE_S)
+        stream = lab.engine.stream(_long(lab), ANYWHERE, deadline_s=DEADLINE_S)
         await anext(stream)
         await running(lab.engine, lambda count: count == 1, timeout_s=FREE_AGAIN_S)
 
@@ -248,7 +253,7 @@ class EngineConformance:
         has_begun = asyncio.Event()
 
         async def read() -> None:
-            async for _ in lab.engine.stream(_long(), ANYWHERE, deadline_s=DEADLINE_S):
+            async for _ in lab.engine.stream(_long(lab), ANYWHERE, deadline_s=DEADLINE_S):
                 has_begun.set()
 
         reading = asyncio.create_task(read())
@@ -279,7 +284,7 @@ class EngineConformance:
         began = time.monotonic()
 
         with pytest.raises(DeadlineExceeded):
-            async for _ in lab.engine.stream(_long(), ANYWHERE, deadline_s=1.0):
+            async for _ in lab.engine.stream(_long(lab), ANYWHERE, deadline_s=1.0):
                 pass
 
         assert time.monotonic() - began < 1.0 + FREE_AGAIN_S
@@ -353,9 +358,13 @@ class EmbeddingConformance:
             await answer(lab.engine, ask())
 
 
-def _long() -> GenerateRequest:
+def _long(lab: EngineLab) -> GenerateRequest:
     """An answer that goes on for seconds."""
-    return ask("One, two, three, four, five, six, seven, eight, nine,", max_tokens=400)
+    return ask("One, two, three, four, five, six, seven, eight, nine,", max_tokens=400 * _pace(lab))
+
+
+def _pace(lab: EngineLab) -> int:
+    return getattr(lab, "pace", 1)
 
 
 def _cosine(one: list[float], other: list[float]) -> float:

@@ -1,0 +1,133 @@
+"""A server that speaks TensorFlow Serving's REST API, or KServe's V1, asked one row at a time."""
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, parsed_address, translated
+from pilothouse.adapters.engines._provider_http import refusal_of
+from pilothouse.domain.errors import InvalidRequest, PilothouseError, UpstreamError
+from pilothouse.domain.status import Load
+from pilothouse.kit.cohort import Cohort
+from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
+from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.http1.sweep import Sweeper
+from pilothouse.wire.tensorflow import rest
+from pilothouse.wire.tensorflow.signature import Binding, Signature
+
+TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
+_ENGINE = "tensorflow"
+
+
+class RestServer:
+    """
+    Args:
+        address: `unix:<path>`, or `http(s)://host[:port]`, before `/v1`.
+        model: Its name there, `NAME` or `NAME/versions/N`.
+        credential: A header line that proves who asks, "" without one.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str,
+        credential: str = "",
+        pin: Callable[[], Awaitable[str]] | None = None,
+        cohort: Cohort | None = None,
+    ) -> None:
+        root, _, where = parsed_address(address)
+        self._sweeper = Sweeper()
+        tls = ssl.create_default_context() if where.tls else None
+        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+        line = f"{credential}\r\n" if credential else ""
+        self._head = f"HTTP/1.1\r\nhost: {where.host_header}\r\ncontent-type: application/json\r\n{line}"
+        self._model = f"{root}/v1/models/{quote(model)}"
+
+    async def signatures(self, *, deadline_s: float) -> dict[str, Signature] | None:
+        """None where the server knows the model and tells no signatures, as KServe's V1."""
+        exchange = await self._asked(self._get(f"{self._model}/metadata"), TIMEOUTS, deadline_s)
+        try:
+            if exchange.status not in (404, 405):
+                return rest.read_signatures(await _body(exchange))
+        except HttpFailure as exc:
+            raise translated(exc, _ENGINE) from exc
+        finally:
+            exchange.release()
+        exchange = await self._asked(self._get(self._model), TIMEOUTS, deadline_s)
+        try:
+            await _body(exchange)
+        except HttpFailure as exc:
+            raise translated(exc, _ENGINE) from exc
+        finally:
+            exchange.release()
+        return None
+
+    async def predict(
+        self, binding: Binding, row: Mapping[str, Any], *, deadline_s: float, timeouts: Timeouts | None
+    ) -> Mapping[str, Any]:
+        body = rest.write_predict(binding.signature, row)
+        head = f"POST {self._model}:predict {self._head}content-length: {len(body)}\r\n\r\n"
+        exchange = await self._asked(head.encode() + body, timeouts or TIMEOUTS, deadline_s)
+        try:
+            return rest.read_predict(await _body(exchange), binding.outputs)
+        except HttpFailure as exc:
+            raise translated(exc, _ENGINE) from exc
+        finally:
+            exchange.release()
+
+    async def aclose(self) -> None:
+        self._client.close()
+        self._sweeper.stop_when_empty()
+
+    def _get(self, target: str) -> bytes:
+        return f"GET {target} {self._head}\r\n".encode()
+
+    async def _asked(
+        self, data: bytes, timeouts: Timeouts, deadline_s: float, *, whole: bool = True
+    ) -> Exchange:
+        try:
+            return await self._client.request(data, timeouts, total_s=deadline_s, whole=whole)
+        except HttpFailure as exc:
+            raise translated(exc, _ENGINE) from exc
+
+
+class HostServer(RestServer):
+    """Our own host, which counts the answers that are open: between two pieces nothing runs there."""
+
+    async def load(self) -> Load:
+        exchange = await self._asked(self._get("/load"), TIMEOUTS, 5.0)
+        try:
+            return msgspec.json.decode(await _body(exchange), type=Load)
+        except HttpFailure as exc:
+            raise translated(exc, _ENGINE) from exc
+        except msgspec.DecodeError as exc:
+            raise UpstreamError("the engine's load cannot be read") from exc
+        finally:
+            exchange.release()
+
+    async def open(self, *, deadline_s: float) -> Exchange:
+        """An answer is open until this is released."""
+        exchange = await self._asked(self._get("/open"), TIMEOUTS, deadline_s, whole=False)
+        if exchange.status == 200:
+            return exchange
+        try:
+            raise await _refusal(exchange)
+        finally:
+            exchange.release()
+
+
+async def _body(exchange: Exchange) -> bytes:
+    if exchange.status != 200:
+        raise await _refusal(exchange)
+    return exchange.whole_body()
+
+
+async def _refusal(exchange: Exchange) -> PilothouseError:
+    await exchange.read_all(MAX_ERROR_BYTES)
+    if exchange.status == 400:
+        return InvalidRequest("the model refused the request as invalid; check its fields")
+    return refusal_of(exchange.status, exchange.headers.get(b"retry-after", b""))
