@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 from msgspec import NODEFAULT, inspect, structs
 
+from pilothouse.adapters.engines import _holes
 from pilothouse.app.engines import option_types, own_drivers
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
 from pilothouse.cli.schema import field_texts, spec_schema
@@ -212,14 +213,23 @@ def engines() -> str:
         f"| {', '.join(sorted(driver.abilities))} |"
         for name, driver in drivers.items()
     ]
-    started = {name: driver for name, driver in drivers.items() if "launch" in driver.abilities}
+    started = {
+        name: driver
+        for name, driver in drivers.items()
+        if "launch" in driver.abilities and len(driver.cannot) < len(PROMISES)
+    }
+    untried = {
+        name: next(iter(driver.cannot.values()))
+        for name, driver in drivers.items()
+        if len(driver.cannot) == len(PROMISES)
+    }
     promises = [
         f"| {words} | {' | '.join('no' if key in one.cannot else 'yes' for one in started.values())} |"
         for key, words in PROMISES.items()
     ]
     reasons = [
         f"- `{name}`, {PROMISES[key]}: no, {reason}."
-        for name, driver in drivers.items()
+        for name, driver in started.items()
         for key, reason in driver.cannot.items()
     ]
     return "\n".join(
@@ -237,9 +247,23 @@ def engines() -> str:
             *promises,
             "\n## Why not\n",
             *reasons,
+            *(f"- `{name}`, all of it: not tried, {reason}." for name, reason in untried.items()),
+            *_refused_versions(),
             "",
         ]
     )
+
+
+def _refused_versions() -> Iterator[str]:
+    yield "\n## Versions that are refused\n"
+    yield (
+        "A version with a hole that is known and closed is not served from, whoever started it: it is not "
+        f"healthy, and the reason names the hole. Last held against the advisories on {_holes.AS_OF}.\n"
+    )
+    yield "| engine | hole | from | closed in | it lets |\n|---|---|---|---|---|"
+    for name, table in (("vllm", _holes.VLLM), ("sglang", _holes.SGLANG)):
+        for hole in table:
+            yield f"| `{name}` | {hole.name} | {hole.since} | {hole.fixed} | {hole.lets} |"
 
 
 MEANINGS = {

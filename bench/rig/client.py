@@ -48,8 +48,10 @@ class Door:
             raise RuntimeError(f"{path}: {head[:200]!r} {rest[:500]!r}")
         return json.loads(unchunked(rest) if b"chunked" in head.lower() else rest)
 
-    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The events of a stream, up to `[DONE]`."""
+    def stream(
+        self, path: str, body: dict[str, Any], *, may_just_end: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """The events of a stream, up to `[DONE]`, or to its end where a server says no such word."""
         with self.send("POST", path, {**body, "stream": True}) as door, door.makefile("rb") as lines:
             status = lines.readline()
             if b" 200 " not in status:
@@ -61,7 +63,8 @@ class Door:
                     raise RuntimeError(f"{path}: the stream ended in {line!r}")
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:])
-        raise RuntimeError(f"{path}: the stream ended without [DONE]")
+        if not may_just_end:
+            raise RuntimeError(f"{path}: the stream ended without [DONE]")
 
 
 def read_all(door: socket.socket) -> bytes:

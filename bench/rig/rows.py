@@ -52,7 +52,7 @@ class Row(Struct, frozen=True, kw_only=True):
         }
 
 
-def openai(model: str, **more: Any) -> Ask:
+def openai(model: str, *, may_just_end: bool = False, **more: Any) -> Ask:
     """Of a server with OpenAI's protocol; `more` are fields of its own."""
 
     def ask(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
@@ -64,7 +64,7 @@ def openai(model: str, **more: Any) -> Ask:
             "stream_options": {"include_usage": True},
             **more,
         }
-        for event in door.stream("/v1/completions", body):
+        for event in door.stream("/v1/completions", body, may_just_end=may_just_end):
             tokens = int((event.get("usage") or {}).get("completion_tokens", 0))
             if tokens or any(choice.get("text") for choice in event.get("choices", ())):
                 yield tokens
@@ -97,6 +97,13 @@ ROWS = (
         engine="transformers",
         model="a Llama of 3 million random weights",
         source=tiny_llama,
+        ask=openai("model", may_just_end=True),
+    ),
+    Row(
+        engine="vllm",
+        model="a Llama of 3 million random weights",
+        source=tiny_llama,
         ask=openai("model"),
+        options={"context_tokens": 1024},
     ),
 )

@@ -23,7 +23,9 @@ OWN = {
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
     "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
     "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",
+    "sglang": "pilothouse.adapters.engines.sglang:SglangDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
+    "vllm": "pilothouse.adapters.engines.vllm:VllmDriver",
 }
 
 

@@ -12,30 +12,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse.domain.errors import OperationFailed
+from pilothouse.ports.engine import Environment
 
 TIMEOUT_S = 3600.0
 """A slow network and two gigabytes."""
 
 
-def install(folder: Path, requirements: Sequence[str], constraints: Path) -> None:
+def install(environment: Environment) -> None:
     """
     Make the environment anew; the old one, if any, works until the new one is whole.
 
     Raises:
         OperationFailed: The disk, the network or the index failed; the message has their last words.
     """
+    folder = Path(environment.folder)
     made = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
         _run([sys.executable, "-m", "venv", str(made)])
-        _run([*_installer(made), "-c", str(constraints), *requirements])
+        _run([*_installer(made), *_wanted(environment)])
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     except OSError as exc:
         raise OperationFailed(f"{folder} cannot be made: {exc.strerror or exc}") from exc
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _wanted(environment: Environment) -> list[str]:
+    if environment.exact:
+        return ["--no-deps", "-r", environment.constraints]
+    return ["-c", environment.constraints, *environment.packages]
 
 
 def _installer(folder: Path) -> list[str]:

@@ -1,7 +1,5 @@
 """`pilothouse engine`: which engines are here, and how to get the others."""
 
-from pathlib import Path
-
 import click
 
 from pilothouse.app.engines import engine_drivers
@@ -66,7 +64,7 @@ def install_engine(name: str, *, is_json: bool) -> None:
         )
     made = driver.environment
     out.line(f"making {made.folder} with {', '.join(made.packages)}: this takes minutes")
-    install(Path(made.folder), made.packages, Path(made.constraints))
+    install(made)
     found = driver.installed()
     if not found.ok:
         raise OperationFailed(

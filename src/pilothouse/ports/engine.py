@@ -269,6 +269,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     packages: tuple[str, ...]
     constraints: str
     """File with the versions that were tried together."""
+    exact: bool = False
+    """The file's list is installed and nothing that its packages ask for beside it."""
 
 
 @runtime_checkable

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import psutil
 import pytest
 
 from engine_home import Home
-from pilothouse.adapters.engines._environment import python_of
 from pilothouse.adapters.engines.transformers import TransformersDriver, TransformersEngine
-from pilothouse.app.inspect_folder import inspect
 from pilothouse.control.models import Artifact
 from pilothouse.domain.errors import NotSupported, PilothouseError
 from pilothouse.domain.spec import DeploymentSpec
@@ -23,6 +20,7 @@ from pilothouse.kit.folders import make_private
 from pilothouse.ports.engine import Launch, Machine
 from pilothouse.testing.conformance_engine import ANYWHERE, EngineConformance, answer, ask
 from pilothouse.testing.conformance_target import seen_as
+from tiny_llama import make_tiny_llama
 
 FOUND = TransformersDriver().installed()
 pytestmark = [
@@ -30,22 +28,11 @@ pytestmark = [
     pytest.mark.skipif(not FOUND.ok, reason=f"{FOUND.missing} is missing: {FOUND.install_command}"),
 ]
 READY_S = 300.0
-SCRIPT = Path(__file__).parents[2] / "fixtures" / "make_tiny_llama.py"
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    folder = tmp_path_factory.mktemp("tiny")
-    subprocess.run([python_of("transformers"), "-I", str(SCRIPT), str(folder)], check=True, timeout=300)
-    found = inspect(folder)
-    return Artifact(
-        name="tiny",
-        digest="sha256:aa",
-        path=str(folder),
-        bytes=found.bytes,
-        header=found.header,
-        format="safetensors",
-    )
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny"), engine="transformers")
 
 
 def launch_of(artifact: Artifact) -> Launch:

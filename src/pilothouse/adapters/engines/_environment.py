@@ -20,10 +20,17 @@ def python_of(name: str) -> str:
     return str(environment(name) / "bin" / "python")
 
 
-def declared(name: str, *packages: str) -> Environment:
-    """With the versions of `constraints/<name>.txt`: those of the last environment that was tried."""
+def declared(name: str, *packages: str, exact: bool = False) -> Environment:
+    """
+    With the versions of `constraints/<name>.txt`: those of the last environment that was tried.
+
+    Args:
+        exact: That list is the environment: what its packages ask for beside it is left out.
+    """
     constraints = Path(__file__).with_name("constraints") / f"{name}.txt"
-    return Environment(folder=str(environment(name)), packages=packages, constraints=str(constraints))
+    return Environment(
+        folder=str(environment(name)), packages=packages, constraints=str(constraints), exact=exact
+    )
 
 
 def look(name: str, *, package: str, known: str) -> Installed:

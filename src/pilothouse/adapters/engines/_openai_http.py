@@ -33,6 +33,7 @@ from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventParser, EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.openai import outbound
+from pilothouse.wire.openai.too_long import too_long
 
 _TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 MAX_ERROR_BYTES = 64 * 1024
@@ -290,11 +291,19 @@ class OpenAIEngine:
     async def _refusal(self, exchange: Exchange) -> PilothouseError:
         """The error that an answer other than 200 stands for."""
         fault = outbound.read_fault(await exchange.read_all(MAX_ERROR_BYTES))
-        status = exchange.status
+        return self._refused(exchange.status, fault, exchange.headers.get(b"retry-after", b""))
+
+    def _refused(self, status: int, fault: outbound.EngineFault, wait: bytes) -> PilothouseError:
         if fault.type == "exceed_context_size_error" or (fault.n_ctx and fault.n_prompt_tokens):
             return ContextLengthExceeded(
                 f"the prompt has {fault.n_prompt_tokens} tokens and the model's context holds {fault.n_ctx}; "
                 "shorten the prompt",
+                param="messages",
+            )
+        if status == 400 and (found := too_long(fault.message or "")):
+            return ContextLengthExceeded(
+                f"the prompt has {found.has} {found.unit} and the model's context holds {found.holds} "
+                "tokens; shorten the prompt",
                 param="messages",
             )
         if status == 503 and fault.message == _LOADING:
@@ -304,8 +313,9 @@ class OpenAIEngine:
         if status == 400 and fault.code == _FILTERED:
             return InvalidRequest("the provider's content filter refused the prompt", param="messages")
         if status in (429, 503):
-            wait_s = retry_after_s(exchange.headers.get(b"retry-after", b""))
-            return Overloaded("the engine takes no more requests now; try again", retry_after_s=wait_s)
+            return Overloaded(
+                "the engine takes no more requests now; try again", retry_after_s=retry_after_s(wait)
+            )
         if status in (401, 403):
             return UpstreamError(f"the engine refused the secret of this deployment ({status})")
         if status == 404:
