@@ -18,6 +18,7 @@ OWN = {
     "llama.cpp": "pilothouse.adapters.engines.llama_cpp:LlamaCppDriver",
     "anthropic": "pilothouse.adapters.engines.anthropic:AnthropicDriver",
     "azure-openai": "pilothouse.adapters.engines.azure_openai:AzureOpenAIDriver",
+    "bedrock": "pilothouse.adapters.engines.bedrock:BedrockDriver",
     "gemini": "pilothouse.adapters.engines.gemini:GeminiDriver",
     "kserve": "pilothouse.adapters.engines.kserve:KServeDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",

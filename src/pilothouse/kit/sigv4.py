@@ -1,9 +1,10 @@
 """
-AWS Signature Version 4, for requests without a body.
+AWS Signature Version 4, in headers.
 
-Source: "Signing AWS requests with Signature Version 4" and its S3 annex (a path is
-encoded once, and the payload's digest is a signed header). Pure but for what is
-passed in; the test holds it against the example of the specification.
+Source: "Signing AWS requests with Signature Version 4" and its S3 annex (there a
+path is signed as it is sent, and the body's digest is a signed header; elsewhere the
+path is encoded once more). Pure but for what is passed in; the tests hold it against
+the published examples and against AWS's own client.
 """
 
 import hmac
@@ -16,7 +17,6 @@ from msgspec import Struct
 
 from pilothouse.kit.secret import Secret
 
-EMPTY_SHA256 = sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
@@ -34,18 +34,29 @@ def encode_path(path: str) -> str:
 
 
 def sign(
-    method: str, host: str, target: str, headers: Mapping[str, str], *, key: SigningKey, now: float
+    method: str,
+    host: str,
+    target: str,
+    headers: Mapping[str, str],
+    *,
+    key: SigningKey,
+    now: float,
+    body: bytes = b"",
 ) -> dict[str, str]:
     """
-    The headers that make a request without a body valid; `headers` are among those that are signed.
+    The headers that make a request valid; `headers` are among those that are signed.
 
     Args:
         host: As the Host header has it.
-        target: Path (encoded by `encode_path`) and query.
+        target: Path (for S3 encoded by `encode_path`) and query, as they are sent.
         now: Unix seconds.
     """
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    sent = {**headers, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}
+    digest = sha256(body).hexdigest()
+    sent = {**headers, "x-amz-date": moment}
+    is_s3 = key.service == "s3"
+    if is_s3:
+        sent["x-amz-content-sha256"] = digest
     if key.session_token is not None:
         sent["x-amz-security-token"] = key.session_token.reveal()
     canonical = {name.lower(): " ".join(value.split()) for name, value in (sent | {"host": host}).items()}
@@ -54,12 +65,12 @@ def sign(
     request = "\n".join(
         [
             method,
-            path,
+            path if is_s3 else quote(path, safe="/-_.~"),
             _canonical_query(query),
             *(f"{name}:{canonical[name]}" for name in sorted(canonical)),
             "",
             names,
-            EMPTY_SHA256,
+            digest,
         ]
     )
     scope = f"{moment[:8]}/{key.region}/{key.service}/aws4_request"

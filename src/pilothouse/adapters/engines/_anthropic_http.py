@@ -3,20 +3,19 @@
 from collections.abc import Awaitable, Callable
 
 from pilothouse.adapters.engines._openai_http import parsed_address
-from pilothouse.adapters.engines._provider_http import PROBE, ProviderEngine
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
-from pilothouse.domain.errors import ContextLengthExceeded, NotSupported, PilothouseError
-from pilothouse.domain.status import Health
+from pilothouse.adapters.engines._provider_http import ProviderEngine
+from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.peer import Timeouts
-from pilothouse.ports.engine import EngineInfo, Placement
+from pilothouse.kit.sse import EventParser
+from pilothouse.ports.engine import EngineInfo
 from pilothouse.wire.anthropic import outbound, said
 
 _TOO_LONG = "prompt is too long"
 """Anthropic's words for a prompt that does not fit the model."""
 
 
-class AnthropicEngine(ProviderEngine):
+class AnthropicEngine(ProviderEngine[bytes]):
     """
     Implements `ports.engine.Engine`, and `TokenCounter`.
 
@@ -37,7 +36,7 @@ class AnthropicEngine(ProviderEngine):
         prompt_cache: outbound.PromptCache = "off",
     ) -> None:
         root, _, where = parsed_address(address)
-        super().__init__(info, where, pin=pin, cohort=cohort)
+        super().__init__(info, where, EventParser, pin=pin, cohort=cohort)
         self._prompt_cache = prompt_cache
         self._model = model
         line = f"{credential}\r\n" if credential else ""
@@ -61,24 +60,6 @@ class AnthropicEngine(ProviderEngine):
         """Implements `ports.engine.TokenCounter`: the provider counts."""
         data = _posted(self._counting, request, outbound.write_count(request, model=self._model))
         return await self.whole(data, said.read_count, deadline_s=deadline_s)
-
-    async def embed(
-        self,
-        request: EmbedRequest,  # noqa: ARG002 - the port's shape
-        *,
-        deadline_s: float,  # noqa: ARG002 - the port's shape
-        timeouts: Timeouts | None = None,  # noqa: ARG002 - the port's shape
-    ) -> Embeddings:
-        raise NotSupported("this provider has no embeddings; see the endpoint's tasks")
-
-    async def health(self, *, deadline_s: float) -> Health:
-        """One token, as of every engine."""
-        try:
-            answer = await self.complete(PROBE, Placement(), deadline_s=deadline_s)
-        except PilothouseError as exc:
-            return Health(ok=False, reason=exc.message)
-        is_ok = answer.usage is not None and answer.usage.output > 0
-        return Health(ok=is_ok, reason="" if is_ok else "the provider answered without a token")
 
     def refused(self, status: int, body: bytes) -> PilothouseError | None:
         if status == 400 and said.read_fault(body).message.startswith(_TOO_LONG):

@@ -10,6 +10,7 @@ from pilothouse.domain.errors import ContextLengthExceeded, PilothouseError, Ups
 from pilothouse.domain.status import Health
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.sse import EventParser
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.gemini import outbound, said
 
@@ -18,7 +19,7 @@ _BAD_KEY = "API key not valid"
 """Google's words, both with status 400."""
 
 
-class GeminiEngine(ProviderEngine):
+class GeminiEngine(ProviderEngine[bytes]):
     """
     Implements `ports.engine.Engine`.
 
@@ -38,7 +39,7 @@ class GeminiEngine(ProviderEngine):
         cohort: Cohort | None = None,
     ) -> None:
         _, base, where = parsed_address(address)
-        super().__init__(info, where, pin=pin, cohort=cohort)
+        super().__init__(info, where, EventParser, pin=pin, cohort=cohort)
         self._model = model
         line = f"{credential}\r\n" if credential else ""
         head = f"host: {where.host_header}\r\ncontent-type: application/json\r\n{line}"

@@ -8,28 +8,29 @@ hot path, and may have slots.
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Raw
 
 from pilothouse.adapters.engines._attached import retry_after_s
 from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, translated
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    NotSupported,
     Overloaded,
     PilothouseError,
     RequestTooLarge,
     UpstreamError,
 )
-from pilothouse.domain.status import Load
+from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
 from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
-from pilothouse.kit.sse import EventParser, EventTooLarge
+from pilothouse.kit.sse import EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement
 
 _TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
@@ -42,12 +43,24 @@ PROBE = GenerateRequest(
 )
 
 _T = TypeVar("_T")
+_Event = TypeVar("_Event")
+_Event_co = TypeVar("_Event_co", covariant=True)
+_Event_contra = TypeVar("_Event_contra", contravariant=True)
 
 
-class AnswerReader(Protocol):
+class Framing(Protocol[_Event_co]):
+    """Finds the events in the bytes of one answer, however those are cut."""
+
+    def feed(self, data: bytes) -> Sequence[_Event_co]: ...
+
+    @property
+    def is_mid_event(self) -> bool: ...
+
+
+class AnswerReader(Protocol[_Event_contra]):
     """Reads the events of one answer, in their order."""
 
-    def read(self, data: bytes) -> Chunk | None:
+    def read(self, event: _Event_contra, /) -> Chunk | None:
         """What one event says; None where it says nothing to a caller."""
         ...
 
@@ -66,12 +79,13 @@ class AnswerReader(Protocol):
         ...
 
 
-class ProviderEngine(ABC):
+class ProviderEngine(ABC, Generic[_Event]):
     """
-    Implements `ports.engine.Engine`, but for `embed` and `health`.
+    Implements `ports.engine.Engine`: a provider without embeddings, unless its own class has them.
 
     Args:
         where: Of the provider.
+        framing: Of its streams.
         pin: Resolves and checks its host before each connection.
         cohort: Requests are sent with the others of their stage.
     """
@@ -80,11 +94,13 @@ class ProviderEngine(ABC):
         self,
         info: EngineInfo,
         where: Address,
+        framing: Callable[[], Framing[_Event]],
         *,
         pin: Callable[[], Awaitable[str]] | None,
         cohort: Cohort | None,
     ) -> None:
         self.info = info
+        self._framing = framing
         self._sweeper = Sweeper()
         tls = ssl.create_default_context() if where.tls else None
         self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
@@ -94,7 +110,7 @@ class ProviderEngine(ABC):
         """The whole HTTP request for it."""
 
     @abstractmethod
-    def reader(self, request: GenerateRequest) -> AnswerReader: ...
+    def reader(self, request: GenerateRequest) -> AnswerReader[_Event]: ...
 
     @abstractmethod
     def read_whole(self, request: GenerateRequest, body: bytes) -> Chunk: ...
@@ -117,7 +133,7 @@ class ProviderEngine(ABC):
             exchange = await self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
             if exchange.status != 200:
                 raise await self._refusal(exchange)
-            parser, reader = EventParser(), self.reader(request)
+            parser, reader = self._framing(), self.reader(request)
             while data := await exchange.read():
                 for event in parser.feed(data):
                     chunk = reader.read(event)
@@ -152,6 +168,24 @@ class ProviderEngine(ABC):
             deadline_s=deadline_s,
             timeouts=timeouts,
         )
+
+    async def embed(
+        self,
+        request: EmbedRequest,  # noqa: ARG002 - the port's shape
+        *,
+        deadline_s: float,  # noqa: ARG002 - the port's shape
+        timeouts: Timeouts | None = None,  # noqa: ARG002 - the port's shape
+    ) -> Embeddings:
+        raise NotSupported("this provider has no embeddings; see the endpoint's tasks")
+
+    async def health(self, *, deadline_s: float) -> Health:
+        """One token, as of every engine."""
+        try:
+            answer = await self.complete(PROBE, Placement(), deadline_s=deadline_s)
+        except PilothouseError as exc:
+            return Health(ok=False, reason=exc.message)
+        is_ok = answer.usage is not None and answer.usage.output > 0
+        return Health(ok=is_ok, reason="" if is_ok else "the provider answered without a token")
 
     async def load(self) -> Load:
         return Load()

@@ -1,0 +1,255 @@
+"""How Bedrock is asked: a valid request for Converse, or an error that names what it has no word for."""
+
+import re
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire.openai import messages, tools
+
+_NOT_THERE = (
+    *("top_k", "min_p", "seed", "frequency_penalty", "presence_penalty"),
+    *("logprobs", "top_logprobs"),
+)
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
+_NO_ARGUMENTS = {"type": "object", "properties": {}}
+_PICTURES = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
+_SOUNDS = {"wav": "wav", "mp3": "mp3"}
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+_DOCUMENTS = {
+    "application/pdf": "pdf",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/plain": "txt",
+    "text/markdown": "md",
+    "application/msword": "doc",
+    f"{_OFFICE}.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    f"{_OFFICE}.spreadsheetml.sheet": "xlsx",
+}
+_UNFIT_NAME = re.compile(r"[^A-Za-z0-9()\[\]-]+")
+_FIT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_encode = msgspec.json.Encoder().encode
+
+Block = dict[str, Any]
+
+
+def write_request(request: GenerateRequest) -> bytes:
+    """
+    The body of `Converse` and of `ConverseStream`; the model stands in the path.
+
+    Raises:
+        InvalidRequest: With the field in `param`.
+        NotSupported: For what Converse has no word for.
+    """
+    if request.kind != "chat":
+        raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
+    if request.choices > 1:
+        raise NotSupported("this provider gives one choice; leave n out, or ask again", param="n")
+    said = messages.decode(request.prompt)
+    body = _prompt(said)
+    body.update(_shaping(request))
+    has_calls = any(isinstance(one, messages.Assistant) and one.tool_calls for one in said)
+    body.update(_offered(request.sampling, has_calls=has_calls))
+    return _encode(body)
+
+
+def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
+    """What the system says stands apart, wherever it was said; roles take turns."""
+    system: list[Block] = []
+    turns: list[dict[str, Any]] = []
+    for i, one in enumerate(said):
+        at = f"messages[{i}]"
+        if not isinstance(one, messages.Tool) and one.name is not None:
+            raise NotSupported(f"{at}.name: this provider has no names", param=f"{at}.name")
+        if isinstance(one, messages.System | messages.Developer):
+            system.extend(_texts(one.content))
+        elif isinstance(one, messages.User):
+            _append(turns, "user", list(_user(one, at)))
+        elif isinstance(one, messages.Assistant):
+            _append(turns, "assistant", list(_assistant(one, at)))
+        else:
+            result = {"toolUseId": _call_id(one.tool_call_id), "content": list(_texts(one.content))}
+            _append(turns, "user", [{"toolResult": result}])
+    if not turns:
+        raise InvalidRequest("messages: this provider needs one of a user", param="messages")
+    return {"messages": turns, "system": system} if system else {"messages": turns}
+
+
+def _append(turns: list[dict[str, Any]], role: str, blocks: list[Block]) -> None:
+    if turns and turns[-1]["role"] == role:
+        turns[-1]["content"].extend(blocks)
+    else:
+        turns.append({"role": role, "content": blocks})
+
+
+def _texts(content: str | Sequence[messages.Text]) -> Iterator[Block]:
+    for text in [content] if isinstance(content, str) else [part.text for part in content]:
+        yield {"text": text}
+
+
+def _user(message: messages.User, at: str) -> Iterator[Block]:
+    if isinstance(message.content, str):
+        yield {"text": message.content}
+        return
+    for i, part in enumerate(message.content):
+        yield _part(part, f"{at}.content[{i}]", i)
+
+
+def _part(part: messages.Part, at: str, number: int) -> Block:
+    if isinstance(part, messages.Text):
+        return {"text": part.text}
+    if isinstance(part, messages.Image):
+        kind, data = _data(part.image_url.url, at)
+        return {"image": {"format": _known(kind, _PICTURES, at), "source": {"bytes": data}}}
+    if isinstance(part, messages.Audio):
+        sound = part.input_audio
+        return {"audio": {"format": _SOUNDS[sound.format], "source": {"bytes": sound.data}}}
+    if part.file.file_data is None:
+        raise NotSupported(f"{at}: this provider reads no file of another's by its id", param=at)
+    kind, data = _data(part.file.file_data, at)
+    name = _UNFIT_NAME.sub(" ", part.file.filename or "").strip()[:200]
+    document = {"format": _known(kind, _DOCUMENTS, at), "name": name or f"document {number + 1}"}
+    return {"document": {**document, "source": {"bytes": data}}}
+
+
+def _data(url: str, at: str) -> tuple[str, str]:
+    """Media type and base64 of a `data:` address."""
+    if not url.startswith("data:"):
+        raise NotSupported(f"{at}: this provider fetches nothing; send it as data:TYPE;base64,", param=at)
+    head, _, data = url.partition(",")
+    kind, _, coding = head.removeprefix("data:").partition(";")
+    if coding != "base64" or not data:
+        raise InvalidRequest(f"{at}: a data address begins with data:TYPE;base64,", param=at)
+    return kind, data
+
+
+def _known(kind: str, formats: dict[str, str], at: str) -> str:
+    if kind not in formats:
+        raise NotSupported(f"{at}: this provider reads {', '.join(formats.values())}", param=at)
+    return formats[kind]
+
+
+def _assistant(message: messages.Assistant, at: str) -> Iterator[Block]:
+    """What it thought before is not sent: it is only taken back with a signature."""
+    content = message.content or ""
+    for text in [content] if isinstance(content, str) else map(_said, content):
+        if text:
+            yield {"text": text}
+    if message.refusal:
+        yield {"text": message.refusal}
+    for i, call in enumerate(message.tool_calls or ()):
+        try:
+            given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as exc:
+            where = f"{at}.tool_calls[{i}].function.arguments"
+            raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
+        yield {"toolUse": {"toolUseId": _call_id(call.id), "name": call.function.name, "input": given}}
+
+
+def _said(part: messages.Text | messages.Refusal) -> str:
+    return part.text if isinstance(part, messages.Text) else part.refusal
+
+
+def _call_id(name: str) -> str:
+    """As it is, or where Bedrock would refuse it (it was another provider's) one that stands for it."""
+    return name if _FIT_ID.fullmatch(name) else f"call_{sha256(name.encode()).hexdigest()[:32]}"
+
+
+def _shaping(request: GenerateRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    for name in _NOT_THERE:
+        if getattr(sampling, name):  # zero is what it is without it
+            raise NotSupported(f"this provider has no {name}; leave it out", param=name)
+    if sampling.temperature is not None and sampling.temperature > 1:
+        raise InvalidRequest("temperature: 0 to 1 with this provider", param="temperature")
+    given = {
+        "maxTokens": request.max_tokens,
+        "temperature": sampling.temperature,
+        "topP": sampling.top_p,
+        "stopSequences": sampling.stop or None,
+    }
+    shaped: dict[str, Any] = {}
+    if config := {name: value for name, value in given.items() if value is not None}:
+        shaped["inferenceConfig"] = config
+    output: dict[str, Any] = {}
+    if (effort := sampling.reasoning_effort) is not None:
+        if effort not in _EFFORTS:
+            known = ", ".join(_EFFORTS)
+            raise NotSupported(
+                f"reasoning_effort: with this provider one of {known}", param="reasoning_effort"
+            )
+        output["effort"] = _EFFORTS[effort]
+    if sampling.response_format is not None:
+        output.update(_format(sampling.response_format))
+    if output:
+        shaped["outputConfig"] = output
+    return shaped
+
+
+def _offered(sampling: Sampling, *, has_calls: bool) -> dict[str, Any]:
+    if sampling.tools is None:
+        return {}
+    if sampling.parallel_tool_calls is False:
+        raise NotSupported(
+            "parallel_tool_calls: this provider cannot be kept from several calls; leave it out",
+            param="parallel_tool_calls",
+        )
+    offered: dict[str, Any] = {"tools": [_tool(tool.function) for tool in tools.decode(sampling.tools)]}
+    chosen = None if sampling.tool_choice is None else tools.decode_choice(sampling.tool_choice)
+    if isinstance(chosen, tools.NamedChoice):
+        offered["toolChoice"] = {"tool": {"name": chosen.function.name}}
+    elif chosen == "required":
+        offered["toolChoice"] = {"any": {}}
+    elif chosen == "auto":
+        offered["toolChoice"] = {"auto": {}}
+    elif chosen == "none":
+        if has_calls:
+            raise NotSupported(
+                "tool_choice: this provider cannot be kept from calling where it has called; use auto",
+                param="tool_choice",
+            )
+        return {}
+    return {"toolConfig": offered}
+
+
+def _tool(function: tools.Offer) -> dict[str, Any]:
+    spec: dict[str, Any] = {"name": function.name}
+    if function.description:
+        spec["description"] = function.description
+    spec["inputSchema"] = {"json": function.parameters or _NO_ARGUMENTS}
+    if function.strict is not None:
+        spec["strict"] = function.strict
+    return {"toolSpec": spec}
+
+
+class _Schema(msgspec.Struct):
+    schema: dict[str, Any]
+    name: str | None = None
+    description: str | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str
+    json_schema: _Schema | None = None
+
+
+def _format(raw: msgspec.Raw) -> dict[str, Any]:
+    try:
+        form = msgspec.json.decode(raw, type=_Format)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest("response_format: a json_schema has a schema", param="response_format") from exc
+    if form.type == "text":
+        return {}
+    if form.json_schema is None:
+        raise NotSupported(
+            "response_format: this provider needs a schema; send json_schema", param="response_format"
+        )
+    given = form.json_schema
+    schema = {"schema": _encode(given.schema).decode(), "name": given.name, "description": given.description}
+    structure = {"jsonSchema": {name: value for name, value in schema.items() if value is not None}}
+    return {"textFormat": {"type": "json_schema", "structure": structure}}
