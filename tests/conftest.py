@@ -7,6 +7,10 @@ with `record_property("note", text)`.
 """
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")  # how long an example takes says nothing on a machine with others on it
 
 pytest_plugins = ["fixtures_models", "fixtures_postgres"]
 

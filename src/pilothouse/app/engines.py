@@ -25,6 +25,7 @@ OWN = {
     "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
     "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",
     "sglang": "pilothouse.adapters.engines.sglang:SglangDriver",
+    "vertex": "pilothouse.adapters.engines.vertex:VertexDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
     "vllm": "pilothouse.adapters.engines.vllm:VllmDriver",
 }

@@ -1,7 +1,6 @@
 """A provider behind Gemini's HTTP API."""
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
 
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import PROBE, ProviderEngine
@@ -14,6 +13,7 @@ from pilothouse.kit.sse import EventParser
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.gemini import outbound, said
 
+_WHOLE, _STREAM = "generateContent", "streamGenerateContent?alt=sse"
 _TOO_LONG = "exceeds the maximum number of tokens"
 _BAD_KEY = "API key not valid"
 """Google's words, both with status 400."""
@@ -25,6 +25,7 @@ class GeminiEngine(ProviderEngine[bytes]):
 
     Args:
         address: `http(s)://host[:port]`, before `/v1`.
+        path: Of the model, from `/v1` on.
         credential: A header line that proves who asks, "" without one.
     """
 
@@ -34,6 +35,7 @@ class GeminiEngine(ProviderEngine[bytes]):
         address: str,
         *,
         model: str,
+        path: str,
         credential: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
         cohort: Cohort | None = None,
@@ -41,15 +43,20 @@ class GeminiEngine(ProviderEngine[bytes]):
         _, base, where = parsed_address(address)
         super().__init__(info, where, EventParser, pin=pin, cohort=cohort)
         self._model = model
-        line = f"{credential}\r\n" if credential else ""
-        head = f"host: {where.host_header}\r\ncontent-type: application/json\r\n{line}"
-        path = f"POST {base}/v1/models/{quote(model, safe='')}"
-        self._generate = f"{path}:generateContent HTTP/1.1\r\n{head}".encode()
-        self._stream = f"{path}:streamGenerateContent?alt=sse HTTP/1.1\r\n{head}".encode()
-        self._embed = f"{path}:batchEmbedContents HTTP/1.1\r\n{head}".encode()
+        self.credential = f"{credential}\r\n".encode() if credential else b""
+        head = f" HTTP/1.1\r\nhost: {where.host_header}\r\ncontent-type: application/json\r\n"
+        self._heads = {
+            method: f"POST {base}{path}:{method}{head}".encode()
+            for method in (_WHOLE, _STREAM, "batchEmbedContents", "predict")
+        }
 
     def asked(self, request: GenerateRequest, *, stream: bool) -> bytes:
-        return _posted(self._stream if stream else self._generate, outbound.write_request(request))
+        return self.posted(_STREAM if stream else _WHOLE, outbound.write_request(request))
+
+    def posted(self, method: str, body: bytes) -> bytes:
+        """The whole HTTP request for a method of the model."""
+        head = self._heads[method]
+        return b"%s%scontent-length: %d\r\n\r\n%s" % (head, self.credential, len(body), body)
 
     def reader(self, request: GenerateRequest) -> said.AnswerReader:
         return said.AnswerReader(request.choices)
@@ -60,7 +67,7 @@ class GeminiEngine(ProviderEngine[bytes]):
     async def embed(
         self, request: EmbedRequest, *, deadline_s: float, timeouts: Timeouts | None = None
     ) -> Embeddings:
-        data = _posted(self._embed, outbound.write_embed(request, model=self._model))
+        data = self.posted("batchEmbedContents", outbound.write_embed(request, model=self._model))
         return await self.whole(
             data,
             lambda body: said.read_vectors(body, count=len(request.inputs)),
@@ -92,7 +99,3 @@ class GeminiEngine(ProviderEngine[bytes]):
         if _BAD_KEY in fault.message:
             return UpstreamError(f"the provider refused the key of this deployment ({status})")
         return None
-
-
-def _posted(head: bytes, body: bytes) -> bytes:
-    return b"%scontent-length: %d\r\n\r\n%s" % (head, len(body), body)

@@ -57,6 +57,18 @@ class Framing(Protocol[_Event_co]):
     def is_mid_event(self) -> bool: ...
 
 
+def client_of(
+    where: Address,
+    sweeper: Sweeper,
+    *,
+    pin: Callable[[], Awaitable[str]] | None,
+    cohort: Cohort | None = None,
+) -> Client:
+    """Connections to an address, with TLS where it says so."""
+    tls = ssl.create_default_context() if where.tls else None
+    return Client(where, sweeper, tls=tls, pin=pin, cohort=cohort)
+
+
 class AnswerReader(Protocol[_Event_contra]):
     """Reads the events of one answer, in their order."""
 
@@ -102,8 +114,11 @@ class ProviderEngine(ABC, Generic[_Event]):
         self.info = info
         self._framing = framing
         self._sweeper = Sweeper()
-        tls = ssl.create_default_context() if where.tls else None
-        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+        self._client = client_of(where, self._sweeper, pin=pin, cohort=cohort)
+
+    async def ready(self, deadline_s: float) -> float:
+        """Wait for what it takes to ask, such as a token; the seconds that are left then."""
+        return deadline_s
 
     @abstractmethod
     def asked(self, request: GenerateRequest, *, stream: bool) -> bytes:
@@ -127,6 +142,7 @@ class ProviderEngine(ABC, Generic[_Event]):
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Chunk, None]:
+        deadline_s = await self.ready(deadline_s)
         data = self.asked(request, stream=True)
         exchange: Exchange | None = None
         try:
@@ -162,6 +178,7 @@ class ProviderEngine(ABC, Generic[_Event]):
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> Chunk:
+        deadline_s = await self.ready(deadline_s)
         return await self.whole(
             self.asked(request, stream=False),
             lambda body: self.read_whole(request, body),

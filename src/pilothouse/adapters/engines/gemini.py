@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from msgspec import Meta
 
@@ -45,6 +46,7 @@ class GeminiDriver(AttachedDriver):
             EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
             address.rstrip("/"),
             model=model,
+            path=f"/v1/models/{quote(model, safe='')}",
             credential=f"x-goog-api-key: {token}" if token else "",
             pin=pinned(address, allow_private=allow_private),
             cohort=self.cohort,

@@ -51,6 +51,11 @@ def write_embed(request: EmbedRequest, *, model: str) -> bytes:
     return _encode({"requests": asked})
 
 
+def write_predict(request: EmbedRequest) -> bytes:
+    """The body of `predict` of an embedding model on Vertex AI."""
+    return _encode({"instances": [{"content": text} for text in request.inputs]})
+
+
 def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
     """What the system says stands apart, wherever it was said."""
     system: list[Part] = []

@@ -82,12 +82,30 @@ class _Vectors(Struct):
     embeddings: list[_Vector]
 
 
+class _Statistics(Struct, frozen=True):
+    token_count: Annotated[float, Meta(ge=0, le=2**31 - 1)] = 0
+
+
+class _Predicted(Struct):
+    values: list[float]
+    statistics: _Statistics = _Statistics()
+
+
+class _Prediction(Struct):
+    embeddings: _Predicted
+
+
+class _Predictions(Struct):
+    predictions: list[_Prediction]
+
+
 class _Faulted(Struct):
     error: Fault
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
+_decode_predictions = msgspec.json.Decoder(_Predictions).decode
 _decode_faulted = msgspec.json.Decoder(_Faulted).decode
 _decode_faults = msgspec.json.Decoder(list[_Faulted]).decode
 _encode = msgspec.json.Encoder().encode
@@ -191,6 +209,18 @@ def read_vectors(data: bytes, *, count: int) -> Embeddings:
     if len(vectors) != count:
         raise UpstreamError(f"the provider gave {len(vectors)} embeddings for {count} texts")
     return Embeddings(vectors, Usage())
+
+
+def read_predictions(data: bytes, *, count: int) -> Embeddings:
+    """What Vertex AI says; UpstreamError: not as many as were asked for."""
+    try:
+        found = [one.embeddings for one in _decode_predictions(data).predictions]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise UpstreamError("the provider's embeddings cannot be read") from exc
+    if len(found) != count:
+        raise UpstreamError(f"the provider gave {len(found)} embeddings for {count} texts")
+    tokens = sum(int(one.statistics.token_count) for one in found)
+    return Embeddings([one.values for one in found], Usage(tokens))
 
 
 def read_fault(data: bytes) -> Fault:
