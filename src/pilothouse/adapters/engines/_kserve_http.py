@@ -21,13 +21,14 @@ from pilothouse.domain.status import Health
 from pilothouse.domain.tensors import Inferred, InferRequest, TensorFault
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.sse import EventParser
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.kserve_v2 import infer, text
 
 Api = Literal["infer", "generate"]
 
 
-class KServeEngine(ProviderEngine):
+class KServeEngine(ProviderEngine[bytes]):
     """
     Implements `ports.engine.Engine`.
 
@@ -50,7 +51,7 @@ class KServeEngine(ProviderEngine):
     ) -> None:
         _, base, where = parsed_address(address)
         base = "" if address.startswith("unix:") else base.removesuffix("/v2")
-        super().__init__(info, where, pin=pin, cohort=cohort)
+        super().__init__(info, where, EventParser, pin=pin, cohort=cohort)
         self.settings = settings
         self._api = api
         line = f"{credential}\r\n" if credential else ""
