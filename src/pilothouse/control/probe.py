@@ -182,13 +182,19 @@ class Probe:
     async def _watch_drain(self) -> None:
         idle = 0
         while self.is_draining:
-            idle = idle + 1 if await self._look() and not (self.load.running or self.load.waiting) else 0
+            idle = idle + 1 if await self._look() and self._is_idle() else 0
             unused = idle >= IDLE_LOOKS or not self.was_used
             if unused != self.is_unused:
                 self.is_unused = unused
                 self._changed()
             await asyncio.sleep(self._pace.idle_poll_s)
         self.is_unused = False
+
+    def _is_idle(self) -> bool:
+        """An engine elsewhere may be others' too, and busy for ever."""
+        if self._attached:
+            return self._is_quiet()
+        return not (self.load.running or self.load.waiting)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not past the moment when draining begins or a secret may have mended it."""

@@ -4,13 +4,13 @@ import math
 from collections.abc import Collection
 
 
-def sums(text: str, names: Collection[str]) -> dict[str, float]:
+def samples(text: str, names: Collection[str]) -> dict[str, list[float]]:
     """
-    The samples of each name added up over all of their labels.
+    The samples of each name, whatever their labels.
 
     A name without a sample is left out; a line that cannot be read is no sample, and neither is NaN.
     """
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for line in text.splitlines():
         name = line.partition("{")[0] if "{" in line else line.partition(" ")[0]
         if name in names:
@@ -19,5 +19,5 @@ def sums(text: str, names: Collection[str]) -> dict[str, float]:
             except (ValueError, IndexError):
                 continue
             if math.isfinite(value):
-                found[name] = found.get(name, 0.0) + value
+                found.setdefault(name, []).append(value)
     return found

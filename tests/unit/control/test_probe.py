@@ -197,6 +197,19 @@ async def test_a_draining_replica_is_unused_when_no_load_is_left(rigs):
     await rig.until(lambda: rig.probe.is_unused)
 
 
+async def test_a_draining_server_of_others_is_unused_once_none_of_ours_asks_it(rigs):
+    rig = rigs(attached=True)
+    await rig.until(lambda: rig.probe.is_ready)
+    rig.engine.busy, rig.quiet = Load(running=7), False
+
+    rig.probe.is_draining = True
+    await rig.after_looks(5)
+    assert not rig.probe.is_unused
+
+    rig.quiet = True
+    await rig.until(lambda: rig.probe.is_unused)
+
+
 async def test_a_draining_replica_that_does_not_answer_counts_as_used(rigs):
     rig = rigs()
     await rig.until(lambda: rig.probe.is_ready)

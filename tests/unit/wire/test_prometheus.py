@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.wire.prometheus import sums
+from pilothouse.wire.prometheus import samples
 
 TEXT = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -16,12 +16,12 @@ nothing
 """
 
 
-def test_samples_of_one_name_are_added_over_their_labels() -> None:
-    found = sums(TEXT, {"vllm:num_requests_running", "plain", "broken", "nothing", "absent"})
+def test_the_samples_of_a_name_are_found_whatever_their_labels() -> None:
+    found = samples(TEXT, {"vllm:num_requests_running", "plain", "broken", "nothing", "absent"})
 
-    assert found == {"vllm:num_requests_running": 5.0, "plain": 0.001}
+    assert found == {"vllm:num_requests_running": [2.0, 3.0], "plain": [0.001]}
 
 
 @given(st.text())
 def test_any_text_is_read_or_left_out(text: str) -> None:
-    assert sums(text, {"a"}) is not None
+    assert samples(text, {"a"}) is not None

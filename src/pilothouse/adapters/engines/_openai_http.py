@@ -186,8 +186,10 @@ class OpenAIEngine:
         return await self._whole(path, body, deadline_s, read, timeouts=None)
 
     async def load(self) -> Load:
-        if not self.info.slots:
-            return Load()
+        return await self._slots() if self.info.slots else Load()
+
+    async def _slots(self) -> Load:
+        """As llama.cpp's server tells it."""
         data = await self._get(f"{self._root}/slots", deadline_s=5.0)
         try:
             slots = msgspec.json.decode(data, type=list[_Slot])
@@ -275,14 +277,14 @@ class OpenAIEngine:
         data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
         return self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
 
-    async def _get(self, target: str, *, deadline_s: float) -> bytes:
+    async def _get(self, target: str, *, deadline_s: float, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)
         try:
             exchange = await self._client.request(data, _TIMEOUTS, total_s=deadline_s, whole=True)
             try:
                 if exchange.status != 200:
                     raise UpstreamError(f"the engine answered {exchange.status}")
-                return await exchange.read_all(MAX_WHOLE_BYTES)
+                return await exchange.read_all(max_bytes)
             finally:
                 exchange.release()
         except HttpFailure as exc:

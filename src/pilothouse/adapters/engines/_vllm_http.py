@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from pilothouse.adapters.engines._attached import READS_ALL, bearer, pinned, token_of
 from pilothouse.adapters.engines._holes import Hole, why_refused
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.adapters.engines._server_load import LoadSeries, load_of
 from pilothouse.domain.chat import Ability, GenerateRequest
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError, UpstreamError
 from pilothouse.domain.model import ModelFormat
@@ -21,7 +22,6 @@ from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import KEEPS_ALL, NO_OPTIONS, EngineInfo, Promise
-from pilothouse.wire import prometheus
 from pilothouse.wire.openai.outbound import EngineFault
 
 Ranks = Annotated[int, Meta(ge=1, le=64)]
@@ -40,10 +40,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     holes: Sequence[Hole]
     version_path: str
     version_field: str
-    running: str
-    """Its metrics: requests that run, requests that wait, and the share of the cache in use (0..1)."""
-    waiting: str
-    kv_used: str
+    load: LoadSeries
     counts: bool = False
     """Whether it says how many tokens a request has, chat template and tools included."""
 
@@ -68,16 +65,11 @@ class VllmEngine(OpenAIEngine):
         return Health(ok=False, reason=reason) if reason else await super().health(deadline_s=deadline_s)
 
     async def load(self) -> Load:
-        dialect = self._dialect
-        text = (await self._get(f"{self._root}/metrics", deadline_s=ASIDE_S)).decode(errors="replace")
-        found = prometheus.sums(text, {dialect.running, dialect.waiting, dialect.kv_used})
-        if dialect.running not in found:
-            raise UpstreamError(f"the engine's metrics do not say {dialect.running}")
-        return Load(
-            running=int(found[dialect.running]),
-            waiting=int(found.get(dialect.waiting, 0.0)),
-            kv_used=found.get(dialect.kv_used),
-        )
+        metrics = await self._get(f"{self._root}/metrics", deadline_s=ASIDE_S)
+        found = load_of(metrics, self._dialect.load)
+        if found is None:
+            raise UpstreamError(f"the engine's metrics do not say {self._dialect.load.running}")
+        return found
 
     async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
         if not self._dialect.counts:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from pilothouse.adapters.engines._attached import OPENAI_TAKES, AttachedDriver, bearer, pinned, token_of
-from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.adapters.engines._server_load import LoadKind, ServerEngine
 from pilothouse.domain.options import AttachOptions
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import NO_OPTIONS, EngineAbility, EngineInfo
@@ -21,6 +21,9 @@ class OpenAIOptions(AttachOptions, frozen=True, kw_only=True):
 
     base_url: Annotated[str, Meta(min_length=1)]
     """Where the server runs, ending in `/v1`, such as `https://provider.example/v1`."""
+    load: LoadKind = "none"
+    """How the server says how busy it is, asked every few seconds: `vllm`, `sglang`, `llama` (llama.cpp's
+    server), or `auto`, which finds out. Providers do not say."""
 
 
 class OpenAIDriver(AttachedDriver):
@@ -40,17 +43,18 @@ class OpenAIDriver(AttachedDriver):
         context_tokens: int,
         secret: Secret | None = None,
         allow_private: bool = False,
-        options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - the core read what there is
-    ) -> OpenAIEngine:
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> ServerEngine:
         """
         Raises:
             OperationFailed: The address is malformed or not allowed, or the secret is no bearer token.
         """
-        return OpenAIEngine(
+        return ServerEngine(
             EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=OPENAI_TAKES),
             address.rstrip("/"),
             model=model,
             credential=bearer(token_of(secret)),
             pin=pinned(address, allow_private=allow_private),
             cohort=self.cohort,
+            kind=options.get("load", "none"),
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from pilothouse.adapters.engines import _sglang_child
+from pilothouse.adapters.engines import _server_load, _sglang_child
 from pilothouse.adapters.engines._environment import environment, python_of
 from pilothouse.adapters.engines._holes import SGLANG, why_refused
 from pilothouse.adapters.engines._vllm_http import SERVED, Dialect, ParserName, Ranks, VllmFamily, handed_on
@@ -34,9 +34,7 @@ DIALECT = Dialect(
     holes=SGLANG,
     version_path="/server_info",
     version_field="version",
-    running="sglang:num_running_reqs",
-    waiting="sglang:num_queue_reqs",
-    kv_used="sglang:token_usage",
+    load=_server_load.SGLANG,
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from pilothouse.adapters.engines import _server_load
 from pilothouse.adapters.engines._environment import declared, look, python_of
 from pilothouse.adapters.engines._holes import VLLM
 from pilothouse.adapters.engines._vllm_http import SERVED, Dialect, ParserName, Ranks, VllmFamily, handed_on
@@ -38,9 +39,7 @@ DIALECT = Dialect(
     holes=VLLM,
     version_path="/version",
     version_field="version",
-    running="vllm:num_requests_running",
-    waiting="vllm:num_requests_waiting",
-    kv_used="vllm:kv_cache_usage_perc",
+    load=_server_load.VLLM,
     counts=True,
 )
 _WIDTH = {"float32": 4, "auto": 4, "bfloat16": 2, "float16": 2}
