@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app_limits_rig import COST, SPEC, call, chats, mock_port, new_key, spent
+from pilothouse.domain.allotment import BUDGET_SHARE
 from program_rig import Program, program
 from redis_server import BINARY, MISSING, redis_server
 
@@ -64,3 +65,27 @@ def test_two_servers_share_a_budget_and_a_lost_redis_overspends_nothing(
     assert set(rest[0]) | set(rest[1]) == {"budget_exceeded"}
     assert sum(costs) % COST == 0
     assert BUDGET - 3 * MOST_OF_ONE <= sum(costs) <= BUDGET
+
+
+def test_by_setting_each_server_goes_on_with_its_part_while_redis_is_lost(
+    tmp_path: Path, mock_port: int
+) -> None:
+    with ExitStack() as stack:
+        running = stack.enter_context(redis_server(tmp_path))
+        servers = two_servers(stack, tmp_path, mock_port, running.url, "--set", "ledger_lost=share")
+        keys = [new_key(server) for server in servers]
+        for server, key in zip(servers, keys, strict=True):
+            until(lambda s=server, k=key: chats(s, k, 1) == ["ok"])
+
+        running.process.kill()
+        running.process.wait(10)
+        for server in servers:
+            until(lambda s=server: "out of reach" in str(call(s, "GET", "/readyz")[1]))
+        before = [spent(server, key) for server, key in zip(servers, keys, strict=True)]
+        lost = [code for s, k in zip(servers, keys, strict=True) for code in chats(s, k, 150)]
+        costs = [spent(server, key) for server, key in zip(servers, keys, strict=True)]
+
+    assert "overloaded" not in lost
+    assert set(lost) == {"ok", "budget_exceeded"}
+    assert all(now > then for now, then in zip(costs, before, strict=True))
+    assert sum(costs) <= BUDGET + 2 * (BUDGET // 2 // BUDGET_SHARE)
