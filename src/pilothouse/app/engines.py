@@ -21,6 +21,7 @@ OWN = {
     "bedrock": "pilothouse.adapters.engines.bedrock:BedrockDriver",
     "gemini": "pilothouse.adapters.engines.gemini:GeminiDriver",
     "kserve": "pilothouse.adapters.engines.kserve:KServeDriver",
+    "mlserver": "pilothouse.adapters.engines.mlserver:MLServerDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
     "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
     "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",

@@ -59,23 +59,45 @@ def inspect(folder: Path) -> Inspected:
             types[span.dtype] += span.bytes
     if not elements:
         raise ModelFileRefused(f"the files in {folder} hold no weights")
-    with (folder / "config.json").open("rb") as file_:
-        text = file_.read(MAX_CONFIG_BYTES + 1)
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ModelFileRefused(f"config.json is over {MAX_CONFIG_BYTES} bytes")
-    config = msgspec.json.decode(text, type=dict[str, object])
-    header = read_config(config, Weights(elements=elements, bytes_by_type=dict(types)))
+    header = read_config(
+        _document(folder / "config.json"), Weights(elements=elements, bytes_by_type=dict(types))
+    )
     return Inspected(header, sum(file.stat().st_size for file in files))
 
 
 def _of_graph(folder: Path) -> Inspected | None:
-    """Graphs say little: they are for the engine to read, and their options say what it cannot."""
+    """Graphs say little: what is beside them does, and their options say the rest."""
     kinds: dict[str, ModelFormat] = {"**/*.onnx": "onnx", "**/saved_model.pb": "savedmodel"}
     for pattern, kind in kinds.items():
         if any(folder.glob(pattern)):
-            header = ModelHeader(architecture=kind, context_tokens=0, quantization="", parameters=0)
+            config = _document(folder / "config.json")
+            longest = config.get("max_position_embeddings")
+            pooling = _document(folder / "1_Pooling" / "config.json")
+            header = ModelHeader(
+                architecture=kind,
+                context_tokens=longest if isinstance(longest, int) and longest > 0 else 0,
+                quantization="",
+                parameters=0,
+                pooling=next((name for name, mode in _POOLING.items() if pooling.get(mode) is True), ""),
+            )
             return Inspected(header, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
     return None
+
+
+_POOLING = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+"""As sentence-transformers writes them; a folder that has one is of vectors."""
+
+
+def _document(path: Path) -> dict[str, object]:
+    """What a small JSON file beside a graph says; nothing where it is not there."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ModelFileRefused(f"{path.name} is over {MAX_CONFIG_BYTES} bytes")
+    return msgspec.json.decode(text, type=dict[str, object])
 
 
 if __name__ == "__main__":

@@ -69,10 +69,10 @@ class KServeEngine(ProviderEngine[bytes]):
         return self._infer(asked, "generate_stream" if stream else "infer")
 
     def reader(self, request: GenerateRequest) -> "_Reader":  # noqa: ARG002 - it has one answer
-        return _Reader(self._piece)
+        return _Reader(self.piece)
 
     def read_whole(self, request: GenerateRequest, body: bytes) -> Chunk:  # noqa: ARG002 - as above
-        return self._piece(body)
+        return self.piece(body)
 
     def refused(self, status: int, body: bytes) -> PilothouseError | None:  # noqa: ARG002 - its words are for its own log
         if status in (404, 405, 501):
@@ -120,7 +120,7 @@ class KServeEngine(ProviderEngine[bytes]):
     ) -> Inferred:
         """Tensors out of tensors, as they are."""
         return await self.whole(
-            self._infer(request, "infer"), _inferred, deadline_s=deadline_s, timeouts=timeouts
+            self._infer(request, "infer"), self.read, deadline_s=deadline_s, timeouts=timeouts
         )
 
     async def health(self, *, deadline_s: float) -> Health:
@@ -160,11 +160,21 @@ class KServeEngine(ProviderEngine[bytes]):
         check_task(self.settings, "text")
         yield await super().complete(request, placement, deadline_s=deadline_s, timeouts=timeouts)
 
-    def _piece(self, body: bytes) -> Chunk:
+    def piece(self, body: bytes) -> Chunk:
         convention = self.settings.convention
         if self._api == "generate":
             return text.chunk_of(text.read_generate(body), convention)
-        return text.chunk_of(text.said_by(_inferred(body)), convention)
+        return text.chunk_of(text.said_by(self.read(body)), convention)
+
+    def read(self, body: bytes) -> Inferred:
+        """
+        Raises:
+            PilothouseError: It is no answer.
+        """
+        try:
+            return infer.read_answer(body, None)
+        except TensorFault as exc:
+            raise UpstreamError(f"the engine's answer cannot be read: {exc}") from exc
 
     def _infer(self, request: InferRequest, path: str) -> bytes:
         try:
@@ -184,17 +194,10 @@ class _Reader:
     is_over = False
 
     def __init__(self, piece: Callable[[bytes], Chunk]) -> None:
-        self._piece = piece
+        self.piece = piece
 
     def read(self, data: bytes) -> Chunk:
-        return self._piece(data)
+        return self.piece(data)
 
     def end(self) -> None:
         return None
-
-
-def _inferred(body: bytes) -> Inferred:
-    try:
-        return infer.read_answer(body, None)
-    except TensorFault as exc:
-        raise UpstreamError(f"the engine's answer cannot be read: {exc}") from exc

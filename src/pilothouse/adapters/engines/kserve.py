@@ -62,7 +62,9 @@ class KServeOptions(AttachOptions, frozen=True, kw_only=True):
     batched: bool = False
     """The model's tensors have a first dimension for the batch, as Triton's with `max_batch_size`."""
     chat: Turns | None = None
-    """How a chat becomes a prompt; without it chats are refused."""
+    """How a chat becomes a prompt; without it or `messages_input` chats are refused."""
+    messages_input: str = ""
+    """Name of an input that takes the messages as JSON, where the server has its model's own template."""
 
 
 class KServeDriver(AttachedDriver):
@@ -125,4 +127,5 @@ def _convention(asked: KServeOptions) -> Convention:
         completion_tokens=asked.completion_tokens,
         is_batched=asked.batched,
         turns=asked.chat,
+        messages_input=asked.messages_input,
     )

@@ -45,6 +45,8 @@ class Convention(Struct, frozen=True, kw_only=True):
     is_batched: bool = False
     """Its tensors have a first dimension for the batch."""
     turns: Turns | None = None
+    messages_input: str = ""
+    """Takes the messages of a chat as JSON, where the server knows its model's own template."""
 
 
 def parameters_of(request: GenerateRequest, convention: Convention) -> dict[str, Scalar | list[str]]:
@@ -72,6 +74,18 @@ def parameters_of(request: GenerateRequest, convention: Convention) -> dict[str,
     return passed
 
 
+def prompted(request: GenerateRequest, convention: Convention) -> tuple[str, str]:
+    """
+    The input that takes the prompt, and the prompt.
+
+    Raises:
+        NotSupported, InvalidRequest: A chat that this deployment has no form for.
+    """
+    if request.kind == "chat" and convention.messages_input:
+        return convention.messages_input, bytes(request.prompt).decode()
+    return convention.text_input, prompt_of(request, convention.turns)
+
+
 def tensors_of(request: GenerateRequest, convention: Convention) -> InferRequest:
     """
     As `infer` has it.
@@ -80,7 +94,8 @@ def tensors_of(request: GenerateRequest, convention: Convention) -> InferRequest
         NotSupported, InvalidRequest: What cannot be asked of this deployment.
     """
     shape = (1, 1) if convention.is_batched else (1,)
-    inputs = [Tensor.of_texts(convention.text_input, [prompt_of(request, convention.turns)], shape=shape)]
+    name, prompt = prompted(request, convention)
+    inputs = [Tensor.of_texts(name, [prompt], shape=shape)]
     parameters: dict[str, Scalar] = {}
     for name, value in parameters_of(request, convention).items():
         if convention.parameters_as == "tensors":
@@ -98,7 +113,8 @@ def write_generate(request: GenerateRequest, convention: Convention) -> bytes:
         NotSupported, InvalidRequest: What cannot be asked of this deployment.
     """
     passed = parameters_of(request, convention)
-    body: dict[str, Any] = {convention.text_input: prompt_of(request, convention.turns)}
+    name, prompt = prompted(request, convention)
+    body: dict[str, Any] = {name: prompt}
     if convention.parameters_as == "tensors":
         return _encode(body | passed)
     return _encode(body | {"parameters": passed} if passed else body)
