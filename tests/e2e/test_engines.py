@@ -29,7 +29,7 @@ def spec_of(page: str) -> dict[str, Any]:
 
 def question_of(page: str) -> dict[str, Any]:
     """What the page's call passes beside the model."""
-    (block,) = re.findall(r"completions\.create\(model=name, (.*?)\)\n", page)
+    (block,) = re.findall(r"completions\.create\(\s*model=name, (.*?)\s*\)\n", page, flags=re.S)
     call = ast.parse(f"call({block})", mode="eval").body
     assert isinstance(call, ast.Call)
     return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
@@ -68,7 +68,7 @@ def test_one_spec_serves_one_prompt_from_every_engine_side_by_side(
     tmp_path: Path, smollm2_gguf: Path, weights: Path, installed: list[str]
 ) -> None:
     page = PAGE.read_text()
-    spec = spec_of(page)
+    spec, question = spec_of(page), question_of(page)
     places = {"smollm2-gguf": smollm2_gguf, "smollm2": weights}
     names = [name for name in installed if spec["deployments"][name]["model"] in places]
     spec["models"] = {name: {"source": f"file:{place}"} for name, place in places.items()}
@@ -77,11 +77,11 @@ def test_one_spec_serves_one_prompt_from_every_engine_side_by_side(
 
     with program(tmp_path / "home", yaml.safe_dump(spec), ready_s=MAKE_S) as server:
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.admin_key) as client:
-            answers = {name: client.completions.create(model=name, **question_of(page)) for name in names}
+            answers = {name: client.completions.create(model=name, **question) for name in names}
         status = Shell(server).run("status")
 
     for name, answer in answers.items():
         assert "Paris" in answer.choices[0].text, (name, answer)
         assert answer.usage is not None
-        assert 0 < answer.usage.completion_tokens <= question_of(page)["max_tokens"], name
+        assert 0 < answer.usage.completion_tokens <= question["max_tokens"], name
         assert re.search(rf"^{name}\b.*ready", status, flags=re.M), status

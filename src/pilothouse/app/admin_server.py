@@ -6,20 +6,19 @@ the controller loads it while the engine reads its model, not before.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 
 from pilothouse.app.control_parts import Parts
+from pilothouse.app.engine_views import list_engines
 from pilothouse.domain.feedback import Feedback
 from pilothouse.domain.record import Content
 from pilothouse.http.control_app import build_app
-from pilothouse.http.plane import EngineView, Plane
+from pilothouse.http.plane import Plane
 from pilothouse.kit.local_socket import listen_privately
-from pilothouse.kit.plugins import BrokenPlugin
-from pilothouse.ports.engine import EngineDriver
 from pilothouse.ports.store import SealedRecord
 
 _RENEWS_DATE = 0
@@ -119,32 +118,6 @@ def build_plane(parts: Parts) -> Plane:
         batches=parts.batching.batches,
         open_feedback=open_feedback,
         engines=lambda: list_engines(parts.loop.drivers),
-    )
-
-
-def list_engines(drivers: Mapping[str, EngineDriver]) -> list[EngineView]:
-    """All that deployments may name, and what is missing where one cannot run here."""
-    return [_view(name, drivers) for name in drivers]
-
-
-def _view(name: str, drivers: Mapping[str, EngineDriver]) -> EngineView:
-    try:
-        driver = drivers[name]
-    except BrokenPlugin as exc:
-        return EngineView(
-            name=name,
-            installed=False,
-            missing=str(exc),
-            install_command="update or uninstall the package that brings it",
-        )
-    found = driver.installed()
-    return EngineView(
-        name=name,
-        installed=found.ok,
-        version=found.version,
-        capabilities=tuple(sorted(driver.abilities)),
-        missing=found.missing,
-        install_command=found.install_command,
     )
 
 

@@ -1,6 +1,9 @@
 """`pilothouse engine`: which engines are here, and how to get the others."""
 
+import importlib
+
 import click
+import msgspec
 
 from pilothouse.app.engines import engine_drivers
 from pilothouse.cli.engine_install import install
@@ -9,7 +12,7 @@ from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.options import json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.reach import Reach, client_command
-from pilothouse.domain.errors import NotFound, OperationFailed
+from pilothouse.domain.errors import NotFound, OperationFailed, ServerUnreachable
 from pilothouse.kit.shapes import near
 from pilothouse.ports.engine import InstallableDriver
 
@@ -31,11 +34,21 @@ def list_engines(reach: Reach) -> None:
     """
     List engines: installed or not, and what is missing.
 
+    Those of the server; where none runs and none is named, those of this machine.
+
     \b
     Example:
       pilothouse engine list --json
     """
-    show_all(reach.out, reach.server(), KINDS["engines"], Filters())
+    kind = KINDS["engines"]
+    try:
+        server = reach.server()
+    except ServerUnreachable:
+        views = importlib.import_module("pilothouse.app.engine_views")
+        items = [msgspec.to_builtins(one) for one in views.list_engines(engine_drivers())]
+        reach.out.table({"items": items, "next": None}, kind.columns, [kind.cells(item) for item in items])
+    else:
+        show_all(reach.out, server, kind, Filters())
 
 
 @engine.command("install")
