@@ -13,6 +13,7 @@ BENCHES = (
     "gateway",
     "engine_overhead",
     "engines",
+    "parallel",
     "start",
     "hangup",
     "crash",

@@ -91,6 +91,7 @@ def running_replica(
             launch_of(
                 tiny,
                 slots=4,
+                dtype="float32",
                 max_batched_tokens=64,  # a long prompt is read in many steps
                 chat_template=TEMPLATE,
                 speculative_tokens=2,
@@ -234,6 +235,26 @@ async def _on_a_port(path: str) -> AsyncIterator[int]:
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
+
+
+async def test_two_processes_that_share_a_model_say_what_one_says(
+    tiny: Artifact, running_replica: tuple[Home, Replica], tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    try:
+        replica = await home.start(launch_of(tiny, slots=2, dtype="float32", tensor_parallel=2))
+        await ready(home, replica)
+        alone, shared = connected(running_replica[1]), connected(replica)
+
+        said = [text_of(await answer(engine, ask(max_tokens=16))) for engine in (alone, shared)]
+
+        assert said[0] == said[1]
+        names = [child.name() for child in psutil.Process(replica.pid).children(recursive=True)]
+        assert sum("Worker_TP" in name for name in names) == 2
+        await alone.aclose()
+        await shared.aclose()
+    finally:
+        await home.stop_all()
 
 
 async def test_a_crash_is_told_and_a_new_one_takes_its_place(tiny: Artifact, tmp_path: Path) -> None:

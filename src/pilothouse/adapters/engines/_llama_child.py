@@ -22,6 +22,8 @@ from typing import Any
 from pilothouse.kit.ringlog import capture
 
 CANNOT_LOAD_STATUS = 3
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+"""llama.cpp's numbers."""
 WRITE_TIMEOUT_S = 120
 """A reader that takes nothing for so long loses its answer; the gateway's own limit is shorter."""
 
@@ -69,7 +71,7 @@ def parameters(params: Any, config: dict[str, Any], socket: str) -> Any:
     Args:
         params: A `CommonParams`.
         config: `model_path`, `model_name`, `slots`, `context_tokens` (of one slot),
-            `threads`, `batch_tokens`, `embeds`.
+            `threads`, `batch_tokens`, `embeds`, `split_mode`, `tensor_split`, `main_gpu`.
     """
     slots = config["slots"]
     params.model.path = config["model_path"]
@@ -84,6 +86,12 @@ def parameters(params: Any, config: dict[str, Any], socket: str) -> Any:
     params.cpuparams_batch.n_threads = config["threads"]
     # A cancel is seen between two batches, and all other streams wait for one.
     params.n_batch = params.n_ubatch = config["batch_tokens"]
+
+    # Among GPUs, where there are some. Never among machines: its RPC has no lock.
+    params.split_mode = SPLIT_MODES[config["split_mode"]]
+    params.main_gpu = config["main_gpu"]
+    if shares := config["tensor_split"]:
+        params.tensor_split = [*shares, *([0.0] * (len(params.tensor_split) - len(shares)))]
 
     # Slots belong to tenants: no prompt of one may make another's faster, or be kept aside.
     params.kv_unified = False

@@ -10,9 +10,10 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from pilothouse.adapters.engines._llama_completion import Completion, Stream, is_needed, with_grammar
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
@@ -44,11 +45,32 @@ _ARGUMENTS = (
 )
 
 
+Share = Annotated[float, Meta(ge=0.0)]
+RPC_REFUSED = (
+    "rpc_servers: llama.cpp's RPC sends weights and prompts unencrypted, trusts whoever answers, and obeys "
+    "whoever connects; leave it out, and divide the model among the GPUs of one machine (split_mode), or "
+    "use engine vllm"
+)
+
+
 class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     """`engine_options` of `engine: llama.cpp`."""
 
     threads: Count = 0
     """Processor threads; by default one less than there are, for the gateway's sake."""
+    split_mode: Literal["layer", "row", "none"] = "layer"
+    """What each of several GPUs has of the model: some of its layers, some rows of every matrix, or all of it
+    on `main_gpu`. Without GPUs it means nothing."""
+    tensor_split: Annotated[tuple[Share, ...], Meta(max_length=128)] = ()
+    """Shares of the GPUs in their order, such as `[3, 1]`; by default by their free memory."""
+    main_gpu: Annotated[int, Meta(ge=0, le=127)] = 0
+    """The GPU that has what is not divided."""
+    rpc_servers: tuple[str, ...] = ()
+    """Always refused: llama.cpp's RPC is neither encrypted nor authenticated. Named here to say so."""
+
+    def __post_init__(self) -> None:
+        if self.rpc_servers:
+            raise ValueError(RPC_REFUSED)
 
 
 class LlamaCppDriver:
@@ -110,6 +132,9 @@ class LlamaCppDriver:
             # llama.cpp's barriers spin, and a hundredth of its speed was measured.
             "threads": options.threads or max(1, machine.cpus - 1),
             "embeds": bool(artifact.header.pooling),
+            "split_mode": options.split_mode,
+            "tensor_split": options.tensor_split,
+            "main_gpu": options.main_gpu,
         }
         return Launch(
             # -I: neither the environment nor the working folder adds modules.

@@ -61,7 +61,7 @@ class VllmOptions(AttachOptions, frozen=True, kw_only=True):
     tensor_parallel: Ranks = 1
     """Processors or GPUs that each layer is divided among."""
     pipeline_parallel: Ranks = 1
-    """Groups of them that each have some of the layers."""
+    """Groups of GPUs that each have some of the layers; not on processors."""
     threads: Count = 0
     """Processor threads of each; by default one less than there are, for the gateway's sake."""
     max_batched_tokens: Count = 0
@@ -111,6 +111,11 @@ class VllmDriver(VllmFamily):
             raise OperationFailed(
                 f"engine_options.context_tokens: {context} is more than the {artifact.header.context_tokens} "
                 "that the model has"
+            )
+        if options.pipeline_parallel > 1 and options.device == "cpu":
+            raise OperationFailed(
+                f"engine_options.pipeline_parallel: vLLM {VERSION} breaks off at the first request with it "
+                "on processors; use tensor_parallel, or device: gpu"
             )
         slots = options.slots or DEFAULT_SLOTS
         cache = options.kv_cache_bytes or _cache_bytes(artifact, options, context, slots)

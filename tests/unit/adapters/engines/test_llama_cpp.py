@@ -7,7 +7,7 @@ import pytest
 from pilothouse.adapters.engines import _llama_child
 from pilothouse.adapters.engines.llama_cpp import CHILD, LlamaCppDriver
 from pilothouse.adapters.engines.openai import OpenAIDriver
-from pilothouse.domain.errors import NotSupported, OperationFailed
+from pilothouse.domain.errors import InvalidRequest, NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.ports.engine import Launch, Machine
@@ -30,7 +30,7 @@ ARTIFACT = Artifact(
 
 
 def launched(
-    *, cpus: int = 4, artifact: Artifact = ARTIFACT, **options: int
+    *, cpus: int = 4, artifact: Artifact = ARTIFACT, **options: Any
 ) -> tuple[Launch, dict[str, Any]]:
     machine = Machine(cpus=cpus, memory_available_bytes=8 * 10**9, workers=1)
     spec = DeploymentSpec(model="smollm2", engine_options=dict(options))
@@ -133,6 +133,23 @@ def test_nothing_is_shared_between_slots_and_nothing_is_forgotten_in_silence() -
             params.slot_save_path,
         )
     )
+
+
+def test_shares_of_gpus_are_told_in_llama_cpps_own_form() -> None:
+    xllamacpp = pytest.importorskip("xllamacpp")
+    _, config = launched(split_mode="row", tensor_split=[3, 1], main_gpu=1)
+
+    params = _llama_child.parameters(xllamacpp.CommonParams(), config, "/run/x.sock")
+
+    assert (params.split_mode, params.main_gpu) == (xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_ROW, 1)
+    assert [share for share in params.tensor_split if share] == [3.0, 1.0]
+
+
+def test_its_rpc_is_refused_with_the_reason() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"rpc_servers: llama\.cpp's RPC sends weights and prompts unencrypted"
+    ):
+        launched(rpc_servers=["10.0.0.2:50052"])
 
 
 @pytest.mark.engine

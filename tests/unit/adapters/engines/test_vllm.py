@@ -60,6 +60,7 @@ def test_it_is_told_one_model_one_socket_and_no_secret() -> None:
 
 def test_every_option_becomes_an_argument() -> None:
     launch = launched(
+        device="gpu",
         context_tokens=1000,
         slots=3,
         dtype="bfloat16",
@@ -110,6 +111,7 @@ def test_what_a_gpu_holds_is_no_memory_of_this_machine() -> None:
     [
         (2 * 10**9, {}, "does not fit: vLLM's processes, weights of 270 MB"),
         (16 * 10**9, {"context_tokens": 9000}, "9000 is more than the 8192 that the model has"),
+        (16 * 10**9, {"pipeline_parallel": 2}, "pipeline_parallel: vLLM .* on processors"),
     ],
 )
 def test_what_cannot_run_is_refused(memory_bytes: int, options: dict[str, int], fault: str) -> None:
