@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 PLANTED = {
@@ -40,6 +42,21 @@ def test_every_contract_can_be_broken(tmp_path: Path):
 
     kept = [name for name in PLANTED if status(name, broken) != "BROKEN"]
     assert not kept, broken
+
+
+@pytest.mark.parametrize(
+    ("planted", "text"),
+    [
+        ("adapters/engines/planted.py", "from pilothouse.adapters.engines import llama_cpp"),
+        ("adapters/engines/_planted.py", "from pilothouse.adapters.engines.openai import OpenAIDriver"),
+        ("adapters/engines/planted.py", "from pilothouse.adapters.stores import _tables"),
+    ],
+)
+def test_members_of_a_family_share_its_own_underscore_modules_alone(tmp_path: Path, planted: str, text: str):
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src" / "pilothouse" / planted).write_text(f'"""Planted."""\n\n{text}\n')
+
+    assert status("Adapters are blind to each other", lint(tmp_path / "src").stdout) == "BROKEN"
 
 
 def status(contract: str, report: str) -> str:
