@@ -16,6 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from pilothouse.domain.errors import (
+    AnswerUnfit,
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
@@ -108,12 +109,12 @@ def is_fault(error: PilothouseError, *, left_s: float) -> bool:
     """
     if isinstance(error, DeadlineExceeded):
         return left_s > 0
-    return isinstance(error, EngineUnavailable | UpstreamError)
+    return isinstance(error, EngineUnavailable | UpstreamError) and not isinstance(error, AnswerUnfit)
 
 
 def is_answer(error: PilothouseError) -> bool:
     """Whether it is the engine's word on the request itself: it is well, and another says the same."""
-    return isinstance(error, InvalidRequest | NotSupported)
+    return isinstance(error, InvalidRequest | NotSupported | AnswerUnfit)
 
 
 def may_retry(error: PilothouseError, *, left_s: float) -> bool:

@@ -16,6 +16,7 @@ Every error that Pilothouse raises, and what it means to the caller.
     ├── Internal 500                  a defect of ours
     ├── NotSupported 501
     ├── UpstreamError 502             an engine answered nonsense, or cut the stream
+    │   └── AnswerUnfit 502           the model did not keep to the form that was asked for
     ├── Overloaded 503                every slot and queue place is taken
     ├── EngineUnavailable 503         no replica is ready
     ├── StoreUnavailable 503          the record cannot be kept
@@ -118,6 +119,12 @@ class NotSupported(PilothouseError):
 
 class UpstreamError(PilothouseError):
     code, status, retryable, level = "upstream_error", 502, True, "warning"
+
+
+class AnswerUnfit(UpstreamError):
+    """The engine is well; it is the model that did not do as it was told."""
+
+    level = "info"
 
 
 class Overloaded(PilothouseError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pilothouse.domain.json_schema import PATTERN_CHARS, may_take_forever
 from pilothouse.domain.spec import JudgeSpec
 
 SCHEMA_WORDS = frozenset(
@@ -18,9 +19,6 @@ SCHEMA_WORDS = frozenset(
 """The part of JSON Schema that is known; another word is refused, for it would be passed over."""
 SCHEMA_TYPES = frozenset({"object", "array", "string", "boolean", "null", "number", "integer"})
 _MOST_DEPTH = 16
-_PATTERN_CHARS = 1000
-_NESTED = re.compile(r"\([^()]*[*+|{][^()]*\)\s*[*+{]")
-"""A repeated group that repeats or chooses inside: such a pattern can take years for one answer."""
 
 
 def judge_faults(spec: JudgeSpec) -> Iterator[str]:
@@ -36,15 +34,15 @@ def judge_faults(spec: JudgeSpec) -> Iterator[str]:
 
 
 def _pattern_faults(text: str) -> Iterator[str]:
-    if len(text) > _PATTERN_CHARS:
-        yield f"text: a pattern has at most {_PATTERN_CHARS} characters"
+    if len(text) > PATTERN_CHARS:
+        yield f"text: a pattern has at most {PATTERN_CHARS} characters"
         return
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError) as exc:
         yield f"text: it is no pattern of Python's re: {exc}"
         return
-    if _NESTED.search(re.sub(r"\\.", "x", text)):
+    if may_take_forever(text):
         yield "text: a repeated group that repeats or chooses inside can take forever; write it without"
 
 

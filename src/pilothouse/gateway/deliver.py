@@ -6,10 +6,10 @@ sets the pace: nothing is asked of the engine that the client does not take.
 """
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal
 from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call
@@ -18,6 +18,7 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.wire.dialect import EmbedDialect
+from pilothouse.wire.openai import formats
 
 JSON = "application/json"
 
@@ -39,9 +40,13 @@ async def whole(
         call.engine_ns += time.perf_counter_ns() - asked_ns
     deltas = answer.deltas
     call.usage = answer.usage or call.usage
+    if not (call.usage.input or call.usage.output):
+        call.usage = generate.guessed(deltas)
     call.answers = ((deltas[0].text,),) if len(deltas) == 1 else [(delta.text,) for delta in deltas]
-    note_asides(call, deltas)
+    call.asides = generate.beside(deltas)
     call.finish_reason = deltas[0].finish_reason or "stop"
+    if ask.sampling.response_format is not None or ask.sampling.tools is not None:
+        formats.check(ask.sampling, deltas)
     body = call.generating.whole(
         ask, deltas, call.usage, answer_id=call.answer_id, created=int(call.created_at)
     )
@@ -106,6 +111,8 @@ async def stream(
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
         call.asides = gathered.asides()
+    if ask.sampling.response_format is not None or ask.sampling.tools is not None:
+        formats.check(ask.sampling, gathered.deltas(unnamed=None))
     if not responder.is_started:
         _start(call)
     await keeper.keep(call)
@@ -151,7 +158,10 @@ async def _stream_for_all(
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
         call.asides = gathered.asides()
-    flight.land(call, gathered.deltas(unnamed=None))
+    deltas = gathered.deltas(unnamed=None)
+    if ask.sampling.response_format is not None or ask.sampling.tools is not None:
+        formats.check(ask.sampling, deltas)
+    flight.land(call, deltas)
     if call.responder.is_gone:
         call.code = "client_closed"
     await told.finish(keeper)
@@ -216,11 +226,3 @@ def _chunks(
     if routes.hedge_after_s:
         return hedge.chunks(call, ask, place, places, routes, deadline_s=deadline_s)
     return generate.chunks(ask, place, places, place.team, deadline_s=deadline_s, timeouts=routes.timeouts)
-
-
-def note_asides(call: Call, deltas: Sequence[Delta]) -> None:
-    """For the record: what was said beside the text, where anything was."""
-    for delta in deltas:
-        if delta.aside is not None:
-            call.asides = [each.aside or Aside() for each in deltas]
-            return

@@ -8,13 +8,14 @@ So no choice ever lands on a slot that another team's prompt will be compared wi
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
+from pilothouse.domain.price import BYTES_PER_TOKEN
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.kit.http1.peer import Timeouts
@@ -44,6 +45,30 @@ def chunks(
 def says_something(chunk: Chunk) -> bool:
     """Whether it holds a first token, of text or beside it."""
     return bool(chunk.deltas) and bool(chunk.deltas[0].text or chunk.deltas[0].aside)
+
+
+def beside(deltas: Sequence[Delta]) -> list[Aside]:
+    """
+    Of a whole answer what was said beside the text of each choice; empty where nothing was.
+
+    Raises:
+        UpstreamError: It calls tools as nobody can answer it.
+    """
+    if all(delta.aside is None for delta in deltas):
+        return []
+    for delta in deltas:
+        if delta.aside is not None:
+            _Beside().add(delta.aside)
+    return [delta.aside or Aside() for delta in deltas]
+
+
+def guessed(deltas: Sequence[Delta]) -> Usage:
+    """The usage of a whole answer whose engine gave none: what its bytes stand for."""
+    said = sum(len(delta.text.encode()) for delta in deltas)
+    for delta in deltas:
+        if delta.aside is not None:
+            said += len(delta.aside.reasoning) + sum(len(call.arguments) for call in delta.aside.tools)
+    return Usage(0, -(-said // BYTES_PER_TOKEN), 0)
 
 
 class Gathered:
@@ -141,12 +166,25 @@ class _Beside:
         self._refusal.append(aside.refusal)
         size = len(aside.reasoning) + len(aside.refusal)
         for call in aside.tools:
-            ids, names, arguments = self._calls.setdefault(call.index, ([], [], []))
+            if call.index not in self._calls:
+                self._begin(call)
+            ids, names, arguments = self._calls[call.index]
             ids.append(call.id)
             names.append(call.name)
             arguments.append(call.arguments)
             size += len(call.id) + len(call.name) + len(call.arguments) + 1
         return size
+
+    def _begin(self, call: ToolCall) -> None:
+        """
+        Raises:
+            UpstreamError: Nobody could answer this call: it has no name, or the id of another.
+        """
+        if not call.name:
+            raise UpstreamError("the engine sent arguments of a call that it never began")
+        if call.id and any(call.id in ids for ids, _, _ in self._calls.values()):
+            raise UpstreamError("the engine gave two calls the same id")
+        self._calls[call.index] = ([], [], [])
 
     def whole(self) -> Aside:
         calls = [

@@ -19,8 +19,9 @@ from pilothouse.domain.caching import CachedAnswer
 from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
 from pilothouse.domain.snapshot import EndpointEntry, SemanticPolicy, Snapshot
+from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
-from pilothouse.gateway.deliver import JSON, Telling, note_asides
+from pilothouse.gateway.deliver import JSON, Telling
 from pilothouse.gateway.flight import MAX_FOLLOWERS, Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
@@ -308,5 +309,5 @@ def _take_over(call: Call, answer: CachedAnswer) -> None:
     """The call's record tells of this answer as the client gets it."""
     call.usage = answer.usage
     call.answers = [(delta.text,) for delta in answer.deltas]
-    note_asides(call, answer.deltas)
+    call.asides = generate.beside(answer.deltas)
     call.finish_reason = answer.deltas[0].finish_reason or "stop"

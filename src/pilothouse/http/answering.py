@@ -7,9 +7,15 @@ from pilothouse.gateway.deliver import JSON
 from pilothouse.kit.http1.message import closing_response
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
+from pilothouse.wire.anthropic import answers as anthropic
+from pilothouse.wire.ollama import answers as ollama
 from pilothouse.wire.openai import answers
 
 _REFUSALS: dict[int, type[PilothouseError]] = {413: RequestTooLarge, 431: RequestTooLarge, 503: Overloaded}
+_WRITERS: tuple[tuple[str, Callable[[PilothouseError], bytes]], ...] = (
+    ("/v1/messages", anthropic.write_error),
+    ("/api/", ollama.write_error),
+)
 
 
 def send_json(responder: Responder, status: int, body: bytes) -> None:
@@ -34,10 +40,11 @@ def send_error(
     responder.send(status or error.status, lines, write(error))
 
 
-def refusal(status: int, text: str) -> bytes:
-    """The answer to what never became a request, in the OpenAI shape."""
+def refusal(status: int, text: str, path: str = "") -> bytes:
+    """The answer to what never became a request, in the shape of its path's protocol."""
     error = _REFUSALS.get(status, InvalidRequest)(text)
-    return closing_response(status, _lines() + answers.error_headers(error), answers.write_error(error))
+    write = next((write for begin, write in _WRITERS if path.startswith(begin)), answers.write_error)
+    return closing_response(status, _lines() + answers.error_headers(error), write(error))
 
 
 def _lines() -> bytes:

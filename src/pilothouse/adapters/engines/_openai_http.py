@@ -123,6 +123,8 @@ class OpenAIEngine:
                     for delta in chunk.deltas:
                         if delta.text:
                             says_something = True
+                            if delta.index in ended:
+                                raise UpstreamError("the engine went on behind the end of its answer")
                         if delta.finish_reason:
                             says_something = True
                             ended.add(delta.index)

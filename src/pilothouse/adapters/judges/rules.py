@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pilothouse.adapters.judges._schema import fault_of
+from pilothouse.domain.json_schema import fault_of
 from pilothouse.domain.spec import JudgeSpec
 from pilothouse.ports.judge import MAX_CHARS, Score
 

@@ -93,7 +93,7 @@ class DateHeader:
 DATE = DateHeader()
 
 
-def plain_response(status: int, text: str) -> bytes:
+def plain_response(status: int, text: str, path: str = "") -> bytes:  # noqa: ARG001 - for who speaks several protocols
     """A whole answer of the server itself, after which the connection closes."""
     return closing_response(status, b"content-type: text/plain; charset=utf-8\r\n", (text + "\n").encode())
 

@@ -226,7 +226,8 @@ class Connection(RequestReader, asyncio.Protocol):
         if self._transport.is_closing():
             return
         self.read_no_more()
-        self._transport.write(self.server.refusal(status, text))
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        self._transport.write(self.server.refusal(status, text, path))
         if self._transport.can_write_eof():
             self._transport.write_eof()
             self._read_by = time.monotonic() + LINGER_S
@@ -249,7 +250,7 @@ class Server:
         limits: Limits,
         on_defect: Callable[[BaseException], None],
         stream_keepalive_s: float = 0.0,
-        refusal: Callable[[int, str], bytes] = plain_response,
+        refusal: Callable[[int, str, str], bytes] = plain_response,
         cohort: Cohort | None = None,
     ) -> None:
         self.handler = handler

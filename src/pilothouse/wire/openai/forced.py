@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall
-from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.errors import AnswerUnfit
 from pilothouse.wire.openai import messages, tools
 
 _encode = msgspec.json.Encoder().encode
@@ -106,7 +106,7 @@ class CallReader:
     def read(self, chunk: Chunk) -> Chunk:
         """
         Raises:
-            UpstreamError: What was said is no call, though the answer was not cut.
+            AnswerUnfit: What was said is no call, though the answer was not cut.
         """
         return Chunk(tuple(self._delta(delta) for delta in chunk.deltas), chunk.usage)
 
@@ -167,4 +167,4 @@ class _Saying:
         try:
             msgspec.json.decode("".join(self._said), type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as exc:
-            raise UpstreamError("the model did not call a tool as it was told to; ask again") from exc
+            raise AnswerUnfit("the model did not call a tool as it was told to; ask again") from exc
