@@ -20,6 +20,7 @@ from pilothouse.app.engines import option_types, own_drivers
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
 from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
+from pilothouse.ports.engine import NotedDriver
 from pilothouse.testing.conformance_engine import PROMISES
 from pilothouse.wire.responses import answers as responses_answers
 from pilothouse.wire.responses import inbound, items
@@ -240,6 +241,7 @@ def engines() -> str:
             "[one file](../howto/add-an-engine.md).\n",
             "| engine | models | abilities |\n|---|---|---|",
             *cells,
+            *(f"\n`{name}`: {one.note}." for name, one in drivers.items() if isinstance(one, NotedDriver)),
             "\n## What is tried of each\n",
             "By one suite, `pilothouse.testing.conformance_engine`, against the real server. What an "
             "engine that is only attached to keeps is for whoever runs it.\n",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pilothouse.http.plane import EngineView
 from pilothouse.kit.plugins import BrokenPlugin
-from pilothouse.ports.engine import EngineDriver
+from pilothouse.ports.engine import EngineDriver, NotedDriver
 
 
 def list_engines(drivers: Mapping[str, EngineDriver]) -> list[EngineView]:
@@ -30,4 +30,5 @@ def _view(name: str, drivers: Mapping[str, EngineDriver]) -> EngineView:
         capabilities=tuple(sorted(driver.abilities)),
         missing=found.missing,
         install_command=found.install_command,
+        note=driver.note if isinstance(driver, NotedDriver) else "",
     )

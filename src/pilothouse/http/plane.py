@@ -43,6 +43,8 @@ class EngineView(Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     missing: str = ""
     install_command: str = ""
+    note: str = ""
+    """What to know before it is chosen."""
 
 
 class Specs(Protocol):

@@ -262,6 +262,13 @@ class EngineDriver(Protocol):
         ...
 
 
+@runtime_checkable
+class NotedDriver(Protocol):
+    """A driver of an engine that people should know something of before they choose it."""
+
+    note: str
+
+
 class Environment(Struct, frozen=True, kw_only=True):
     """A Python environment of an engine's own, which `pilothouse engine install` makes."""
 

@@ -22,7 +22,9 @@ def generator_request(request: GenerateRequest, *, engine: str) -> dict[str, Any
         NotSupported: It asks for what this engine does not do; the fields are named.
     """
     asked: dict[str, Any] = msgspec.to_builtins(request.sampling, builtin_types=(msgspec.Raw,))
-    unknown = sorted(asked.keys() - set(TAKEN)) + (["n"] if request.choices > 1 else [])
+    unknown = sorted(asked.keys() - set(TAKEN))
+    if request.choices > 1:
+        unknown.append("prompt of several" if request.prompts > 1 else "n")
     if unknown:
         raise NotSupported(f"not supported by engine {engine}: {', '.join(unknown)}", param=unknown[0])
     if request.max_tokens is not None:

@@ -2,9 +2,9 @@
 TorchServe 0.12, started with a model of ours: legacy, for nobody maintains it upstream any more.
 
 Belongs here: how a replica is started. Does not: how it is spoken to
-(`_torchserve_http`), what runs in its worker (`_torchserve_handler`). The one idea:
-all of its HTTP is on sockets in the replica's private folder, where its own code
-can be nothing but ours.
+(`_torchserve_http`, and `_torchserve_plain` for one that runs already), what runs in
+its worker (`_torchserve_handler`). The one idea: all of its HTTP is on sockets in the
+replica's private folder, where its own code can be nothing but ours.
 """
 
 import shutil
@@ -14,16 +14,19 @@ from types import MappingProxyType
 from typing import Any
 
 from pilothouse.adapters.engines import _torchserve_files
+from pilothouse.adapters.engines._attached import token_of
 from pilothouse.adapters.engines._environment import declared, environment, look, python_of
 from pilothouse.adapters.engines._torchserve_http import INFERENCE, TorchServeEngine
+from pilothouse.adapters.engines._torchserve_plain import PlainTorchServeEngine
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.model import Artifact, ModelFormat
-from pilothouse.domain.options import Count, EngineOptions, read_options
+from pilothouse.domain.options import AttachOptions, Count, read_options
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import (
     NO_OPTIONS,
+    Engine,
     EngineAbility,
     EngineInfo,
     Installed,
@@ -65,7 +68,7 @@ READY_TIMEOUT_S = 300.0
 _VALUE_BYTES = 4
 
 
-class TorchServeOptions(EngineOptions, frozen=True, kw_only=True):
+class TorchServeOptions(AttachOptions, frozen=True, kw_only=True):
     """`engine_options` of `engine: torchserve`."""
 
     threads: Count = 0
@@ -78,8 +81,9 @@ class TorchServeDriver:
     """Implements `ports.engine.EngineDriver`."""
 
     name = "torchserve"
+    note = "legacy: nobody maintains it upstream, nor mends its holes"
     options = TorchServeOptions
-    abilities: frozenset[EngineAbility] = frozenset({"launch", "stream", "cancel"})
+    abilities: frozenset[EngineAbility] = frozenset({"attach", "launch", "stream", "cancel"})
     formats: frozenset[ModelFormat] = frozenset({"safetensors"})
     cannot: Mapping[Promise, str] = MappingProxyType(
         {"side_by_side": "one worker answers one request at a time: others wait in TorchServe's queue"}
@@ -155,15 +159,28 @@ class TorchServeDriver:
         self,
         address: str,
         *,
-        model: str,  # noqa: ARG002 - there is one
+        model: str,
         context_tokens: int,
-        secret: Secret | None = None,  # noqa: ARG002 - its keys are in its folder
-        allow_private: bool = False,  # noqa: ARG002 - a private socket is no network
+        secret: Secret | None = None,
+        allow_private: bool = False,
         options: Mapping[str, Any] = NO_OPTIONS,  # noqa: ARG002 - all of them are the handler's
-    ) -> TorchServeEngine:
-        folder = address.removeprefix("unix:").removesuffix(f"/{INFERENCE}")
+    ) -> Engine:
+        """
+        Raises:
+            OperationFailed: The address is malformed or not allowed, or the secret is no bearer token.
+        """
         info = EngineInfo(name=self.name, context_tokens=context_tokens)
-        return TorchServeEngine(info, folder, cohort=self._cohort)
+        if address.startswith("unix:"):
+            folder = address.removeprefix("unix:").removesuffix(f"/{INFERENCE}")
+            return TorchServeEngine(info, folder, cohort=self._cohort)
+        return PlainTorchServeEngine(
+            info,
+            address.rstrip("/"),
+            model=model,
+            token=token_of(secret),
+            allow_private=allow_private,
+            cohort=self._cohort,
+        )
 
 
 def site_packages(name: str) -> Path:

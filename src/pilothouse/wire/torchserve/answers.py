@@ -125,3 +125,17 @@ def refusal(status: int, fault: Fault) -> PilothouseError:
     if status in (400, 413):
         return InvalidRequest(f"TorchServe refused the request ({status}); check its fields and its size")
     return UpstreamError(f"the engine answered {status}")
+
+
+def strangers_refusal(status: int, fault: Fault) -> PilothouseError:
+    """Likewise of a TorchServe that we did not start, whose keys and workers are somebody else's."""
+    if fault.type == REFUSED_KEY:
+        return UpstreamError(
+            "TorchServe refused the secret of this deployment: its keys end, by default after an hour; store "
+            "the new one by `pilothouse secret set`, or have them last (token_expiration_min)"
+        )
+    if fault.type == QUEUE_IS_FULL:
+        return Overloaded("TorchServe's queue is full, or the model has no worker", retry_after_s=1.0)
+    if status == 404:
+        return UpstreamError("TorchServe knows no such model; see provider_model of the deployment")
+    return refusal(status, fault)

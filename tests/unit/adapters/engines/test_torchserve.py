@@ -9,6 +9,8 @@ import pytest
 from pilothouse.adapters.engines import torchserve
 from pilothouse.adapters.engines._own_request import generator_request
 from pilothouse.adapters.engines.torchserve import VERSION, TorchServeDriver
+from pilothouse.app.engine_views import list_engines
+from pilothouse.app.engines import own_drivers
 from pilothouse.domain.errors import NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader
 from pilothouse.domain.spec import DeploymentSpec
@@ -72,6 +74,12 @@ def test_the_archive_names_the_weights_and_holds_none() -> None:
 def test_what_cannot_run_is_refused(memory_bytes: int, options: dict[str, int], fault: str) -> None:
     with pytest.raises(OperationFailed, match=fault):
         launched(memory_bytes, **options)
+
+
+def test_what_nobody_maintains_is_marked() -> None:
+    (view,) = [one for one in list_engines(own_drivers()) if one.name == "torchserve"]
+
+    assert "legacy" in view.note
 
 
 @pytest.fixture
