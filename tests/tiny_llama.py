@@ -14,7 +14,7 @@ CONTEXT_TOKENS = 1024
 def make_tiny_llama(folder: Path, *, engine: str) -> Artifact:
     """
     Args:
-        engine: Whose environment makes it: `transformers` or `vllm`.
+        engine: Whose environment makes it: `transformers`, `vllm` or `torchserve`.
     """
     subprocess.run([python_of(engine), "-I", str(SCRIPT), str(folder)], check=True, timeout=300)
     found = inspect(folder)

@@ -6,9 +6,11 @@ protocol and says for each piece of an answer how many tokens the answer has so 
 where only the last piece says.
 """
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from msgspec import Struct
@@ -72,6 +74,27 @@ def openai(model: str, *, may_just_end: bool = False, **more: Any) -> Ask:
     return ask
 
 
+def torchserve(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
+    """Of our handler in TorchServe: lines of JSON, for whoever has the key and holds a line to it."""
+    folder = Path(door.address.removeprefix("unix:")).parent
+    key = json.loads((folder / "key_file.json").read_bytes())["inference"]["key"]
+    caller = token_hex(8)
+    body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0, "caller": caller}
+    with Door(f"unix:{folder / 'callers.sock'}").connect() as line:
+        line.sendall(caller.encode())
+        line.recv(1)
+        with (
+            Door(door.address, key=key).send("POST", "/predictions/model", body) as answer,
+            answer.makefile("rb") as lines,
+        ):
+            for text in lines:
+                if text.startswith(b"{"):
+                    tokens = int(json.loads(text).get("completion_tokens", 0))
+                    yield tokens
+                    if tokens:  # it keeps the connection, whatever it was told
+                        return
+
+
 def smollm2() -> Path:
     return Path(artifact().path)
 
@@ -105,5 +128,11 @@ ROWS = (
         source=tiny_llama,
         ask=openai("model"),
         options={"context_tokens": 1024},
+    ),
+    Row(
+        engine="torchserve",
+        model="a Llama of 3 million random weights",
+        source=tiny_llama,
+        ask=torchserve,
     ),
 )

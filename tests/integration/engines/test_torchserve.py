@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -17,10 +16,8 @@ import pytest
 from msgspec.structs import replace
 
 from engine_home import Home
-from pilothouse.adapters.engines._environment import python_of
 from pilothouse.adapters.engines._torchserve_http import TorchServeEngine
 from pilothouse.adapters.engines.torchserve import TorchServeDriver
-from pilothouse.app.inspect_folder import inspect
 from pilothouse.domain.errors import (
     EngineUnavailable,
     NotSupported,
@@ -45,6 +42,7 @@ from pilothouse.testing.conformance_engine import (
     running,
     text_of,
 )
+from tiny_llama import make_tiny_llama
 
 FOUND = TorchServeDriver().installed()
 pytestmark = [
@@ -53,22 +51,11 @@ pytestmark = [
 ]
 READY_S = 300.0
 QUEUE = 8
-SCRIPT = Path(__file__).parents[2] / "fixtures" / "make_tiny_llama.py"
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    folder = tmp_path_factory.mktemp("tiny")
-    subprocess.run([python_of("torchserve"), "-I", str(SCRIPT), str(folder)], check=True, timeout=300)
-    found = inspect(folder)
-    return Artifact(
-        name="tiny",
-        digest="sha256:aa",
-        path=str(folder),
-        bytes=found.bytes,
-        header=found.header,
-        format="safetensors",
-    )
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny"), engine="torchserve")
 
 
 def launch_of(artifact: Artifact) -> Launch:
