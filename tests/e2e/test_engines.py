@@ -30,7 +30,6 @@ def spec_of(page: str) -> dict[str, Any]:
 def question_of(page: str) -> dict[str, Any]:
     """What the page's call passes beside the model."""
     (block,) = re.findall(r"completions\.create\(\s*model=name, (.*?)\s*\)\n", page, flags=re.S)
-    (block,) = re.findall(r"completions\.create\(\s*model=name, (.*?)\s*\)\n", page)
     call = ast.parse(f"call({block})", mode="eval").body
     assert isinstance(call, ast.Call)
     return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}

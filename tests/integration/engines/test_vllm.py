@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -35,7 +36,7 @@ from pilothouse.testing.conformance_engine import (
     usage_of,
 )
 from pilothouse.testing.conformance_target import seen_as
-from tiny_llama import CONTEXT_TOKENS, make_tiny_llama
+from tiny_llama import CONTEXT_TOKENS, add_adapter, make_tiny_llama
 
 FOUND = VllmDriver().installed()
 pytestmark = [
@@ -235,6 +236,28 @@ async def _on_a_port(path: str) -> AsyncIterator[int]:
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
+
+
+async def test_an_adapter_of_the_models_folder_answers(
+    tiny: Artifact, running_replica: tuple[Home, Replica], tmp_path: Path
+) -> None:
+    folder = tmp_path / "with_adapter"
+    shutil.copytree(tiny.path, folder)
+    add_adapter(folder, "other")
+    home = Home(tmp_path / "home")
+    try:
+        adapted = launch_of(replace(tiny, path=str(folder)), slots=2, dtype="float32", adapter="other")
+        replica = await home.start(adapted)
+        await ready(home, replica)
+        plain, other = connected(running_replica[1]), connected(replica)
+
+        said = [text_of(await answer(engine, ask(max_tokens=16))) for engine in (plain, other)]
+
+        assert said[0] != said[1]
+        await plain.aclose()
+        await other.aclose()
+    finally:
+        await home.stop_all()
 
 
 async def test_two_processes_that_share_a_model_say_what_one_says(

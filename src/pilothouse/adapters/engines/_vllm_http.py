@@ -150,6 +150,6 @@ class VllmFamily:
         )
 
 
-def handed_on(*, takes_tools: bool) -> dict[str, Any]:
-    """The `Launch.options` of one that we start: which name it serves, and what it was told it can."""
-    return {"served": SERVED, "takes_tools": takes_tools}
+def handed_on(served: str, *, takes_tools: bool) -> dict[str, Any]:
+    """The `Launch.options` of one that we start: the name that answers, and what it was told it can."""
+    return {"served": served, "takes_tools": takes_tools}

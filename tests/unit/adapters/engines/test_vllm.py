@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pilothouse.adapters.engines import _environment
 from pilothouse.adapters.engines._holes import SGLANG, VLLM, holes_of, numbers, why_refused
@@ -93,6 +94,20 @@ def test_every_option_becomes_an_argument() -> None:
     assert launch.env["OMP_NUM_THREADS"] == "2"
 
 
+def test_an_adapter_is_a_folder_of_the_models_own(tmp_path: Path) -> None:
+    (tmp_path / "adapters" / "polite").mkdir(parents=True)
+    (tmp_path / "adapters" / "polite" / "adapter_config.json").touch()
+    machine = Machine(cpus=4, memory_available_bytes=16 * 10**9)
+    spec = DeploymentSpec(model="m", engine="vllm", engine_options={"adapter": "polite"})
+
+    launch = VllmDriver().launch("m-1-0", spec, replace(ARTIFACT, path=str(tmp_path)), machine)
+
+    assert json.loads(told(launch, "--lora-modules"))["path"] == str(tmp_path / "adapters" / "polite")
+    assert launch.options["served"] == "polite"
+    with pytest.raises(OperationFailed, match=r"no adapters/rude with an adapter_config\.json"):
+        launched(adapter="rude")
+
+
 def test_the_cache_is_what_all_slots_need_in_whole_blocks() -> None:
     assert told(launched(context_tokens=1000, slots=3), "--kv-cache-memory-bytes") == str(
         A_BLOCK * (3 * 8 + 1)
@@ -125,6 +140,7 @@ def test_what_cannot_run_is_refused(memory_bytes: int, options: dict[str, int], 
         {"tool_parser": "hermes --trust-remote-code"},
         {"quantization": "anything"},
         {"tensor_parallel": 0},
+        {"adapter": "../elsewhere"},
         {"trust_remote_code": True},
         {"extra_args": ["--trust-remote-code"]},
     ],
