@@ -30,9 +30,9 @@ from pilothouse.ports.engine import (
 VERSION = "0.32.0"
 """Of the wheel for processors; each version is tried before it may be started."""
 PROCESS_BYTES = 1_700_000_000
-"""Its three processes before weights and cache: 1.64 GB were measured with a model of 14 MB."""
+"""Its three processes before weights and cache: 1.5 to 1.6 GB were measured with a model of 14 MB."""
 READY_TIMEOUT_S = 600.0
-"""23 s on an idle machine; minutes where it compiles, or where others compute beside it."""
+"""47 to 72 s were measured with a small model; minutes where it compiles, or others compute beside it."""
 DEFAULT_CONTEXT_TOKENS, DEFAULT_SLOTS = 4096, 8
 BLOCK_TOKENS = 128
 """A request's part of the cache is a multiple of this."""
