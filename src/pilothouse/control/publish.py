@@ -55,7 +55,7 @@ _SAME_ANSWER = frozenset(
             "queue",
             "hedge_after",
         ),
-        *("limits", "records", "slo", "judges", "rollout"),
+        *("limits", "records", "slo", "judges", "rollout", "moderation"),
     }
 )
 """Settings of an endpoint that change no answer; a new one does until somebody says otherwise here.
@@ -316,7 +316,7 @@ def endpoint_entry(
         name=name,
         revision=status.revision,
         routes=routes,
-        tasks=_tasks(known),
+        tasks=(*_tasks(known), "moderation") if declared.moderation else _tasks(known),
         max_tokens=declared.limits.max_tokens,
         timeout_s=_timeout_s(declared),
         records=declared.records.content,

@@ -75,7 +75,9 @@ def is_cacheable(ask: GenerateRequest, policy: CachePolicy) -> bool:
     Log probabilities of plain completions are left out: those of a stream cannot
     be put together into those of a whole answer.
     """
-    if (ask.sampling.logprobs is not None or ask.with_prompt) and ask.kind == "completion":
+    if ask.prompts > 1 or (
+        ask.kind == "completion" and (ask.sampling.logprobs is not None or ask.with_prompt)
+    ):
         return False
     return policy.always or is_repeatable(ask.sampling)
 

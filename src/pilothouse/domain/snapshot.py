@@ -14,7 +14,7 @@ from pilothouse.domain.price import Price
 from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.domain.routing import Balance, Sticky
 
-Task = Literal["chat", "completion", "embedding"]
+Task = Literal["chat", "completion", "embedding", "moderation"]
 
 
 class KeyEntry(Struct, frozen=True, kw_only=True):

@@ -241,6 +241,8 @@ class EndpointSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     hedge_after: str = "never"
     """Without a first token for so long, such as `2s`, a second replica is asked too; it costs its work."""
     cache: CacheSpec = CacheSpec()
+    moderation: bool = False
+    """Its model judges what `/v1/moderations` is asked; a model for chats that takes a schema."""
     slo: SloSpec = SloSpec()
     judges: dict[str, JudgeSpec] = field(default_factory=dict)
     """Rules that score this endpoint's answers; a rollout asks all of them."""

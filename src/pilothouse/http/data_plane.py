@@ -20,6 +20,7 @@ from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import send_error, send_json
 from pilothouse.http.anthropic import VERSION_HEADER, AnthropicRoutes
+from pilothouse.http.moderations import ModerationRoutes
 from pilothouse.http.ollama import OllamaRoutes
 from pilothouse.http.pass_through import PassThrough
 from pilothouse.http.responses import ResponsesRoutes
@@ -53,6 +54,7 @@ class DataPlane:
                 "/v1/chat/completions": Route(POST, pipeline.serving(dialect.CHAT), "key"),
                 "/v1/completions": Route(POST, pipeline.serving(dialect.COMPLETION), "key"),
                 "/v1/responses": Route(POST, responses.create, "key"),
+                "/v1/moderations": Route(POST, ModerationRoutes(state, pipeline).create, "key"),
                 "/v1/embeddings": Route(POST, pipeline.serving(dialect.EMBEDDINGS), "key"),
                 "/v1/models": Route(GET, self._models, "key"),
                 "/livez": Route(GET, self._livez, "open"),

@@ -49,7 +49,6 @@ PASSED_PREFIXES = ("/admin/", "/v1/files/", "/v1/batches/")
 
 NOT_BUILT_PATHS = (
     "/v1/fine_tuning",
-    "/v1/moderations",
     "/v1/audio",
     "/v1/images",
     "/v1/watermark",
