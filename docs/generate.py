@@ -22,6 +22,7 @@ from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
 from pilothouse.ports.engine import NotedDriver
 from pilothouse.testing.conformance_engine import PROMISES
+from pilothouse.wire.openai import reference
 from pilothouse.wire.responses import answers as responses_answers
 from pilothouse.wire.responses import inbound, items
 
@@ -334,7 +335,37 @@ def responses() -> str:
     )
 
 
+def openai() -> str:
+    """What becomes of each field of OpenAI's protocol but Responses, which has a page of its own."""
+    lines = [OPENAI_HEAD]
+    for title, table in {**reference.REQUESTS, **reference.ANSWERS}.items():
+        lines.append(f"## {title[0].upper()}{title[1:]}\n\n| field | | |\n|---|---|---|")
+        lines.extend(f"| `{name}` | {mark} | {note} |" for name, (mark, note) in table.items())
+        lines.append("")
+    return "\n".join([*lines, OPENAI_TAIL])
+
+
+OPENAI_HEAD = """\
+# OpenAI's protocol
+
+OpenAI's clients work with an address, `http://HOST:PORT/v1`, and a key. `/v1/responses` has
+[a page of its own](responses.md). A field that stands nowhere here is refused with 400 and the nearest name.
+
+`yes` is carried or given as it is; `mapped` is said in other words; `dropped` changes no answer; `refused` is
+501 with the field in `param`, but for null, which asks for nothing; `not given` never stands in an answer.
+The names in brackets are the types of OpenAI's Python client: a test holds each table against them, and
+against what is written.
+"""
+OPENAI_TAIL = """\
+## Errors and ends
+
+`{"error": {"message", "type", "param", "code"}}`; codes are in [errors](errors.md). A stream that fails sends
+such an object as its last event, and no `data: [DONE]`. Where nothing happens it sends comments, which
+clients pass over.
+"""
+
 PAGES = {
+    "openai.md": openai,
     "commands.md": commands,
     "configuration.md": configuration,
     "metrics.md": metrics,

@@ -133,6 +133,8 @@ class _Format(Struct):
     type: Literal["text", "json_object", "json_schema"]
 
 
+CHAT, COMPLETION, EMBED = _Chat, _Completion, _Embed
+"""The shapes of requests, as `reference` shows them."""
 _decode_chat = msgspec.json.Decoder(_Chat).decode
 _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_embed = msgspec.json.Decoder(_Embed).decode
