@@ -17,7 +17,12 @@ from pilothouse.domain.chat import Chunk, Delta, Usage
 from pilothouse.wire.anthropic import dialect as anthropic_dialect
 from pilothouse.wire.anthropic import outbound as anthropic_outbound
 from pilothouse.wire.anthropic.said import StreamReader
+from pilothouse.wire.bedrock import outbound as bedrock_outbound
+from pilothouse.wire.bedrock import said as bedrock_said
+from pilothouse.wire.bedrock.eventstream import Message
 from pilothouse.wire.dialect import GenerateDialect
+from pilothouse.wire.gemini import outbound as gemini_outbound
+from pilothouse.wire.gemini import said as gemini_said
 from pilothouse.wire.ollama import dialect as ollama_dialect
 from pilothouse.wire.openai import dialect as openai_dialect
 from pilothouse.wire.openai import outbound as openai_outbound
@@ -119,18 +124,33 @@ def outbound_works() -> dict[str, dict[str, Work]]:
         reader.read(json.dumps(one).encode())
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " Lisbon"}}
     theirs = json.dumps(delta).encode()
+    candidate = {"content": {"parts": [{"text": " Lisbon"}], "role": "model"}, "index": 0}
+    answer = json.dumps({"candidates": [candidate], "responseId": "r1"}).encode()
+    gemini = gemini_said.AnswerReader(1)
+    bedrock = bedrock_said.StreamReader()
+    bedrock.read(_told("messageStart", {"role": "assistant"}))
+    piece_there = _told("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": " Lisbon"}})
     body = json.dumps(DIALECTS["openai"][1]).encode()
     read = openai_dialect.CHAT.read
     return {
         "request, from OpenAI's client to a provider": {
             "openai": lambda: openai_outbound.write_request(read(body), model="m", stream=True),
             "anthropic": lambda: anthropic_outbound.write_request(read(body), model="m", stream=True),
+            "gemini": lambda: gemini_outbound.write_request(read(body)),
+            "bedrock": lambda: bedrock_outbound.write_request(read(body)),
         },
         "stream event, from a provider": {
             "openai": lambda: openai_outbound.read_said(event),
             "anthropic": lambda: reader.read(theirs),
+            "gemini": lambda: gemini.read(answer),
+            "bedrock": lambda: bedrock.read(piece_there),
         },
     }
+
+
+def _told(name: str, payload: dict[str, object]) -> Message:
+    """A message of Bedrock's stream, out of its frame."""
+    return Message({":message-type": "event", ":event-type": name}, json.dumps(payload).encode())
 
 
 def microseconds(work: Work, count: int) -> float:

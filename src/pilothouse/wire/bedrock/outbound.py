@@ -1,7 +1,7 @@
 """How Bedrock is asked: a valid request for Converse, or an error that names what it has no word for."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -53,8 +53,8 @@ def write_request(request: GenerateRequest) -> bytes:
     said = messages.decode(request.prompt)
     body = _prompt(said)
     body.update(_shaping(request))
-    has_calls = any(isinstance(one, messages.Assistant) and one.tool_calls for one in said)
-    body.update(_offered(request.sampling, has_calls=has_calls))
+    if request.sampling.tools is not None:
+        body.update(_offered(request.sampling, request.sampling.tools, said))
     return _encode(body)
 
 
@@ -63,18 +63,18 @@ def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
     system: list[Block] = []
     turns: list[dict[str, Any]] = []
     for i, one in enumerate(said):
-        at = f"messages[{i}]"
-        if not isinstance(one, messages.Tool) and one.name is not None:
-            raise NotSupported(f"{at}.name: this provider has no names", param=f"{at}.name")
-        if isinstance(one, messages.System | messages.Developer):
-            system.extend(_texts(one.content))
-        elif isinstance(one, messages.User):
-            _append(turns, "user", list(_user(one, at)))
-        elif isinstance(one, messages.Assistant):
-            _append(turns, "assistant", list(_assistant(one, at)))
-        else:
-            result = {"toolUseId": _call_id(one.tool_call_id), "content": list(_texts(one.content))}
+        if isinstance(one, messages.Tool):
+            result = {"toolUseId": _call_id(one.tool_call_id), "content": _texts(one.content)}
             _append(turns, "user", [{"toolResult": result}])
+            continue
+        if one.name is not None:
+            raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
+        if isinstance(one, messages.User):
+            _append(turns, "user", _user(one, i))
+        elif isinstance(one, messages.Assistant):
+            _append(turns, "assistant", _assistant(one, i))
+        else:
+            system += _texts(one.content)
     if not turns:
         raise InvalidRequest("messages: this provider needs one of a user", param="messages")
     return {"messages": turns, "system": system} if system else {"messages": turns}
@@ -87,17 +87,17 @@ def _append(turns: list[dict[str, Any]], role: str, blocks: list[Block]) -> None
         turns.append({"role": role, "content": blocks})
 
 
-def _texts(content: str | Sequence[messages.Text]) -> Iterator[Block]:
-    for text in [content] if isinstance(content, str) else [part.text for part in content]:
-        yield {"text": text}
+def _texts(content: str | Sequence[messages.Text]) -> list[Block]:
+    if isinstance(content, str):
+        return [{"text": content}]
+    return [{"text": part.text} for part in content]
 
 
-def _user(message: messages.User, at: str) -> Iterator[Block]:
-    if isinstance(message.content, str):
-        yield {"text": message.content}
-        return
-    for i, part in enumerate(message.content):
-        yield _part(part, f"{at}.content[{i}]", i)
+def _user(message: messages.User, number: int) -> list[Block]:
+    content = message.content
+    if isinstance(content, str):
+        return [{"text": content}]
+    return [_part(part, f"messages[{number}].content[{i}]", i) for i, part in enumerate(content)]
 
 
 def _part(part: messages.Part, at: str, number: int) -> Block:
@@ -134,21 +134,22 @@ def _known(kind: str, formats: dict[str, str], at: str) -> str:
     return formats[kind]
 
 
-def _assistant(message: messages.Assistant, at: str) -> Iterator[Block]:
+def _assistant(message: messages.Assistant, number: int) -> list[Block]:
     """What it thought before is not sent: it is only taken back with a signature."""
     content = message.content or ""
-    for text in [content] if isinstance(content, str) else map(_said, content):
-        if text:
-            yield {"text": text}
+    texts = [content] if isinstance(content, str) else [_said(part) for part in content]
+    blocks: list[Block] = [{"text": text} for text in texts if text]
     if message.refusal:
-        yield {"text": message.refusal}
+        blocks.append({"text": message.refusal})
     for i, call in enumerate(message.tool_calls or ()):
         try:
             given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as exc:
-            where = f"{at}.tool_calls[{i}].function.arguments"
+            where = f"messages[{number}].tool_calls[{i}].function.arguments"
             raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
-        yield {"toolUse": {"toolUseId": _call_id(call.id), "name": call.function.name, "input": given}}
+        use = {"toolUseId": _call_id(call.id), "name": call.function.name, "input": given}
+        blocks.append({"toolUse": use})
+    return blocks
 
 
 def _said(part: messages.Text | messages.Refusal) -> str:
@@ -167,15 +168,16 @@ def _shaping(request: GenerateRequest) -> dict[str, Any]:
             raise NotSupported(f"this provider has no {name}; leave it out", param=name)
     if sampling.temperature is not None and sampling.temperature > 1:
         raise InvalidRequest("temperature: 0 to 1 with this provider", param="temperature")
-    given = {
-        "maxTokens": request.max_tokens,
-        "temperature": sampling.temperature,
-        "topP": sampling.top_p,
-        "stopSequences": sampling.stop or None,
-    }
-    shaped: dict[str, Any] = {}
-    if config := {name: value for name, value in given.items() if value is not None}:
-        shaped["inferenceConfig"] = config
+    config: dict[str, Any] = {}
+    if request.max_tokens is not None:
+        config["maxTokens"] = request.max_tokens
+    if sampling.temperature is not None:
+        config["temperature"] = sampling.temperature
+    if sampling.top_p is not None:
+        config["topP"] = sampling.top_p
+    if sampling.stop:
+        config["stopSequences"] = sampling.stop
+    shaped: dict[str, Any] = {"inferenceConfig": config} if config else {}
     output: dict[str, Any] = {}
     if (effort := sampling.reasoning_effort) is not None:
         if effort not in _EFFORTS:
@@ -191,15 +193,13 @@ def _shaping(request: GenerateRequest) -> dict[str, Any]:
     return shaped
 
 
-def _offered(sampling: Sampling, *, has_calls: bool) -> dict[str, Any]:
-    if sampling.tools is None:
-        return {}
+def _offered(sampling: Sampling, given: msgspec.Raw, said: Sequence[messages.Message]) -> dict[str, Any]:
     if sampling.parallel_tool_calls is False:
         raise NotSupported(
             "parallel_tool_calls: this provider cannot be kept from several calls; leave it out",
             param="parallel_tool_calls",
         )
-    offered: dict[str, Any] = {"tools": [_tool(tool.function) for tool in tools.decode(sampling.tools)]}
+    offered: dict[str, Any] = {"tools": [_tool(tool.function) for tool in tools.decode(given)]}
     chosen = None if sampling.tool_choice is None else tools.decode_choice(sampling.tool_choice)
     if isinstance(chosen, tools.NamedChoice):
         offered["toolChoice"] = {"tool": {"name": chosen.function.name}}
@@ -208,7 +208,7 @@ def _offered(sampling: Sampling, *, has_calls: bool) -> dict[str, Any]:
     elif chosen == "auto":
         offered["toolChoice"] = {"auto": {}}
     elif chosen == "none":
-        if has_calls:
+        if any(isinstance(one, messages.Assistant) and one.tool_calls for one in said):
             raise NotSupported(
                 "tool_choice: this provider cannot be kept from calling where it has called; use auto",
                 param="tool_choice",

@@ -1,6 +1,6 @@
 """How Gemini is asked: a valid request as contents, or an error that names what it has no word for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -39,7 +39,8 @@ def write_request(request: GenerateRequest) -> bytes:
     if request.kind != "chat":
         raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
     body = _prompt(messages.decode(request.prompt))
-    body.update(_offered(request.sampling))
+    if request.sampling.tools is not None:
+        body.update(_offered(request.sampling, request.sampling.tools))
     if config := _config(request):
         body["generationConfig"] = config
     return _encode(body)
@@ -62,18 +63,19 @@ def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
     contents: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     for i, one in enumerate(said):
-        at = f"messages[{i}]"
-        if not isinstance(one, messages.Tool) and one.name is not None:
-            raise NotSupported(f"{at}.name: this provider has no names", param=f"{at}.name")
-        if isinstance(one, messages.System | messages.Developer):
-            system.extend(_texts(one.content))
-        elif isinstance(one, messages.User):
-            _append(contents, "user", _user(one, at))
-        elif isinstance(one, messages.Assistant):
-            names.update({call.id: call.function.name for call in one.tool_calls or ()})
-            _append(contents, "model", _assistant(one, at))
-        else:
+        if isinstance(one, messages.Tool):
             _append(contents, "user", [_result(one, names[one.tool_call_id])])
+            continue
+        if one.name is not None:
+            raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
+        if isinstance(one, messages.User):
+            _append(contents, "user", _user(one, i))
+        elif isinstance(one, messages.Assistant):
+            for call in one.tool_calls or ():
+                names[call.id] = call.function.name
+            _append(contents, "model", _assistant(one, i))
+        else:
+            system += _texts(one.content)
     if not contents:
         raise InvalidRequest("messages: this provider needs one of a user", param="messages")
     prompt: dict[str, Any] = {"contents": contents}
@@ -91,15 +93,17 @@ def _append(contents: list[dict[str, Any]], role: str, parts: list[Part]) -> Non
         contents.append({"role": role, "parts": parts})
 
 
-def _texts(content: str | Sequence[messages.Text]) -> Iterator[Part]:
-    for text in [content] if isinstance(content, str) else [part.text for part in content]:
-        yield {"text": text}
+def _texts(content: str | Sequence[messages.Text]) -> list[Part]:
+    if isinstance(content, str):
+        return [{"text": content}]
+    return [{"text": part.text} for part in content]
 
 
-def _user(message: messages.User, at: str) -> list[Part]:
-    if isinstance(message.content, str):
-        return [{"text": message.content}]
-    return [_part(part, f"{at}.content[{i}]") for i, part in enumerate(message.content)]
+def _user(message: messages.User, number: int) -> list[Part]:
+    content = message.content
+    if isinstance(content, str):
+        return [{"text": content}]
+    return [_part(part, f"messages[{number}].content[{i}]") for i, part in enumerate(content)]
 
 
 def _part(part: messages.Part, at: str) -> Part:
@@ -125,16 +129,18 @@ def _inline(url: str, at: str) -> Part:
     return {"inlineData": {"mimeType": kind, "data": data}}
 
 
-def _assistant(message: messages.Assistant, at: str) -> list[Part]:
+def _assistant(message: messages.Assistant, number: int) -> list[Part]:
     """What it thought before is not sent: Gemini takes back its own thoughts alone, by their signature."""
     content = message.content or ""
     texts = [content] if isinstance(content, str) else [_said(part) for part in content]
-    parts: list[Part] = [{"text": text} for text in [*texts, message.refusal or ""] if text]
+    parts: list[Part] = [{"text": text} for text in texts if text]
+    if message.refusal:
+        parts.append({"text": message.refusal})
     for i, call in enumerate(message.tool_calls or ()):
         try:
             given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as exc:
-            where = f"{at}.tool_calls[{i}].function.arguments"
+            where = f"messages[{number}].tool_calls[{i}].function.arguments"
             raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
         parts.append({"functionCall": {"name": call.function.name, "args": given}})
     return parts or [{"text": ""}]
@@ -155,15 +161,13 @@ def _result(message: messages.Tool, name: str) -> Part:
     return {"functionResponse": {"name": name, "response": response}}
 
 
-def _offered(sampling: Sampling) -> dict[str, Any]:
-    if sampling.tools is None:
-        return {}
+def _offered(sampling: Sampling, given: msgspec.Raw) -> dict[str, Any]:
     if sampling.parallel_tool_calls is False:
         raise NotSupported(
             "parallel_tool_calls: this provider cannot be kept from several calls; leave it out",
             param="parallel_tool_calls",
         )
-    declared = [_declared(tool.function) for tool in tools.decode(sampling.tools)]
+    declared = [_declared(tool.function) for tool in tools.decode(given)]
     offered: dict[str, Any] = {"tools": [{"functionDeclarations": declared}]}
     if sampling.tool_choice is not None:
         chosen = tools.decode_choice(sampling.tool_choice)

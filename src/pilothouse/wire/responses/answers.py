@@ -11,14 +11,27 @@ Source: the OpenAI API reference, responses, streaming events.
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.wire.responses.inbound import ResponseRequest
+from pilothouse.wire.responses.shown import (
+    Call,
+    Message,
+    Part,
+    Reasoning,
+    RefusalPart,
+    Response,
+    Shown,
+    TextPart,
+    ThoughtPart,
+    usage_of,
+)
 
 _encode = msgspec.json.Encoder().encode
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_NOTHING = Aside()
 _CODES = {"rate_limit_exceeded": "rate_limit_exceeded"}
 """Codes of errors that a response knows; all others are `server_error`."""
 SENT = frozenset(
@@ -63,41 +76,41 @@ NEVER_SENT = {
 """Beginnings of the names of all others, and why not."""
 
 
-class _Item:
+class _Item(Struct):
     """An item that grows."""
 
-    def __init__(self, kind: str, place: int, key: str) -> None:
-        self.kind = kind
-        """`text` and `refusal` are messages, `reasoning`, `call`."""
-        self.place = place
-        self.id = f"{'rs' if kind == 'reasoning' else 'fc' if kind == 'call' else 'msg'}_{key}_{place}"
-        self.pieces: list[str] = []
-        self.logprobs: list[Any] = []
-        self.call_id = ""
-        self.name = ""
+    kind: str
+    """`text` and `refusal` are messages, `reasoning`, `call`."""
+    place: int
+    id: str
+    pieces: list[str] = []
+    logprobs: list[Any] = []
+    call_id: str = ""
+    name: str = ""
 
     @property
     def text(self) -> str:
         """All of it so far; a call's are its arguments."""
         return "".join(self.pieces)
 
-    def part(self) -> dict[str, Any]:
-        if self.kind == "refusal":
-            return {"type": "refusal", "refusal": self.text}
-        if self.kind == "reasoning":
-            return {"type": "reasoning_text", "text": self.text}
-        return {"type": "output_text", "annotations": [], "logprobs": self.logprobs, "text": self.text}
+    def part(self) -> Part:
+        if self.kind == "text":
+            return TextPart(self.text, self.logprobs)
+        return RefusalPart(self.text) if self.kind == "refusal" else ThoughtPart(self.text)
 
-    def shown(self, status: str) -> dict[str, Any]:
+    def shown(self, status: str) -> Shown:
         if self.kind == "call":
-            return {
-                "id": self.id, "type": "function_call", "status": status,
-                "arguments": self.text, "call_id": self.call_id, "name": self.name,
-            }  # fmt: skip
+            return Call(self.id, status, self.text, self.call_id, self.name)
         content = [] if status == "in_progress" else [self.part()]
-        if self.kind == "reasoning":
-            return {"id": self.id, "type": "reasoning", "summary": [], "content": content, "status": status}
-        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
+        shape = Reasoning if self.kind == "reasoning" else Message
+        return shape(self.id, status, content)
+
+
+_PREFIXES = {"text": "msg", "refusal": "msg", "reasoning": "rs", "call": "fc"}
+
+
+def _item(kind: str, place: int, key: str) -> _Item:
+    return _Item(kind, place, f"{_PREFIXES[kind]}_{key}_{place}")
 
 
 class EventWriter:
@@ -170,7 +183,7 @@ class EventWriter:
         item = self._calls.get(piece.index)
         if item is None:
             said = self._close_open()
-            item = self._calls[piece.index] = _Item("call", len(self._items), self._key)
+            item = self._calls[piece.index] = _item("call", len(self._items), self._key)
             self._items.append(item)
             item.call_id, item.name = piece.id, piece.name
             said += self._event(
@@ -185,7 +198,7 @@ class EventWriter:
         return said
 
     def _begin_item(self, kind: str) -> tuple[_Item, bytes]:
-        self._open = item = _Item(kind, len(self._items), self._key)
+        self._open = item = _item(kind, len(self._items), self._key)
         self._items.append(item)
         said = self._event(
             "response.output_item.added", output_index=item.place, item=item.shown("in_progress")
@@ -237,7 +250,7 @@ class EventWriter:
         told = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
         return said + self._event("response.failed", response=self._response("failed", shown, error=told))
 
-    def _response(self, status: str, output: list[dict[str, Any]], **more: Any) -> Raw:
+    def _response(self, status: str, output: list[Shown], **more: Any) -> Raw:
         return _response(self._ask, output, answer_id=self._id, created=self._created, status=status, **more)
 
     def _where(self, item: _Item) -> dict[str, Any]:
@@ -251,21 +264,20 @@ class EventWriter:
 
 
 def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: str, created: int) -> bytes:
-    aside = delta.aside or Aside()
+    aside = delta.aside or _NOTHING
     key = answer_id.removeprefix("resp_")
-    items: list[_Item] = []
-    for kind, text in (("reasoning", aside.reasoning), ("text", delta.text), ("refusal", aside.refusal)):
-        if text:
-            items.append(_Item(kind, len(items), key))
-            items[-1].pieces = [text]
-            items[-1].logprobs = _logprobs(delta) if kind == "text" else []
+    finish = delta.finish_reason
+    reason = _INCOMPLETE.get(finish, "") if finish is not None else ""
+    status = "incomplete" if reason else "completed"
+    shown: list[Shown] = []
+    if aside.reasoning:
+        shown.append(Reasoning(f"rs_{key}_0", status, [ThoughtPart(aside.reasoning)]))
+    if delta.text:
+        shown.append(Message(f"msg_{key}_{len(shown)}", status, [TextPart(delta.text, _logprobs(delta))]))
+    if aside.refusal:
+        shown.append(Message(f"msg_{key}_{len(shown)}", status, [RefusalPart(aside.refusal)]))
     for call in aside.tools:
-        items.append(_Item("call", len(items), key))
-        items[-1].pieces, items[-1].call_id, items[-1].name = [call.arguments], call.id, call.name
-    finish = delta.finish_reason or "stop"
-    status = "incomplete" if finish in _INCOMPLETE else "completed"
-    shown = [item.shown(status) for item in items]
-    reason = _INCOMPLETE.get(finish, "")
+        shown.append(Call(f"fc_{key}_{len(shown)}", status, call.arguments, call.id, call.name))
     return bytes(
         _response(ask, shown, answer_id=answer_id, created=created, status=status, usage=usage, reason=reason)
     )
@@ -273,7 +285,7 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
 
 def _response(
     ask: GenerateRequest,
-    output: list[dict[str, Any]],
+    output: list[Shown],
     *,
     answer_id: str,
     created: int,
@@ -284,33 +296,20 @@ def _response(
 ) -> Raw:
     """Its JSON. What it repeats of the request was written when that was read."""
     own = _encode(
-        {
-            "id": answer_id,
-            "object": "response",
-            "created_at": created,
-            "status": status,
-            "background": False,
-            "error": error,
-            "incomplete_details": {"reason": reason} if reason else None,
-            "model": ask.endpoint,
-            "output": output,
-            "usage": None if usage is None else _usage(usage),
-        }
+        Response(
+            answer_id,
+            created,
+            status,
+            ask.endpoint,
+            output,
+            error,
+            {"reason": reason} if reason else None,
+            None if usage is None else usage_of(usage),
+        )
     )
     if not isinstance(ask, ResponseRequest):
         return Raw(own)
-    return Raw(b"%s,%s" % (own[:-1], bytes(ask.echo)[1:]))
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    """What a model spent on thinking is a part of its output, and not counted apart."""
-    return {
-        "input_tokens": usage.input,
-        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
-        "output_tokens": usage.output,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage.input + usage.output,
-    }
+    return Raw(own[:-1] + ask.echo)
 
 
 class _Logprobs(msgspec.Struct):

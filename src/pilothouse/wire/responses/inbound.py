@@ -123,10 +123,41 @@ class Create(Struct, forbid_unknown_fields=True, kw_only=True):
 class ResponseRequest(GenerateRequest, frozen=True, kw_only=True):
     """A request whose answer repeats a part of it."""
 
-    echo: Raw
-    """The fields of a response that repeat the request, as a JSON object."""
+    echo: bytes
+    """The fields of a response that repeat the request, as the end of a JSON object after other fields."""
 
 
+class _Effort(Struct, frozen=True):
+    effort: str | None = None
+    summary: None = None
+
+
+class _Format(Struct, frozen=True):
+    format: _Schema | _Object | _Plain
+
+
+class _Echo(Struct):
+    """What a response repeats."""
+
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    reasoning: _Effort
+    store: bool | None
+    temperature: float | None
+    text: _Format
+    tool_choice: str | _NamedChoice
+    tools: Raw
+    top_logprobs: int
+    top_p: float | None
+    truncation: str
+    safety_identifier: str | None
+    user: str | None
+
+
+_NO_EFFORT, _PLAIN, _NO_TOOLS = _Effort(), _Format(_Plain()), Raw(b"[]")
 _decode = msgspec.json.Decoder(Create).decode
 _decode_tools = msgspec.json.Decoder(Annotated[list[Raw], Meta(max_length=128)]).decode
 _decode_function = msgspec.json.Decoder(_Function).decode
@@ -213,9 +244,10 @@ def _said(asked: Create, before: list[Message]) -> list[Message]:
 
 
 def _sampling(asked: Create, offered: Raw | None) -> Sampling:
-    includes = set(asked.include or ())
-    if unknown := sorted(includes - INCLUDES):
-        raise NotSupported(f"include: {unknown[0][:64]!r} is not supported; leave it out", param="include")
+    includes = asked.include or ()
+    for name in includes:
+        if name not in INCLUDES:
+            raise NotSupported(f"include: {name[:64]!r} is not supported; leave it out", param="include")
     logprobs = "message.output_text.logprobs" in includes
     if asked.top_logprobs and not logprobs:
         raise InvalidRequest(
@@ -274,28 +306,26 @@ def _choice(asked: Create, offered: Raw | None) -> Raw | None:
     return Raw(_ENCODE(choice))
 
 
-def _echo(asked: Create) -> Raw:
-    text = msgspec.to_builtins(asked.text.format) if asked.text and asked.text.format else {"type": "text"}
+def _echo(asked: Create) -> bytes:
     choice = asked.tool_choice
-    return Raw(
-        _ENCODE(
-            {
-                "instructions": asked.instructions,
-                "max_output_tokens": asked.max_output_tokens,
-                "metadata": asked.metadata or {},
-                "parallel_tool_calls": asked.parallel_tool_calls is not False,
-                "previous_response_id": asked.previous_response_id,
-                "reasoning": {"effort": asked.reasoning.effort if asked.reasoning else None, "summary": None},
-                "store": asked.store,
-                "temperature": asked.temperature,
-                "text": {"format": text},
-                "tool_choice": "auto" if choice is None else choice,
-                "tools": [] if bytes(asked.tools) == b"null" else asked.tools,
-                "top_logprobs": asked.top_logprobs or 0,
-                "top_p": asked.top_p,
-                "truncation": "disabled",
-                "safety_identifier": asked.safety_identifier,
-                "user": asked.user,
-            }
+    repeated = _ENCODE(
+        _Echo(
+            asked.instructions,
+            asked.max_output_tokens,
+            asked.metadata or {},
+            asked.parallel_tool_calls is not False,
+            asked.previous_response_id,
+            _NO_EFFORT if asked.reasoning is None else _Effort(asked.reasoning.effort),
+            asked.store,
+            asked.temperature,
+            _PLAIN if asked.text is None or asked.text.format is None else _Format(asked.text.format),
+            "auto" if choice is None else choice,
+            _NO_TOOLS if bytes(asked.tools) == b"null" else asked.tools,
+            asked.top_logprobs or 0,
+            asked.top_p,
+            "disabled",
+            asked.safety_identifier,
+            asked.user,
         )
     )
+    return b"," + repeated[1:]

@@ -7,6 +7,7 @@ refused by name. A call of a function belongs to the assistant's message before 
 Source: the OpenAI API reference, responses, input items.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -97,8 +98,10 @@ class _Type(Struct):
     type: str = "message"
 
 
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_type = msgspec.json.Decoder(_Type).decode
 _decode_list = msgspec.json.Decoder(Annotated[list[Raw], Meta(min_length=1, max_length=10_000)]).decode
+_decode_messages = msgspec.json.Decoder(Annotated[list[_Said], Meta(min_length=1, max_length=10_000)]).decode
 _SHAPES = {
     "message": msgspec.json.Decoder(_Said).decode,
     "function_call": msgspec.json.Decoder(_Call).decode,
@@ -123,10 +126,17 @@ def read_input(given: Raw) -> list[Message]:
         NotSupported: An item or a part that cannot be carried.
     """
     if bytes(given).startswith(b'"'):
-        text = sub_read(given, msgspec.json.Decoder(str).decode, "input")
+        text = sub_read(given, _decode_text, "input")
         if not text:
             raise InvalidRequest("input is empty; send at least one character", param="input")
         return [messages.User(content=text)]
+    try:
+        return [_said(item, place, "") for place, item in enumerate(_decode_messages(given))]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _read_items(given)  # not messages alone, or a mistake
+
+
+def _read_items(given: Raw) -> list[Message]:
     said: list[Message] = []
     thought = ""
     for place, raw in enumerate(sub_read(given, _decode_list, "input")):
@@ -138,7 +148,7 @@ def read_input(given: Raw) -> list[Message]:
         if isinstance(item, _Reasoning):
             thought += "".join([part.text for part in item.content or item.summary])
             continue
-        said.append(_message(item, where, said, thought))
+        said.append(_message(item, place, said, thought))
         if isinstance(said[-1], messages.Assistant):
             thought = ""
     if not said:
@@ -146,28 +156,38 @@ def read_input(given: Raw) -> list[Message]:
     return said
 
 
-def _message(item: Any, where: str, said: list[Message], thought: str) -> Message:
+def _message(item: _Said | _Call | _Output, place: int, said: list[Message], thought: str) -> Message:
+    if isinstance(item, _Said):
+        return _said(item, place, thought)
     if isinstance(item, _Output):
         return messages.Tool(content=_joined(item.output), tool_call_id=item.call_id)
-    if isinstance(item, _Call):
-        call = messages.Call(item.call_id, messages.Function(item.name, item.arguments))
-        before = said[-1] if said else None
-        if isinstance(before, messages.Assistant) and not thought:
-            said.pop()
-            return msgspec.structs.replace(before, tool_calls=[*(before.tool_calls or []), call])
-        return messages.Assistant(tool_calls=[call], reasoning_content=thought or None)
-    if not item.content:
+    call = messages.Call(item.call_id, messages.Function(item.name, item.arguments))
+    before = said[-1] if said else None
+    if isinstance(before, messages.Assistant) and not thought:
+        said.pop()
+        return msgspec.structs.replace(before, tool_calls=[*(before.tool_calls or []), call])
+    return messages.Assistant(tool_calls=[call], reasoning_content=thought or None)
+
+
+def _said(item: _Said, place: int, thought: str) -> Message:
+    role, content = item.role, item.content
+    if isinstance(content, str) and content:  # what most are
+        if role == "user":
+            return messages.User(content)
+        if role == "assistant":
+            return messages.Assistant(content, reasoning_content=thought or None)
+        return messages.System(content) if role == "system" else messages.Developer(content)
+    where = f"input[{place}]"
+    if isinstance(content, str) or not content:
         raise InvalidRequest(f"{where}.content is empty", param=f"{where}.content")
-    if item.role == "assistant":
-        return _assistant(item, where, thought)
-    if item.role == "user":
-        if isinstance(item.content, str):
-            return messages.User(content=item.content)
-        return messages.User(content=[_user_part(part, where) for part in item.content])
-    if not isinstance(item.content, str) and not all(isinstance(part, InputText) for part in item.content):
-        raise InvalidRequest(f"{where}.content: a {item.role} message is text", param=f"{where}.content")
-    text = _joined(item.content)
-    return messages.System(content=text) if item.role == "system" else messages.Developer(content=text)
+    if role == "assistant":
+        return _assistant(content, where, thought)
+    if role == "user":
+        return messages.User([_user_part(part, where) for part in content])
+    if not all(isinstance(part, InputText) for part in content):
+        raise InvalidRequest(f"{where}.content: a {role} message is text", param=f"{where}.content")
+    text = _joined(content)
+    return messages.System(text) if role == "system" else messages.Developer(text)
 
 
 def _joined(content: Any) -> str:
@@ -175,11 +195,9 @@ def _joined(content: Any) -> str:
     return content if isinstance(content, str) else "".join([part.text for part in content])
 
 
-def _assistant(item: _Said, where: str, thought: str) -> Message:
-    if isinstance(item.content, str):
-        return messages.Assistant(content=item.content, reasoning_content=thought or None)
+def _assistant(given: Sequence[_Part], where: str, thought: str) -> Message:
     parts: list[messages.Text | messages.Refusal] = []
-    for part in item.content:
+    for part in given:
         if isinstance(part, OutputRefusal):
             parts.append(messages.Refusal(part.refusal))
         elif isinstance(part, OutputText | InputText):
