@@ -16,6 +16,7 @@ from pilothouse.ports.store import CachePurge, JournalPosition, RecordFilter, Se
 from pilothouse.testing.conformance_batches import BatchesConformance
 from pilothouse.testing.conformance_records import RecordsConformance, UsageConformance
 from pilothouse.testing.conformance_releases import ReleasesConformance
+from pilothouse.testing.conformance_secrets import SecretsConformance
 from pilothouse.testing.examples import make_key, make_model, pages_of, sealed
 
 
@@ -355,5 +356,6 @@ class StoreConformance(
     ReleasesConformance,
     BatchesConformance,
     PurgesConformance,
+    SecretsConformance,
 ):
     """All of it."""

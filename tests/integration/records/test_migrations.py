@@ -184,3 +184,33 @@ def test_what_was_migrated_can_be_used(make_place):
     with store.unit() as unit:
         assert unit.specs.current() == stored
     store.close()
+
+
+def test_a_token_file_became_the_name_of_a_secret(make_place):
+    place = make_place()
+    place.upgrade("0007")
+    options = {"base_url": "https://api.example.com/v1", "max_inflight": 3}
+    deployments = {
+        "cloud": {
+            "engine": "openai",
+            "provider_model": "m",
+            "engine_options": {**options, "token_file": "/run/secrets/provider.key"},
+        },
+        "open": {"engine": "openai", "provider_model": "m", "engine_options": options},
+    }
+    kept = msgspec.json.encode({"version": 1, "deployments": deployments}).decode()
+    reflected = MetaData()
+    with place.engine.begin() as connection:
+        reflected.reflect(connection)
+        specs = reflected.tables["specs"]
+        connection.execute(insert(specs).values(**example(specs) | {"document": kept}))
+
+    store = place.open_store()
+
+    with store.unit() as unit:
+        found = unit.specs.current()
+        assert unit.secrets.all() == []
+    store.close()
+    assert found is not None
+    given = {name: dict(one.engine_options) for name, one in found.spec.deployments.items()}
+    assert given == {"cloud": {**options, "secret": "provider"}, "open": options}
