@@ -35,7 +35,7 @@ from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.openai import outbound
 from pilothouse.wire.openai.too_long import too_long
 
-_TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
+TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 MAX_ERROR_BYTES = 64 * 1024
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _PATHS = {"chat": "/chat/completions", "completion": "/completions"}
@@ -242,7 +242,7 @@ class OpenAIEngine:
             )
         return outbound.write_request(request, model=self._model, stream=stream)
 
-    async def _whole(
+    def _whole(
         self,
         kind: str,
         body: bytes,
@@ -250,39 +250,24 @@ class OpenAIEngine:
         read: Callable[[bytes], _T],
         *,
         timeouts: Timeouts | None,
-    ) -> _T:
+    ) -> Coroutine[None, None, _T]:
         """What a 200 answer says."""
-        exchange: Exchange | None = None
-        try:
-            exchange = await self._client.request(
-                b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body),
-                timeouts or _TIMEOUTS,
-                total_s=deadline_s,
-                whole=True,
-            )
-            if exchange.status != 200:
-                raise await self._refusal(exchange)
-            return read(exchange.whole_body())
-        except HttpFailure as exc:
-            has_begun = exchange is not None and exchange.status == 200
-            raise translated(exc, self.info.name, has_begun=has_begun) from exc
-        except UpstreamError as exc:
-            exc.has_begun = exchange is not None and exchange.status == 200
-            raise
-        finally:
-            if exchange is not None:
-                exchange.release()
+        data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
+        wait = timeouts or TIMEOUTS
+        return answered(
+            self._client, data, read, self._refusal, self.info.name, timeouts=wait, deadline_s=deadline_s
+        )
 
     def _post(
         self, kind: str, body: bytes, deadline_s: float, timeouts: Timeouts | None
     ) -> Awaitable[Exchange]:
         data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
-        return self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
+        return self._client.request(data, timeouts or TIMEOUTS, total_s=deadline_s)
 
     async def _get(self, target: str, *, deadline_s: float, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)
         try:
-            exchange = await self._client.request(data, _TIMEOUTS, total_s=deadline_s, whole=True)
+            exchange = await self._client.request(data, TIMEOUTS, total_s=deadline_s, whole=True)
             try:
                 if exchange.status != 200:
                     raise UpstreamError(f"the engine answered {exchange.status}")
@@ -350,6 +335,42 @@ class _Slot(msgspec.Struct):
     n_ctx: int = 0
     n_prompt_tokens: int = 0
     """Of the prompt and of the answer so far."""
+
+
+async def answered(
+    client: Client,
+    data: bytes,
+    read: Callable[[bytes], _T],
+    refusal: Callable[[Exchange], Awaitable[PilothouseError]],
+    engine: str,
+    *,
+    timeouts: Timeouts,
+    deadline_s: float,
+) -> _T:
+    """
+    Send a whole request, and say what its 200 answer says.
+
+    Args:
+        data: Head and body.
+        read: Makes sense of the answer's body.
+        refusal: Makes the error of any other answer.
+        engine: Its name, for messages.
+    """
+    exchange: Exchange | None = None
+    try:
+        exchange = await client.request(data, timeouts, total_s=deadline_s, whole=True)
+        if exchange.status != 200:
+            raise await refusal(exchange)
+        return read(exchange.whole_body())
+    except HttpFailure as exc:
+        has_begun = exchange is not None and exchange.status == 200
+        raise translated(exc, engine, has_begun=has_begun) from exc
+    except UpstreamError as exc:
+        exc.has_begun = exchange is not None and exchange.status == 200
+        raise
+    finally:
+        if exchange is not None:
+            exchange.release()
 
 
 def translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) -> PilothouseError:

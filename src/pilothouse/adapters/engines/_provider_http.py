@@ -8,13 +8,13 @@ hot path, and may have slots.
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Raw
 
 from pilothouse.adapters.engines._attached import retry_after_s
-from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, translated
+from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, TIMEOUTS, answered, translated
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
     DeadlineExceeded,
@@ -33,7 +33,6 @@ from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement
 
-_TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 PROBE = GenerateRequest(
     kind="chat",
     endpoint="",
@@ -146,7 +145,7 @@ class ProviderEngine(ABC, Generic[_Event]):
         data = self.asked(request, stream=True)
         exchange: Exchange | None = None
         try:
-            exchange = await self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
+            exchange = await self._client.request(data, timeouts or TIMEOUTS, total_s=deadline_s)
             if exchange.status != 200:
                 raise await self._refusal(exchange)
             parser, reader = self._framing(), self.reader(request)
@@ -211,25 +210,14 @@ class ProviderEngine(ABC, Generic[_Event]):
         self._client.close()
         self._sweeper.stop_when_empty()
 
-    async def whole(
+    def whole(
         self, data: bytes, read: Callable[[bytes], _T], *, deadline_s: float, timeouts: Timeouts | None = None
-    ) -> _T:
+    ) -> Coroutine[None, None, _T]:
         """What a 200 answer says."""
-        exchange: Exchange | None = None
-        try:
-            exchange = await self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s, whole=True)
-            if exchange.status != 200:
-                raise await self._refusal(exchange)
-            return read(exchange.whole_body())
-        except HttpFailure as exc:
-            has_begun = exchange is not None and exchange.status == 200
-            raise translated(exc, self.info.name, has_begun=has_begun) from exc
-        except UpstreamError as exc:
-            exc.has_begun = exchange is not None and exchange.status == 200
-            raise
-        finally:
-            if exchange is not None:
-                exchange.release()
+        wait = timeouts or TIMEOUTS
+        return answered(
+            self._client, data, read, self._refusal, self.info.name, timeouts=wait, deadline_s=deadline_s
+        )
 
     async def _refusal(self, exchange: Exchange) -> PilothouseError:
         body = await exchange.read_all(MAX_ERROR_BYTES)
