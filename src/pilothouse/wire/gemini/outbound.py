@@ -64,16 +64,16 @@ def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for i, one in enumerate(said):
         if isinstance(one, messages.Tool):
-            _append(contents, "user", [_result(one, names[one.tool_call_id])])
+            _add_result(contents, _result(one, names[one.tool_call_id]))
             continue
         if one.name is not None:
             raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
         if isinstance(one, messages.User):
-            _append(contents, "user", _user(one, i))
+            contents.append({"role": "user", "parts": _user(one, i)})
         elif isinstance(one, messages.Assistant):
             for call in one.tool_calls or ():
                 names[call.id] = call.function.name
-            _append(contents, "model", _assistant(one, i))
+            contents.append({"role": "model", "parts": _assistant(one, i)})
         else:
             system += _texts(one.content)
     if not contents:
@@ -84,13 +84,12 @@ def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
     return prompt
 
 
-def _append(contents: list[dict[str, Any]], role: str, parts: list[Part]) -> None:
+def _add_result(contents: list[dict[str, Any]], result: Part) -> None:
     """What tools gave for one turn is one content."""
-    last = contents[-1] if contents else None
-    if last is not None and "functionResponse" in parts[0] and "functionResponse" in last["parts"][-1]:
-        last["parts"].extend(parts)
+    if contents and "functionResponse" in contents[-1]["parts"][-1]:
+        contents[-1]["parts"].append(result)
     else:
-        contents.append({"role": role, "parts": parts})
+        contents.append({"role": "user", "parts": [result]})
 
 
 def _texts(content: str | Sequence[messages.Text]) -> list[Part]:

@@ -211,12 +211,14 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         NotSupported: For a field, a tool or an item that is known and cannot be carried.
     """
     asked = _create(body)
-    if len(asked.metadata or ()) > _METADATA_PAIRS:
+    if asked.metadata and len(asked.metadata) > _METADATA_PAIRS:
         raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
     said = _said(asked, before)
     offered = _tools(asked.tools)
     prompt = Raw(messages.encode(said))
     needs = messages.needs_of(said)
+    if offered is not None:
+        needs |= {"tools"}
     return ResponseRequest(
         "chat",
         asked.model,
@@ -228,16 +230,17 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         1,
         _sampling(asked, offered),
         asked.safety_identifier or asked.user,
-        needs | {"tools"} if offered is not None else needs,
+        needs,
         asked.store,
         echo=_echo(asked),
     )
 
 
 def _said(asked: Create, before: list[Message]) -> list[Message]:
-    said = [*before, *items.read_input(asked.input)]
-    if asked.instructions:
-        said.insert(0, messages.System(content=asked.instructions))
+    said = items.read_input(asked.input)
+    if asked.instructions or before:
+        system = [messages.System(asked.instructions)] if asked.instructions else []
+        said = [*system, *before, *said]
     if fault := messages.problem_of(said):
         raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
     return said
