@@ -1,8 +1,8 @@
 """
-The process that reads a folder of safetensors: `python -m pilothouse.app.inspect_folder PATH`.
+The process that reads a model's folder: `python -m pilothouse.app.inspect_folder PATH`.
 
-As `inspect_model`, for planning: it prints what `config.json` and the tensors'
-headers say, and the files' size. Nothing that it reads is ever loaded here.
+As `inspect_model`: it prints what `config.json` and the tensors' headers say, and the
+files' size; the graph of a SavedModel is judged. Nothing that it reads is loaded here.
 """
 
 import sys
@@ -15,6 +15,7 @@ from msgspec import Struct
 from pilothouse.domain.errors import ModelFileRefused
 from pilothouse.domain.hf_model import Weights, read_config
 from pilothouse.domain.model import ModelFormat, ModelHeader
+from pilothouse.domain.saved_model import check_graph
 from pilothouse.kit import safetensors
 from pilothouse.kit.bounded import MAX_OUTPUT_BYTES, REFUSED_STATUS, limit_self
 
@@ -22,6 +23,7 @@ MEMORY_BYTES = 512 * 1024 * 1024
 CPU_S = 20
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_FILES = 256
+MAX_GRAPH_BYTES = 128 * 1024 * 1024
 
 
 class Inspected(Struct, frozen=True):
@@ -69,7 +71,9 @@ def _of_graph(folder: Path) -> Inspected | None:
     """Graphs say little: what is beside them does, and their options say the rest."""
     kinds: dict[str, ModelFormat] = {"**/*.onnx": "onnx", "**/saved_model.pb": "savedmodel"}
     for pattern, kind in kinds.items():
-        if any(folder.glob(pattern)):
+        if graphs := list(folder.glob(pattern)):
+            if kind == "savedmodel":
+                _check_saved_models(graphs)
             config = _document(folder / "config.json")
             longest = config.get("max_position_embeddings")
             pooling = _document(folder / "1_Pooling" / "config.json")
@@ -98,6 +102,16 @@ def _document(path: Path) -> dict[str, object]:
     if len(text) > MAX_CONFIG_BYTES:
         raise ModelFileRefused(f"{path.name} is over {MAX_CONFIG_BYTES} bytes")
     return msgspec.json.decode(text, type=dict[str, object])
+
+
+def _check_saved_models(graphs: list[Path]) -> None:
+    if len(graphs) != 1:
+        raise ModelFileRefused(f"the folder holds {len(graphs)} files saved_model.pb: keep one version in it")
+    with graphs[0].open("rb") as file:
+        content = file.read(MAX_GRAPH_BYTES + 1)
+    if len(content) > MAX_GRAPH_BYTES:
+        raise ModelFileRefused(f"saved_model.pb is over {MAX_GRAPH_BYTES} bytes: weights belong in variables")
+    check_graph(content)
 
 
 if __name__ == "__main__":
