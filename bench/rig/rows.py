@@ -107,6 +107,16 @@ def tiny_llama() -> Path:
     return folder
 
 
+def triton(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
+    body = {
+        "text_input": prompt,
+        "sampling_parameters": json.dumps({"max_tokens": max_tokens, "temperature": 0.0}),
+    }
+    for event in door.stream("/v2/models/model/generate_stream", body, may_just_end=True):
+        if event.get("text_output") or event.get("num_output_tokens"):
+            yield int(event.get("num_output_tokens", 0))
+
+
 ROWS = (
     Row(
         engine="llama.cpp",
@@ -134,5 +144,12 @@ ROWS = (
         model="a Llama of 3 million random weights",
         source=tiny_llama,
         ask=torchserve,
+    ),
+    Row(
+        engine="triton",
+        model="a Llama of 3 million random weights",
+        source=tiny_llama,
+        ask=triton,
+        options={"context_tokens": 1024, "slots": 2},
     ),
 )

@@ -27,6 +27,7 @@ OWN = {
     "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",
     "sglang": "pilothouse.adapters.engines.sglang:SglangDriver",
     "vertex": "pilothouse.adapters.engines.vertex:VertexDriver",
+    "triton": "pilothouse.adapters.engines.triton:TritonDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
     "vllm": "pilothouse.adapters.engines.vllm:VllmDriver",
 }

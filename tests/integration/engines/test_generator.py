@@ -48,6 +48,11 @@ def text_of(pieces: list[dict[str, Any]]) -> str:
     return "".join(piece["text"] for piece in pieces)
 
 
+def said(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the signs of life while the prompt was read."""
+    return [piece for piece in pieces if piece != {"text": ""}]
+
+
 def test_an_answer_comes_in_pieces_and_ends_with_the_counts(generate: Generate) -> None:
     pieces = generate(prompt="One, two")
 
@@ -63,9 +68,9 @@ def test_messages_are_read_by_the_models_own_template(generate: Generate) -> Non
 
 def test_a_long_prompt_is_read_in_pieces_and_says_the_same(generate: Generate) -> None:
     """Greedy tokens after a prompt of one piece and of three: the last ones of each see the same text."""
-    pieces = generate(prompt="sea " * 140, max_tokens=2)
+    pieces = generate(prompt="sea " * 560, max_tokens=2)
 
-    assert pieces[-1]["prompt_tokens"] == 560
+    assert pieces[-1]["prompt_tokens"] == 561
     assert len(text_of(pieces)) == 2
 
 
@@ -101,7 +106,7 @@ def test_the_context_bounds_prompt_and_answer(generate: Generate) -> None:
 
 def test_nothing_more_is_said_once_nobody_listens(generate: Generate) -> None:
     in_the_answer = generate(prompt="x", max_tokens=100, cancel_after=4)
-    in_the_prompt = generate(prompt="sea " * 140, cancel_after=1)
+    in_the_prompt = generate(prompt="sea " * 560, cancel_after=1)
 
     assert len(in_the_answer) == 4
     assert in_the_prompt == []
@@ -117,7 +122,7 @@ def test_answers_given_together_are_those_given_alone(generate: Generate) -> Non
 
     together = generate(*requests)
 
-    assert together == [generate(**request) for request in requests]
+    assert [said(pieces) for pieces in together] == [generate(**request) for request in requests]
 
 
 def test_who_leaves_a_batch_leaves_the_others_alone(generate: Generate) -> None:
@@ -126,12 +131,14 @@ def test_who_leaves_a_batch_leaves_the_others_alone(generate: Generate) -> None:
         {"prompt": "One, two", "max_tokens": 24},
     )
 
-    assert 0 < len(gone) < 12
-    assert left == generate(prompt="One, two", max_tokens=24)
+    assert 0 < len(said(gone)) < 12
+    assert said(left) == generate(prompt="One, two", max_tokens=24)
 
 
 def test_a_batch_refuses_what_it_has_no_room_for(generate: Generate) -> None:
     answers = generate(*[{"prompt": f"{i}", "max_tokens": 100} for i in range(8)], {"prompt": "a" * 700})
 
-    assert answers[:3] == [generate(prompt=f"{i}", max_tokens=100) for i in range(3)]
+    assert [said(pieces) for pieces in answers[:3]] == [
+        generate(prompt=f"{i}", max_tokens=100) for i in range(3)
+    ]
     assert answers[-2:] == [[{"error": "full"}]] * 2

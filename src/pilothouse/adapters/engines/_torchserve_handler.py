@@ -86,7 +86,7 @@ class Handler:
         logging.getLogger().setLevel(logging.WARNING)  # a line for each request says nothing here
         options = context.model_yaml_config["pilothouse"]
         try:
-            from pilothouse_model._generator import Generator  # type: ignore[import-not-found]  # noqa: PLC0415
+            from pilothouse_model._generator import Generator  # noqa: PLC0415
 
             self._generator = Generator(
                 options["folder"], threads=options["threads"], context_tokens=options["context_tokens"]
