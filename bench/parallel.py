@@ -50,7 +50,8 @@ def main() -> None:
         method=(
             f"a Llama of {alone['layers']} layers in 32 bits, one thread a process, gloo on "
             "loopback; 12 greedy tokens after 32, the same ones in every run or the difference is infinite; "
-            "memory is what a process held at most beside what it held before the model"
+            "memory is what a process held at most beside what it held before the model, the pages of the "
+            "files that it read included"
         ),
         peer="the same weights in one process",
         figures=figures,
