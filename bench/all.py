@@ -20,6 +20,7 @@ BENCHES = (
     "memory",
     "recovery",
     "releases",
+    "batch",
     "affinity",
     "balance",
     "plan",

@@ -71,7 +71,7 @@ def _check_calls(sampling: Sampling, choices: Sequence[Delta]) -> None:
     finished = all(choice.finish_reason in (None, "stop", "tool_calls") for choice in choices)
     for call in called if finished else ():
         if call.name in strict:
-            value = _value(call.arguments, "tools")
+            value = _value(call.arguments or "{}", "tools")
             if fault := _fault(value, strict[call.name], "tools"):
                 raise _unfit("tools", f"the arguments of {call.name}: {fault}")
 
