@@ -1,7 +1,7 @@
 import pytest
 
-from pilothouse.adapters.judges._schema import fault_of
 from pilothouse.adapters.judges.rules import RuleJudge
+from pilothouse.domain.json_schema import fault_of
 from pilothouse.domain.spec import JudgeSpec
 
 
