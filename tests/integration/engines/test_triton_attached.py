@@ -151,7 +151,9 @@ async def test_a_dead_model_that_triton_calls_ready_is_suspected(port: int, ours
     ]
 
     stub.kill()
-    stub.wait(timeout=30)
+    async with asyncio.timeout(30):
+        while stub.is_running() and stub.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.05)
     with pytest.raises(EngineUnavailable, match="has ended"):
         await answer(engine, ask(max_tokens=2))
 
