@@ -23,7 +23,7 @@ from pilothouse.testing.conformance_engine import ANYWHERE, EngineConformance, a
 from pilothouse.testing.conformance_target import seen_as
 from tensorflow_model import artifact_of, make_savedmodel, needs_tensorflow
 
-pytestmark = [pytest.mark.slow, needs_tensorflow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, needs_tensorflow]
 READY_S = 300.0
 CONTEXT_TOKENS = 4096
 CHAT = {"user": "{content}\n", "assistant": "{content}\n"}
