@@ -33,7 +33,7 @@ from pilothouse.domain.snapshot import (
     WorkerHello,
     WorkerReport,
 )
-from pilothouse.domain.spec import EndpointSpec, Spec, TimeoutsSpec
+from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, Spec, TimeoutsSpec
 from pilothouse.domain.status import DeploymentStatus, Phase, Replica, SystemStatus
 from pilothouse.ports.feed import AnswerLedger, Publisher
 
@@ -297,8 +297,19 @@ def _deployment(status: DeploymentStatus, price: Price | None) -> DeploymentEntr
     )
 
 
-def _tasks(models: list[ModelVersion]) -> tuple[Task, ...]:
+_TASKS: dict[str, tuple[Task, ...]] = {
+    "text": ("chat", "completion"),
+    "embedding": ("embedding",),
+    "tensors": ("tensors",),
+}
+"""By `engine_options.task`."""
+
+
+def _tasks(models: list[ModelVersion], deployments: list[DeploymentSpec]) -> tuple[Task, ...]:
     """What the models do. Of one that is not here yet, or is somebody else's, nothing is ruled out."""
+    said = {deployment.common.task for deployment in deployments}
+    if len(said) == 1 and (task := said.pop()) in _TASKS:
+        return _TASKS[task]
     if not models:
         return ("chat", "completion", "embedding")
     return ("embedding",) if all(model.header.pooling for model in models) else ("chat", "completion")
@@ -310,13 +321,15 @@ def endpoint_entry(
     declared = spec.endpoints[name]
     routes = tuple(Route(route.deployment, route.weight) for route in declared.routes)
     names = [*(route.deployment for route in routes), *declared.fallback]
-    served = [models.get(spec.deployments[name].model) for name in names if name in spec.deployments]
+    deployments = [spec.deployments[name] for name in names if name in spec.deployments]
+    served = [models.get(deployment.model) for deployment in deployments]
     known = [model for model in served if model is not None]
+    tasks = _tasks(known, deployments)
     return EndpointEntry(
         name=name,
         revision=status.revision,
         routes=routes,
-        tasks=(*_tasks(known), "moderation") if declared.moderation else _tasks(known),
+        tasks=(*tasks, "moderation") if declared.moderation else tasks,
         max_tokens=declared.limits.max_tokens,
         timeout_s=_timeout_s(declared),
         records=declared.records.content,

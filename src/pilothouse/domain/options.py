@@ -44,6 +44,9 @@ class AttachOptions(EngineOptions, frozen=True, kw_only=True):
 class CommonOptions(AttachOptions, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """What the core reads of any engine's options; the rest is the driver's."""
 
+    task: str = ""
+    """What its model is for, where an engine's options have that: `text`, `embedding` or `tensors`."""
+
 
 def written(options: EngineOptions) -> dict[str, Any]:
     """As they stand in a spec: what is as by default is left out."""

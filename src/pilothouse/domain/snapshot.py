@@ -14,7 +14,8 @@ from pilothouse.domain.price import Price
 from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.domain.routing import Balance, Sticky
 
-Task = Literal["chat", "completion", "embedding", "moderation"]
+Task = Literal["chat", "completion", "embedding", "moderation", "tensors"]
+"""`tensors`: a model without text, asked by the Open Inference Protocol alone."""
 
 
 class KeyEntry(Struct, frozen=True, kw_only=True):

@@ -19,8 +19,9 @@ from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import EngineUnavailable, InvalidRequest, Overloaded, PilothouseError
 from pilothouse.domain.fairness import Priority
 from pilothouse.domain.routing import prefix_of
+from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import deliver
-from pilothouse.gateway.call import Call
+from pilothouse.gateway.call import Ask, Call
 from pilothouse.gateway.choose import choose
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
@@ -54,7 +55,7 @@ class Attempts:
     async def answer(
         self,
         call: Call,
-        ask: GenerateRequest | EmbedRequest,
+        ask: Ask,
         routes: EndpointRoutes,
         *,
         team: str,
@@ -107,11 +108,13 @@ class Attempts:
             place = None
 
     def _hand_over(
-        self, call: Call, ask: GenerateRequest | EmbedRequest, place: Place, places: Places, deadline: float
+        self, call: Call, ask: Ask, place: Place, places: Places, deadline: float
     ) -> Coroutine[Any, Any, None]:
         left_s = max(0.001, deadline - time.monotonic())
         if isinstance(ask, EmbedRequest):
             return deliver.embed(call, ask, place, self._keeper, deadline_s=left_s)
+        if isinstance(ask, InferRequest):
+            return deliver.infer(call, ask, place, self._keeper, deadline_s=left_s)
         if ask.needs:
             _check_abilities(ask, place)
         hand_over = deliver.stream if ask.stream else deliver.whole

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import Internal
@@ -9,15 +10,20 @@ from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
 from pilothouse.domain.snapshot import EndpointEntry
+from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
-from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, Writer
+from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, TensorDialect, Writer
 
 _PREFIX = len("req_")
 _NOTHING = Usage()
+
+
+Ask: TypeAlias = GenerateRequest | EmbedRequest | InferRequest
+AnyDialect: TypeAlias = GenerateDialect | EmbedDialect | TensorDialect
 
 
 class Call:
@@ -26,7 +32,7 @@ class Call:
     principal: Principal | None = None
     endpoint: EndpointEntry | None = None
     routes: EndpointRoutes | None = None
-    ask: GenerateRequest | EmbedRequest | None = None
+    ask: Ask | None = None
     subject_hash = ""
     deployment = ""
     replica = ""
@@ -59,9 +65,7 @@ class Call:
     writer: Writer | None = None
     """What a stream is written with, once it has begun."""
 
-    def __init__(
-        self, request: Request, responder: Responder, dialect: GenerateDialect | EmbedDialect
-    ) -> None:
+    def __init__(self, request: Request, responder: Responder, dialect: AnyDialect) -> None:
         self.request = request
         self.responder = responder
         self.dialect = dialect

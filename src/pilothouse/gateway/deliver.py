@@ -10,17 +10,17 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
-from pilothouse.domain.errors import Internal
+from pilothouse.domain.errors import Internal, NotSupported
+from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
-from pilothouse.wire.dialect import EmbedDialect
+from pilothouse.ports.engine import TensorEngine
+from pilothouse.wire.dialect import EmbedDialect, TensorDialect
 from pilothouse.wire.openai import formats
-
-JSON = "application/json"
 
 
 async def whole(
@@ -52,7 +52,7 @@ async def whole(
     )
     if call.flight is not None:
         call.flight.land(call, deltas, body)
-    await keeper.answer(call, call.answer_headers(JSON), body)
+    await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
 
 
 async def _gathered(
@@ -214,7 +214,23 @@ async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, 
     if not isinstance(call.dialect, EmbedDialect):
         raise Internal("vectors were made for a request for text")
     body = call.dialect.vectors(ask, embeddings)
-    await keeper.answer(call, call.answer_headers(JSON), body)
+    await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+
+
+async def infer(call: Call, ask: InferRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:
+    """Tensors have no tokens: their usage is nothing, and only requests are limited."""
+    engine = place.engine
+    if not isinstance(engine, TensorEngine) or not isinstance(call.dialect, TensorDialect):
+        raise NotSupported(f"deployment {place.replica.entry.deployment} takes no tensors", param="model")
+    asked_ns = time.perf_counter_ns()
+    try:
+        timeouts = call.routes.timeouts if call.routes else None
+        inferred = await engine.infer(ask, deadline_s=deadline_s, timeouts=timeouts)
+    finally:
+        call.engine_ns += time.perf_counter_ns() - asked_ns
+    call.finish_reason = "stop"
+    body = call.dialect.tensors(ask, inferred)
+    await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
 
 
 def _chunks(

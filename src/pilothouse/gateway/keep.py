@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from pilothouse.domain.answer_id import sign, signer
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.gateway.call import Call
@@ -242,6 +242,4 @@ def _record(call: Call) -> InferenceRecord:
 
 def _asked_for(call: Call) -> str:
     """The name of an endpoint that was refused: a caller's text, so it is cut."""
-    if isinstance(call.ask, GenerateRequest | EmbedRequest):
-        return call.ask.endpoint[:100]
-    return ""
+    return call.ask.endpoint[:100] if call.ask is not None else ""

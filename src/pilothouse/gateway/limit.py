@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from math import ceil
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, RateLimitExceeded
 from pilothouse.domain.leasing import Kind
 from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
@@ -18,7 +18,7 @@ from pilothouse.domain.limits import Limits, account_id, budget_id, budget_scope
 from pilothouse.domain.price import BYTES_PER_TOKEN, TEMPLATE_TOKENS, Price
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry, Snapshot
-from pilothouse.gateway.call import Call
+from pilothouse.gateway.call import Ask, Call
 from pilothouse.gateway.leases import Leases
 
 WAIT_S = 0.1
@@ -73,7 +73,7 @@ class Limiter:
         )
         self.is_on = self._limited or bool(self._prices)
 
-    async def admit(self, call: Call, ask: GenerateRequest | EmbedRequest, endpoint: EndpointEntry) -> None:
+    async def admit(self, call: Call, ask: Ask, endpoint: EndpointEntry) -> None:
         """
         Reserve for this call, at all scopes or at none.
 
@@ -120,7 +120,7 @@ class Limiter:
                 self._leases.nudge()
 
     def _reserve(
-        self, call: Call, ask: GenerateRequest | EmbedRequest, endpoint: EndpointEntry, principal: Principal
+        self, call: Call, ask: Ask, endpoint: EndpointEntry, principal: Principal
     ) -> Shortage | None:
         subject = call.subject_hash if self._by_subject else ""
         plan = self._plans.get((principal.key_id, endpoint.name, subject))
@@ -216,9 +216,9 @@ class Limiter:
         )
 
 
-def bounds(call: Call, ask: GenerateRequest | EmbedRequest, endpoint: EndpointEntry) -> tuple[int, int]:
+def bounds(call: Call, ask: Ask, endpoint: EndpointEntry) -> tuple[int, int]:
     """The most tokens that the prompt and the answers can have: no token is shorter than a byte."""
-    if isinstance(ask, EmbedRequest):
+    if not isinstance(ask, GenerateRequest):
         return len(call.request.body) + TEMPLATE_TOKENS, 0
     wished = endpoint.max_tokens if ask.max_tokens is None else min(ask.max_tokens, endpoint.max_tokens)
     return ask.prompt_bytes + TEMPLATE_TOKENS, wished * ask.choices

@@ -15,11 +15,11 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from pilothouse.domain.chat import EmbedRequest
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
-from pilothouse.gateway import admit, deliver
+from pilothouse.gateway import admit
 from pilothouse.gateway.attempt import Attempts
-from pilothouse.gateway.call import Call
+from pilothouse.gateway.call import AnyDialect, Call
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
@@ -29,7 +29,7 @@ from pilothouse.gateway.state import GatewayState
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.log import Log
-from pilothouse.wire.dialect import EmbedDialect, GenerateDialect
+from pilothouse.wire.dialect import JSON
 from pilothouse.wire.openai import answers
 
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
@@ -56,7 +56,7 @@ class Pipeline:
         self.shadows = Shadows(keeper, meters, log)
         self._limiter = limiter
 
-    def serving(self, dialect: GenerateDialect | EmbedDialect) -> Handler:
+    def serving(self, dialect: AnyDialect) -> Handler:
         """The handler of a route."""
 
         def handle(request: Request, responder: Responder) -> Coroutine[Any, Any, None]:
@@ -64,9 +64,7 @@ class Pipeline:
 
         return handle
 
-    def serve(
-        self, request: Request, responder: Responder, dialect: GenerateDialect | EmbedDialect
-    ) -> Coroutine[Any, Any, None]:
+    def serve(self, request: Request, responder: Responder, dialect: AnyDialect) -> Coroutine[Any, Any, None]:
         """Answer one request; for a route whose dialect depends on the request."""
         return self._run(Call(request, responder, dialect))
 
@@ -102,7 +100,7 @@ class Pipeline:
         call.endpoint = endpoint = admit.endpoint_for(state, principal, ask.endpoint, call.kind)
         asked = request.headers.get(b"x-pilothouse-priority")
         priority = admit.priority_of(asked, principal) if asked else "normal"
-        if not isinstance(ask, EmbedRequest):
+        if isinstance(ask, GenerateRequest):
             if ask.store is not None:
                 call.is_unstored = admit.is_unstored(ask.store, endpoint)
             ask = admit.bounded(ask, endpoint)
@@ -131,7 +129,7 @@ class Pipeline:
             await self._keep_quietly(call)
             responder.end(call.writer.fail(error) if call.writer is not None else b"")
             return
-        headers = call.answer_headers(deliver.JSON)
+        headers = call.answer_headers(JSON)
         if call.principal is None:
             self._meters.refused.labels(error.code).inc()
         await self._keep_quietly(call)

@@ -21,7 +21,7 @@ from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError
 from pilothouse.domain.snapshot import EndpointEntry, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
-from pilothouse.gateway.deliver import JSON, Telling
+from pilothouse.gateway.deliver import Telling
 from pilothouse.gateway.flight import MAX_FOLLOWERS, Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
@@ -213,7 +213,7 @@ class Recall:
         dialect = call.generating
         if not ask.stream:
             body = dialect.again(ask, answer, answer_id=call.answer_id, created=int(call.created_at))
-            await self._keeper.answer(call, call.answer_headers(JSON), body)
+            await self._keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
             return
         writer = call.begin_writer(ask)
         responder = call.responder

@@ -18,6 +18,7 @@ from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.record import FOUND, Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import FAULTS
+from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import admit, generate
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import ROOM_FOR_ANSWER_BYTES, Keeper
@@ -85,7 +86,9 @@ class Shadows:
         if not self._keeper.has_room(2 * (len(body) + ROOM_FOR_ANSWER_BYTES)):
             self._drop(routes, places, "no_room")
             return
-        if not isinstance(ask, EmbedRequest):
+        if isinstance(ask, InferRequest):  # nothing of two tensors is compared
+            return
+        if isinstance(ask, GenerateRequest):
             ask = admit.bounded(ask, routes.entry)
         said = ["".join(parts) for parts in call.answers] if routes.entry.records == "sealed" else []
         shadowed = Shadowed(self._keeper.facts(call), said, bool(call.failed_first))

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from pilothouse.domain.errors import InvalidRequest, Overloaded, PilothouseError, RequestTooLarge
-from pilothouse.gateway.deliver import JSON
 from pilothouse.kit.http1.message import closing_response
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 from pilothouse.wire.anthropic import answers as anthropic
+from pilothouse.wire.dialect import JSON
 from pilothouse.wire.ollama import answers as ollama
 from pilothouse.wire.openai import answers
 

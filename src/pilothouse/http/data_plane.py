@@ -20,6 +20,7 @@ from pilothouse.gateway.pipeline import Pipeline
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import send_error, send_json
 from pilothouse.http.anthropic import VERSION_HEADER, AnthropicRoutes
+from pilothouse.http.kserve import KServeRoutes
 from pilothouse.http.moderations import ModerationRoutes
 from pilothouse.http.ollama import OllamaRoutes
 from pilothouse.http.pass_through import PassThrough
@@ -46,11 +47,13 @@ class DataPlane:
         responses = ResponsesRoutes(state, pipeline, controller)
         not_built = Route(ANY, self._not_built, "key")
         ollama = OllamaRoutes(state, pipeline)
+        kserve = KServeRoutes(state, pipeline, self._readiness)
         self._anthropic = anthropic = AnthropicRoutes(state, pipeline)
         self._routes = Routes(
             {
                 **ollama.exact(),
                 **anthropic.exact(),
+                **kserve.exact(),
                 "/v1/chat/completions": Route(POST, pipeline.serving(dialect.CHAT), "key"),
                 "/v1/completions": Route(POST, pipeline.serving(dialect.COMPLETION), "key"),
                 "/v1/responses": Route(POST, responses.create, "key"),
@@ -67,6 +70,7 @@ class DataPlane:
                 **dict.fromkeys(PASSED_PREFIXES, passed),
                 **ollama.prefixes(),
                 **anthropic.prefixes(),
+                **kserve.prefixes(),
                 **dict.fromkeys(NOT_BUILT_PATHS, not_built),
             },
         )

@@ -16,6 +16,7 @@ from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import EngineOptions
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.domain.status import Health, Load
+from pilothouse.domain.tensors import Inferred, InferRequest
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.secret import Secret
 
@@ -202,6 +203,17 @@ class TokenCounter(Protocol):
         Raises:
             NotSupported: This one cannot.
         """
+        ...
+
+
+@runtime_checkable
+class TensorEngine(Protocol):
+    """An engine whose model may have nothing to do with text."""
+
+    async def infer(
+        self, request: InferRequest, *, deadline_s: float, timeouts: Timeouts | None = None
+    ) -> Inferred:
+        """Tensors out of tensors, as they are."""
         ...
 
 

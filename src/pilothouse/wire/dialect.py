@@ -13,7 +13,9 @@ from pilothouse.domain.caching import CachedAnswer, steps_of
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.snapshot import Task
+from pilothouse.domain.tensors import Inferred, InferRequest
 
+JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8\r\ncache-control: no-store\r\nx-accel-buffering: no"
 """Value of `content-type` of server-sent events, with the lines that go with it."""
 
@@ -34,7 +36,7 @@ class Writer(Protocol):
         ...
 
 
-Ask_co = TypeVar("Ask_co", bound=GenerateRequest | EmbedRequest, covariant=True)
+Ask_co = TypeVar("Ask_co", bound=GenerateRequest | EmbedRequest | InferRequest, covariant=True)
 
 
 class Dialect(ABC, Generic[Ask_co]):
@@ -43,6 +45,8 @@ class Dialect(ABC, Generic[Ask_co]):
     protocol: ClassVar[str]
     """What records name it by: "openai", "anthropic" ..."""
     kind: Task
+    whole_type: str = JSON
+    """`content-type` of an answer in one piece, with the lines that go with it; read when that is written."""
     id_prefix: ClassVar[str] = ""
     """What an answer's id begins with; the digits of its record follow (`domain.answer_id`)."""
 
@@ -72,6 +76,15 @@ class EmbedDialect(Dialect[EmbedRequest]):
 
     @abstractmethod
     def vectors(self, ask: EmbedRequest, embeddings: Embeddings) -> bytes: ...
+
+
+class TensorDialect(Dialect[InferRequest]):
+    """For tensors."""
+
+    kind = "tensors"
+
+    @abstractmethod
+    def tensors(self, ask: InferRequest, inferred: Inferred) -> bytes: ...
 
 
 class GenerateDialect(Dialect[GenerateRequest]):

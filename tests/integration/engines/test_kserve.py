@@ -193,6 +193,28 @@ async def test_a_server_that_answers_nonsense_is_not_healthy_and_says_why() -> N
     assert "engine_options.api" in health.reason
 
 
+async def test_a_model_of_tensors_is_tried_with_zeros_of_what_it_says_it_takes() -> None:
+    heard = Heard()
+    known = {"name": "iris", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
+    answer_ = {"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [1]}]}
+
+    async def script(talk: Upstream, number: int) -> None:
+        for said in (known, answer_):
+            heard.append(await talk.request())
+            await talk.say(whole(json.dumps(said).encode()))
+
+    async with over_http(script, task="tensors") as engine:
+        health = await engine.health(deadline_s=5)
+    async with over_http(saying(whole(b'{"name":"m"}')), task="tensors") as engine:
+        silent = await engine.health(deadline_s=5)
+
+    assert health.ok
+    assert heard[0].startswith(b"GET /v2/models/a%20model HTTP")
+    assert json.loads(heard[1].partition(b"\r\n\r\n")[2])["inputs"][0]["data"] == [0.0, 0.0]
+    assert not silent.ok
+    assert "does not say which tensors" in silent.reason
+
+
 # gRPC
 
 

@@ -7,17 +7,18 @@ that ends. Does not: HTTP (`_kserve_http`) and gRPC (`_kserve_grpc`).
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
 from pilothouse.adapters.engines._stops import StopCutter
 from pilothouse.domain.chat import Chunk, Delta, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
-from pilothouse.domain.tensors import TensorFault
+from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault, count_of, data_type
+from pilothouse.wire.kserve_v2.about import ModelMetadata, TensorSpec
 from pilothouse.wire.kserve_v2.text import Convention, ended
 
-Task = Literal["text", "embedding"]
+Task = Literal["text", "embedding", "tensors"]
 PROBE = GenerateRequest(kind="completion", endpoint="", prompt=Raw(b'"Hello"'), prompt_bytes=7, max_tokens=1)
 PROBE_TEXT = EmbedRequest(endpoint="", inputs=["Hello"])
 
@@ -82,10 +83,36 @@ def check_task(settings: Settings, task: Task) -> None:
         NotSupported: The deployment is for something else.
     """
     if settings.task != task:
-        what = {"text": "text and no vectors", "embedding": "vectors and no text"}[settings.task]
-        raise NotSupported(f"this deployment's model gives {what} (engine_options.task)")
+        what = {"text": "text and no vectors", "embedding": "vectors and no text", "tensors": "tensors alone"}
+        raise NotSupported(f"this deployment's model gives {what[settings.task]} (engine_options.task)")
 
 
 def refused(fault: TensorFault) -> InvalidRequest:
     """What a request holds that cannot be sent."""
     return InvalidRequest(f"the request cannot be sent to this engine: {fault}")
+
+
+def probe_of(known: ModelMetadata) -> InferRequest:
+    """
+    The smallest request that a model takes by what it says of itself: zeros, and empty texts.
+
+    Raises:
+        UpstreamError: It says nothing of its inputs, so nothing can be asked.
+    """
+    if not known.inputs:
+        raise UpstreamError(
+            "the server does not say which tensors the model takes, so whether it works cannot be tried; "
+            "give the model its inputs in the server's own configuration"
+        )
+    try:
+        tensors = [_zeros(one) for one in known.inputs]
+    except TensorFault as exc:
+        raise UpstreamError(f"what the server says of its model cannot be read: {exc}") from exc
+    return InferRequest(endpoint="", inputs=tuple(tensors))
+
+
+def _zeros(known: TensorSpec) -> Tensor:
+    kind = data_type(known.datatype, known.name)
+    shape = tuple(max(size, 1) for size in known.shape)
+    zero: Any = b"" if kind == "BYTES" else False if kind == "BOOL" else 0.0 if kind.startswith("FP") else 0
+    return Tensor(known.name, kind, shape, [zero] * count_of(shape, known.name))

@@ -10,6 +10,7 @@ from pilothouse.adapters.engines._kserve import (
     PROBE_TEXT,
     Settings,
     check_task,
+    probe_of,
     told,
     whole,
 )
@@ -98,6 +99,9 @@ class KServeGrpcEngine:
         try:
             if self.settings.task == "embedding":
                 await self.embed(PROBE_TEXT, deadline_s=deadline_s)
+            elif self.settings.task == "tensors":
+                known = await self._service.model(deadline_s=deadline_s)
+                await self.infer(probe_of(known), deadline_s=deadline_s)
             else:
                 await whole(self.stream(PROBE, Placement(), deadline_s=deadline_s))
         except PilothouseError as exc:

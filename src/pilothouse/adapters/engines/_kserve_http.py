@@ -9,6 +9,7 @@ from pilothouse.adapters.engines._kserve import (
     PROBE_TEXT,
     Settings,
     check_task,
+    probe_of,
     refused,
     told,
     whole,
@@ -24,6 +25,7 @@ from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.sse import EventParser
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.kserve_v2 import infer, text
+from pilothouse.wire.kserve_v2.about import ModelMetadata, read_model
 
 Api = Literal["infer", "generate"]
 
@@ -128,6 +130,8 @@ class KServeEngine(ProviderEngine[bytes]):
         try:
             if self.settings.task == "embedding":
                 await self.embed(PROBE_TEXT, deadline_s=deadline_s)
+            elif self.settings.task == "tensors":
+                await self.infer(probe_of(await self._metadata(deadline_s)), deadline_s=deadline_s)
             else:
                 await whole(self.stream(PROBE, Placement(), deadline_s=deadline_s))
         except PilothouseError as exc:
@@ -135,6 +139,10 @@ class KServeEngine(ProviderEngine[bytes]):
         return Health(ok=True)
 
     # parts
+
+    async def _metadata(self, deadline_s: float) -> ModelMetadata:
+        data = f"GET {self.root} HTTP/1.1\r\n{self.lines}\r\n".encode()
+        return await self.whole(data, _metadata, deadline_s=deadline_s)
 
     def _said(
         self,
@@ -201,3 +209,10 @@ class _Reader:
 
     def end(self) -> None:
         return None
+
+
+def _metadata(body: bytes) -> ModelMetadata:
+    try:
+        return read_model(body)
+    except TensorFault as exc:
+        raise UpstreamError(str(exc)) from exc

@@ -22,7 +22,7 @@ from pilothouse.wire.kserve_v2.text import PARAMETERS, Convention
 from pilothouse.wire.kserve_v2.turns import Turns
 
 _Name = Annotated[str, Meta(min_length=1)]
-OUTPUTS = {"text": "text_output", "embedding": "embedding"}
+OUTPUTS = {"text": "text_output", "embedding": "embedding", "tensors": ""}
 
 
 class KServeOptions(AttachOptions, frozen=True, kw_only=True):
@@ -32,8 +32,8 @@ class KServeOptions(AttachOptions, frozen=True, kw_only=True):
     """Where the server runs, before its `/v2`; with `protocol: grpc` the host and port of that."""
     protocol: Literal["rest", "grpc"] = "rest"
     """`grpc` needs the extra of that name; https is TLS for both."""
-    task: Literal["text", "embedding"] = "text"
-    """What the model makes of a text: text, or a vector."""
+    task: Literal["text", "embedding", "tensors"] = "text"
+    """What the model makes of a text: text, or a vector. `tensors`: it is asked at `/v2` alone."""
     api: Literal["infer", "generate"] = "infer"
     """Over REST: `infer` asks with tensors (MLServer, KServe), `generate` with plain JSON (Triton)."""
     stream: bool = True

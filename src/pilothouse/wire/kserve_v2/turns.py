@@ -53,6 +53,10 @@ def prompt_of(request: GenerateRequest, turns: Turns | None) -> str:
         InvalidRequest: A message that they have no place for.
     """
     if request.kind == "completion":
+        if request.prompts > 1 or request.with_prompt or not bytes(request.prompt).startswith(b'"'):
+            raise NotSupported(
+                "this deployment takes one prompt, as text, and does not repeat it", param="prompt"
+            )
         return _decoded(request.prompt, str)
     if turns is None:
         raise NotSupported(
