@@ -8,6 +8,7 @@ from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 from pilothouse.wire.anthropic import answers as anthropic
 from pilothouse.wire.dialect import JSON
+from pilothouse.wire.kserve_v2 import dialect as kserve
 from pilothouse.wire.ollama import answers as ollama
 from pilothouse.wire.openai import answers
 
@@ -15,6 +16,7 @@ _REFUSALS: dict[int, type[PilothouseError]] = {413: RequestTooLarge, 431: Reques
 _WRITERS: tuple[tuple[str, Callable[[PilothouseError], bytes]], ...] = (
     ("/v1/messages", anthropic.write_error),
     ("/api/", ollama.write_error),
+    ("/v2/", kserve.write_error),
 )
 
 

@@ -230,9 +230,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.metadata = [(one.key, one.value) for one in details.invocation_metadata]
         if details.method == f"/{SERVICE}/ModelInfer":
             return grpc.unary_unary_rpc_method_handler(self._infer)
+        if details.method == f"/{SERVICE}/ServerMetadata":
+            return grpc.unary_unary_rpc_method_handler(self._metadata)
         if details.method == f"/{SERVICE}/ModelStreamInfer":
             return grpc.stream_stream_rpc_method_handler(self._stream)
         return None
+
+    async def _metadata(self, data: bytes, context: Any) -> bytes:
+        return pb.ServerMetadata(name="other" if self.bare else "triton").SerializeToString()
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
         return self._said(data)[0]
@@ -301,6 +306,10 @@ async def test_both_ways_of_streaming_over_grpc_are_read(is_bare: bool) -> None:
     assert usage_of(chunks).output == 2
     assert asked[0].raw_input_contents[0] == b"\x05\x00\x00\x00Hello"
     assert asked[0].parameters["max_tokens"].int64_param == 2
+    heat = asked[0].parameters["temperature"]
+    assert (heat.WhichOneof("choice"), heat.string_param) == (
+        ("string_param", "0.0") if is_bare else ("double_param", "")
+    )
     assert ("authorization", "Bearer s3cret") in service.metadata
 
 

@@ -21,6 +21,8 @@ from pilothouse.wire.kserve_v2.tensors import from_json, from_raw, to_raw
 SERVICE = "/inference.GRPCInferenceService/"
 FINAL = "triton_final_response"
 """Parameter of a streamed answer: nothing follows it."""
+_HAS_REALS = "triton"
+"""What its server calls itself that added `double_param`; the published protocol has no such parameter."""
 _CONTENTS = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
@@ -45,10 +47,13 @@ class InferenceService:
         self._channel = channel
         self._model = model
         self._version = version
+        self._reals: bool | None = None
 
     async def infer(self, request: InferRequest, *, deadline_s: float) -> Inferred:
-        message = to_message(request, model=self._model, version=self._version).SerializeToString()
-        data = await self._channel.unary(f"{SERVICE}ModelInfer", message, deadline_s=deadline_s)
+        message = await self._message(request, deadline_s)
+        data = await self._channel.unary(
+            f"{SERVICE}ModelInfer", message.SerializeToString(), deadline_s=deadline_s
+        )
         return from_message(_read(pb.InferAnswer, data))
 
     async def stream(
@@ -60,7 +65,7 @@ class InferenceService:
         Raises:
             UpstreamError: The server said that it failed; its own words are no caller's.
         """
-        asked = to_message(request, model=self._model, version=self._version)
+        asked = await self._message(request, deadline_s)
         asked.parameters["triton_enable_empty_final_response"].bool_param = True
         method = f"{SERVICE}ModelStreamInfer"
         said = self._channel.stream(method, asked.SerializeToString(), deadline_s=deadline_s, idle_s=idle_s)
@@ -93,19 +98,34 @@ class InferenceService:
             outputs=_specs(said.outputs),
         )
 
+    async def _message(self, request: InferRequest, deadline_s: float) -> pb.InferRequest:
+        """A number with a fraction is asked for in the way that this server reads: it says who it is."""
+        has_some = any(isinstance(value, float) for value in request.parameters.values())
+        if has_some and self._reals is None:
+            known = await self.server(deadline_s=deadline_s)
+            self._reals = known.name.lower() == _HAS_REALS
+        return to_message(request, model=self._model, version=self._version, reals=bool(self._reals))
+
     def _named(self) -> bytes:
         return pb.ModelName(name=self._model, version=self._version).SerializeToString()
 
 
-def to_message(request: InferRequest, *, model: str, version: str = "") -> pb.InferRequest:
-    """Tensors go as raw bytes, which every server reads."""
+def to_message(
+    request: InferRequest, *, model: str, version: str = "", reals: bool = False
+) -> pb.InferRequest:
+    """
+    Tensors go as raw bytes, which every server reads.
+
+    Args:
+        reals: Numbers with a fraction go as such; else as text, for other servers would not see them.
+    """
     message = pb.InferRequest(model_name=model, model_version=version, id=request.id)
     for name, value in request.parameters.items():
-        _set(message.parameters[name], value)
+        _set(message.parameters[name], value, reals=reals)
     for tensor in request.inputs:
         one = message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         for name, value in tensor.parameters.items():
-            _set(one.parameters[name], value)
+            _set(one.parameters[name], value, reals=reals)
         message.raw_input_contents.append(to_raw(tensor))
     for name in request.outputs:
         message.outputs.add(name=name)
@@ -158,15 +178,15 @@ def _tensor(one: pb.Tensor, raw: bytes | None) -> Tensor:
     return from_json(one.name, kind, tuple(one.shape), list(getattr(one.contents, _CONTENTS[kind])))
 
 
-def _set(parameter: pb.Parameter, value: Scalar) -> None:
+def _set(parameter: pb.Parameter, value: Scalar, *, reals: bool) -> None:
     if isinstance(value, bool):
         parameter.bool_param = value
     elif isinstance(value, int):
         parameter.int64_param = value
-    elif isinstance(value, float):
+    elif isinstance(value, float) and reals:
         parameter.double_param = value
     else:
-        parameter.string_param = value
+        parameter.string_param = str(value)
 
 
 def _parameters(given: Mapping[str, pb.Parameter]) -> dict[str, Scalar]:

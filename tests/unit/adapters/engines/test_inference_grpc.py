@@ -41,7 +41,9 @@ def test_what_is_sent_has_all_that_was_asked(
     tensor = Tensor("x", "BYTES", (len(values),), values)
     asked = InferRequest(endpoint="m", inputs=(tensor,), outputs=("y",), parameters=parameters, id="1")
 
-    sent = pb.InferRequest.FromString(to_message(asked, model="m", version="2").SerializeToString())
+    sent = pb.InferRequest.FromString(
+        to_message(asked, model="m", version="2", reals=True).SerializeToString()
+    )
 
     # A server echoes it: the answer's fields are the request's.
     echoed = pb.InferAnswer(outputs=sent.inputs, raw_output_contents=sent.raw_input_contents)
@@ -101,3 +103,12 @@ def test_workers_that_use_no_grpc_do_not_import_it():
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_fraction_goes_as_text_to_servers_whose_protocol_has_no_such_number():
+    asked = InferRequest(endpoint="m", inputs=(), parameters={"temperature": 0.5, "max_tokens": 3})
+
+    sent = to_message(asked, model="m")
+
+    assert sent.parameters["temperature"].string_param == "0.5"
+    assert sent.parameters["max_tokens"].int64_param == 3
