@@ -26,7 +26,7 @@ BROAD_EXCEPTS = {
     "control/evidence.py:Evidence._scores": "records are protected from the defect of a judge",
     "control/store_thread.py:StoreThread.start.body": "told to the caller of start, on its own thread",
     "control/store_thread.py:_Job.run": "the store's thread serves all: an error is its caller's alone",
-    "gateway/generate.py:_lane": "the lane's task ends here; its consumer raises what went wrong",
+    "gateway/several.py:_lane": "the lane's task ends here; its consumer raises what went wrong",
     "gateway/pipeline.py:Pipeline._run": "one request's defect must not end the worker, nor go unrecorded",
     "kit/cohort.py:CohortTask.step": "the other tasks of a cohort are protected from this one",
     "kit/cohort.py:CohortTask._wake": "what a future holds belongs to the task that waits for it",

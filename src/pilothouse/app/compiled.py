@@ -18,11 +18,14 @@ from pathlib import Path
 from types import ModuleType
 
 PACKAGE = Path(__file__).parents[1]
-LAYERS = ("kit", "domain", "wire", "ports", "gateway")
+LAYERS = ("kit", "domain", "wire", "ports", "adapters", "gateway", "http")
 """Where the modules are, and all that they import of ours."""
 GROUP = "pilothouse_compiled"
 """Name of the one library that holds them all."""
 MODULES = (
+    "adapters.caches.memory",
+    "adapters.engines._asking",
+    "domain.answer_id",
     "domain.ledger",
     "gateway.admit",
     "gateway.attempt",
@@ -31,6 +34,7 @@ MODULES = (
     "gateway.choose",
     "gateway.deliver",
     "gateway.flight",
+    "gateway.generate",
     "gateway.keep",
     "gateway.limit",
     "gateway.meter",
@@ -40,16 +44,23 @@ MODULES = (
     "gateway.recall",
     "gateway.route",
     "gateway.state",
+    "http.data_plane",
     "kit.cohort",
     "kit.http1.client",
+    "kit.http1.message",
     "kit.http1.reading",
     "kit.http1.responder",
     "kit.http1.server",
     "kit.http1.sweep",
     "kit.ids",
+    "kit.journal.frames",
     "kit.journal.writer",
+    "kit.metrics",
+    "kit.sse",
     "wire.openai.answers",
     "wire.openai.dialect",
+    "wire.openai.inbound",
+    "wire.openai.outbound",
 )
 """
 What is compiled. No msgspec Struct may be defined in them, for mypyc drops the arguments of their class, and

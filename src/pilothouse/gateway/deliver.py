@@ -6,7 +6,6 @@ sets the pace: nothing is asked of the engine that the client does not take.
 """
 
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
@@ -18,7 +17,7 @@ from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
-from pilothouse.ports.engine import TensorEngine
+from pilothouse.ports.engine import Chunks, TensorEngine
 from pilothouse.wire.dialect import EmbedDialect, TensorDialect
 from pilothouse.wire.openai import formats
 
@@ -233,9 +232,7 @@ async def infer(call: Call, ask: InferRequest, place: Place, keeper: Keeper, *, 
     await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
 
 
-def _chunks(
-    call: Call, ask: GenerateRequest, place: Place, places: Places, *, deadline_s: float
-) -> AsyncGenerator[Chunk, None]:
+def _chunks(call: Call, ask: GenerateRequest, place: Place, places: Places, *, deadline_s: float) -> Chunks:
     routes = call.routes
     if routes is None:
         raise Internal("a request reached its answer without a route")

@@ -19,6 +19,7 @@ from pilothouse.gateway.call import Call
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.gateway.route import EndpointRoutes
+from pilothouse.ports.engine import Chunks
 
 
 class _Lane:
@@ -109,7 +110,7 @@ async def _winner(lanes: list[_Lane], places: Places, deadline_s: float) -> _Lan
         lanes = waiting
 
 
-async def _first(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:
+async def _first(chunks: Chunks) -> Chunk | None:
     async for chunk in chunks:
         return chunk
     return None

@@ -8,7 +8,6 @@ one after the other costs a third of sealing each between other work, whose code
 and data push the cipher's out of the processor's caches.
 """
 
-import hashlib
 import hmac
 import time
 from collections.abc import Callable
@@ -27,6 +26,10 @@ from pilothouse.kit.cohort import Cohort, Pause
 from pilothouse.wire.openai import answers
 
 ROOM_FOR_ANSWER_BYTES = 256 * 1024
+
+_MOST_SUBJECTS = 10_000
+_LONGEST_NAME = 256
+"""Hashes of who asked lately are remembered: so many, and of longer names none."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -61,6 +64,7 @@ class Keeper:
         self._meters = meters
         self._subject_key = subject_key
         self._signer = signer(subject_key)
+        self._subjects: dict[tuple[str, str | bytes], str] = {}
         self._refuses = when_full == "refuse"
         self._on_dropped = on_dropped
         self._waits_for_disk = waits_for_disk
@@ -94,9 +98,15 @@ class Keeper:
         a body: who asks to be erased must be found however he was named.
         """
         team = call.principal.team if call.principal else ""
-        name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
-        message = team.encode() + b"\0" + name
-        call.subject_hash = hmac.new(self._subject_key, message, hashlib.sha256).hexdigest()[:32]
+        found = self._subjects.get((team, subject))
+        if found is None:
+            name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
+            found = hmac.digest(self._subject_key, team.encode() + b"\0" + name, "sha256").hex()[:32]
+            if len(name) <= _LONGEST_NAME:
+                if len(self._subjects) >= _MOST_SUBJECTS:
+                    self._subjects.clear()
+                self._subjects[team, subject] = found
+        call.subject_hash = found
 
     def sign_id(self, call: Call, team: str) -> None:
         """Now that it is known who asks: whoever rates the answer shows that it was his team's."""

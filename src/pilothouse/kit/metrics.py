@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -23,6 +22,12 @@ TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 MAX_SERIES = 1000
 
 
+_SeriesDump = tuple[tuple[str, ...], float, list[int]]
+"""Labels, value, buckets."""
+_FamilyDump = tuple[Kind, str, str, tuple[str, ...], tuple[float, ...], list[_SeriesDump]]
+"""Kind, name, help, names of labels, bounds of buckets, series."""
+
+
 class Series:
     """The numbers of one label set: `value` (a histogram's sum) and its counts per bucket."""
 
@@ -30,10 +35,10 @@ class Series:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.value: float = 0
+        self.value = 0.0
         self.buckets = [0] * (len(bounds) + 1) if bounds else []
 
-    def inc(self, n: float = 1) -> None:
+    def inc(self, n: float = 1.0) -> None:
         self.value += n
 
     def set(self, value: float) -> None:
@@ -65,20 +70,9 @@ class Family:
             found = self.series[values] = Series(self.bounds)
         return found
 
-
-class _SeriesDump(Struct, array_like=True):
-    labels: tuple[str, ...]
-    value: float
-    buckets: list[int]
-
-
-class _FamilyDump(Struct, array_like=True):
-    kind: Kind
-    name: str
-    help: str
-    labels: tuple[str, ...]
-    bounds: tuple[float, ...]
-    series: list[_SeriesDump]
+    def dump(self) -> _FamilyDump:
+        every = [(labels, series.value, series.buckets) for labels, series in self.series.items()]
+        return self.kind, self.name, self.help, self.label_names, self.bounds, every
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -113,32 +107,20 @@ class Registry:
 
     def dump(self) -> bytes:
         """All numbers as they are now, for `merged` in another process."""
-        return _encode(
-            [
-                _FamilyDump(
-                    f.kind,
-                    f.name,
-                    f.help,
-                    f.label_names,
-                    f.bounds,
-                    [_SeriesDump(k, s.value, s.buckets) for k, s in f.series.items()],
-                )
-                for f in self.families.values()
-            ]
-        )
+        return _encode([family.dump() for family in self.families.values()])
 
     @classmethod
     def merged(cls, dumps: Iterable[bytes]) -> "Registry":
         """One registry with the sums of all: counters and gauges alike."""
         result = cls()
         for dump in dumps:
-            for f in _decode(dump):
-                family = result._family(f.kind, f.name, f.help, f.labels, f.bounds)
-                for s in f.series:
-                    into = family.labels(*s.labels)
-                    into.value += s.value
-                    if len(s.buckets) == len(into.buckets):
-                        into.buckets = [a + b for a, b in zip(into.buckets, s.buckets, strict=True)]
+            for kind, name, help_text, label_names, bounds, every in _decode(dump):
+                family = result._family(kind, name, help_text, label_names, bounds)
+                for labels, value, buckets in every:
+                    into = family.labels(*labels)
+                    into.value += value
+                    if len(buckets) == len(into.buckets):
+                        into.buckets = [a + b for a, b in zip(into.buckets, buckets, strict=True)]
         return result
 
     def render(self) -> str:

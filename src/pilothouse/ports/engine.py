@@ -5,7 +5,7 @@ A driver knows the engine and not where it runs (that is `ports.target`). It is
 found by its name in a deployment's `engine`.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -137,6 +137,14 @@ class Placement(Struct, frozen=True):
     reuse_prefix: bool = False
 
 
+class Chunks(Protocol):
+    """An answer as it comes, until it is closed. An asynchronous generator is such a thing."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+    def __anext__(self) -> Awaitable[Chunk]: ...
+    def aclose(self) -> Awaitable[None]: ...
+
+
 class Engine(Protocol):
     """
     A running engine at an address.
@@ -155,11 +163,11 @@ class Engine(Protocol):
         *,
         deadline_s: float,
         timeouts: Timeouts | None = None,
-    ) -> AsyncGenerator[Chunk, None]:
+    ) -> Chunks:
         """
         Yield chunks until the answer ends; the last carries the usage.
 
-        Closing the generator (or cancelling its task) frees the slot within 1 s.
+        Closing them (or cancelling its task) frees the slot within 1 s.
         A consumer that is slow stops the engine's socket from being read.
 
         Args:

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -34,6 +35,15 @@ def test_compiled_modules_are_never_mixed_with_interpreted_ones(tmp_path):
 
     with pytest.raises(RuntimeError, match=r"pilothouse\.kit\.ids: imported before"):
         compiled.prefer(tmp_path)
+
+
+def test_a_worker_imports_none_of_them_before_it_asks_for_them():
+    early = "import sys, pilothouse.app.worker; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, check=True)
+
+    compiled_ones = {f"pilothouse.{name}" for name in compiled.MODULES}
+    assert compiled_ones & set(done.stdout.split()) == set()
 
 
 def test_every_module_that_is_compiled_is_there_and_defines_no_struct():

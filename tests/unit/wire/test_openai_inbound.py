@@ -13,16 +13,10 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.completion_create_params import CompletionCreateParamsBase as PlainParamsBase
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
-from pilothouse.wire.openai import inbound
+from pilothouse.wire.openai import shapes
 from pilothouse.wire.openai.fields import Fates
-from pilothouse.wire.openai.inbound import (
-    CHAT_FATES,
-    COMPLETION_FATES,
-    EMBED_FATES,
-    read_chat,
-    read_completion,
-    read_embed,
-)
+from pilothouse.wire.openai.inbound import read_chat, read_completion, read_embed
+from pilothouse.wire.openai.shapes import CHAT_FATES, COMPLETION_FATES, EMBED_FATES
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -340,9 +334,9 @@ def test_a_response_format_of_null_is_none() -> None:
 @pytest.mark.parametrize(
     ("published", "shape", "fates"),
     [
-        (CompletionCreateParamsBase, inbound._Chat, CHAT_FATES),
-        (PlainParamsBase, inbound._Completion, COMPLETION_FATES),
-        (EmbeddingCreateParams, inbound._Embed, EMBED_FATES),
+        (CompletionCreateParamsBase, shapes.Chat, CHAT_FATES),
+        (PlainParamsBase, shapes.Completion, COMPLETION_FATES),
+        (EmbeddingCreateParams, shapes.Embed, EMBED_FATES),
     ],
 )
 def test_every_field_of_the_published_client_is_decided_about(

@@ -18,12 +18,12 @@ from msgspec import Raw, Struct
 
 from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Sampling, Usage
 from pilothouse.domain.errors import InvalidRequest, UpstreamError
-from pilothouse.ports.engine import Placement
+from pilothouse.ports.engine import Chunks, Placement
 from pilothouse.wire.openai import logprobs
 from pilothouse.wire.openai.logprobs import Lists, Token
 
 _encode = msgspec.json.Encoder().encode
-Stream = Callable[[GenerateRequest, Placement, float], AsyncGenerator[Chunk, None]]
+Stream = Callable[[GenerateRequest, Placement, float], Chunks]
 """Asks the engine as it is: the request, the place, and the seconds there are."""
 
 

@@ -1,18 +1,19 @@
 """
 An engine behind an OpenAI-compatible HTTP API, llama.cpp's server included.
 
-Translates failures once: what went wrong on the wire becomes an error of
-`domain.errors`, and no text of the engine's reaches a caller.
+An answer that is an error becomes one of `domain.errors` here, as what went wrong on the
+wire does in `_asking`; no text of the engine's reaches a caller.
 """
 
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from pilothouse.adapters.engines._asking import TIMEOUTS, Asker, translated
 from pilothouse.adapters.engines._attached import retry_after_s
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import (
@@ -27,16 +28,14 @@ from pilothouse.domain.errors import (
 )
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes
+from pilothouse.kit.http1.client import Client, HttpFailure, request_bytes
 from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
-from pilothouse.kit.sse import EventParser, EventTooLarge
-from pilothouse.ports.engine import EngineInfo, Placement
+from pilothouse.ports.engine import Chunks, EngineInfo, Placement
 from pilothouse.wire.openai import outbound
+from pilothouse.wire.openai.said import EngineFault
 from pilothouse.wire.openai.too_long import too_long
 
-TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
-MAX_ERROR_BYTES = 64 * 1024
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _PATHS = {"chat": "/chat/completions", "completion": "/completions"}
 _LOADING = "Loading model"
@@ -87,6 +86,7 @@ class OpenAIEngine:
         self._root, self._base, where = parsed_address(address)
         tls = ssl.create_default_context() if where.tls else None
         self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+        self._asker = Asker(self._client, info.name, self._refusal)
         line = f"{credential}\r\n" if credential else ""
         self._headers = f"content-type: application/json\r\n{line}".encode()
         self._heads = {
@@ -97,50 +97,20 @@ class OpenAIEngine:
             for path in ("/apply-template", "/tokenize", "/detokenize")
         }
 
-    async def stream(
+    def stream(
         self,
         request: GenerateRequest,
         placement: Placement,
         *,
         deadline_s: float,
         timeouts: Timeouts | None = None,
-    ) -> AsyncGenerator[Chunk, None]:
-        exchange: Exchange | None = None
-        try:
-            body = self._body(request, placement, stream=True)
-            exchange = await self._post(request.kind, body, deadline_s, timeouts)
-            if exchange.status != 200:
-                raise await self._refusal(exchange)
-            parser = EventParser()
-            ended: set[int] = set()
-            while data := await exchange.read():
-                for event in parser.feed(data):
-                    if event == b"[DONE]":
-                        exchange.finish()
-                        return
-                    chunk = outbound.read_said(event)
-                    says_something = chunk.usage is not None
-                    for delta in chunk.deltas:
-                        if delta.text:
-                            says_something = True
-                            if delta.index in ended:
-                                raise UpstreamError("the engine went on behind the end of its answer")
-                        if delta.finish_reason:
-                            says_something = True
-                            ended.add(delta.index)
-                        elif delta.logprobs is not None or delta.aside is not None:
-                            says_something = True
-                    if says_something:  # not so: a bare role, or how far the prompt was read
-                        yield chunk
-            if len(ended) < request.choices or parser.is_mid_event:
-                raise UpstreamError("the engine ended its stream before the answer was complete")
-        except HttpFailure as exc:
-            raise translated(exc, self.info.name) from exc
-        except EventTooLarge as exc:
-            raise UpstreamError(f"the engine's stream holds an event that is too large: {exc}") from exc
-        finally:
-            if exchange is not None:
-                exchange.release()
+    ) -> Chunks:
+        return self._asker.said(
+            self._asked(request, placement, stream=True),
+            outbound.AnswerReader(request.choices),
+            deadline_s=deadline_s,
+            timeouts=timeouts,
+        )
 
     def complete(
         self,
@@ -149,19 +119,21 @@ class OpenAIEngine:
         *,
         deadline_s: float,
         timeouts: Timeouts | None = None,
-    ) -> Coroutine[None, None, Chunk]:
-        body = self._body(request, placement, stream=False)
-        return self._whole(request.kind, body, deadline_s, outbound.read_whole, timeouts=timeouts)
+    ) -> Coroutine[Any, Any, Chunk]:
+        return self._asker.whole(
+            self._asked(request, placement, stream=False),
+            outbound.read_whole,
+            deadline_s=deadline_s,
+            timeouts=timeouts,
+        )
 
     def embed(
         self, request: EmbedRequest, *, deadline_s: float, timeouts: Timeouts | None = None
-    ) -> Coroutine[None, None, Embeddings]:
-        body = outbound.write_embed(request, model=self._model)
-        return self._whole(
-            "embed",
-            body,
-            deadline_s,
+    ) -> Coroutine[Any, Any, Embeddings]:
+        return self._asker.whole(
+            self._post("embed", outbound.write_embed(request, model=self._model)),
             lambda data: outbound.read_vectors(data, count=len(request.inputs)),
+            deadline_s=deadline_s,
             timeouts=timeouts,
         )
 
@@ -185,7 +157,7 @@ class OpenAIEngine:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                 raise UpstreamError(f"the engine's answer to {path} cannot be read") from exc
 
-        return await self._whole(path, body, deadline_s, read, timeouts=None)
+        return await self._asker.whole(self._post(path, body), read, deadline_s=deadline_s, timeouts=None)
 
     async def load(self) -> Load:
         return await self._slots() if self.info.slots else Load()
@@ -231,6 +203,9 @@ class OpenAIEngine:
         self._client.close()
         self._sweeper.stop_when_empty()
 
+    def _asked(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
+        return self._post(request.kind, self._body(request, placement, stream=stream))
+
     def _body(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
         if self.info.slots:
             return outbound.write_request(
@@ -242,27 +217,8 @@ class OpenAIEngine:
             )
         return outbound.write_request(request, model=self._model, stream=stream)
 
-    def _whole(
-        self,
-        kind: str,
-        body: bytes,
-        deadline_s: float,
-        read: Callable[[bytes], _T],
-        *,
-        timeouts: Timeouts | None,
-    ) -> Coroutine[None, None, _T]:
-        """What a 200 answer says."""
-        data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
-        wait = timeouts or TIMEOUTS
-        return answered(
-            self._client, data, read, self._refusal, self.info.name, timeouts=wait, deadline_s=deadline_s
-        )
-
-    def _post(
-        self, kind: str, body: bytes, deadline_s: float, timeouts: Timeouts | None
-    ) -> Awaitable[Exchange]:
-        data = b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
-        return self._client.request(data, timeouts or TIMEOUTS, total_s=deadline_s)
+    def _post(self, kind: str, body: bytes) -> bytes:
+        return b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
 
     async def _get(self, target: str, *, deadline_s: float, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)
@@ -277,12 +233,11 @@ class OpenAIEngine:
         except HttpFailure as exc:
             raise translated(exc, self.info.name) from exc
 
-    async def _refusal(self, exchange: Exchange) -> PilothouseError:
+    def _refusal(self, status: int, headers: dict[bytes, bytes], body: bytes) -> PilothouseError:
         """The error that an answer other than 200 stands for."""
-        fault = outbound.read_fault(await exchange.read_all(MAX_ERROR_BYTES))
-        return self._refused(exchange.status, fault, exchange.headers.get(b"retry-after", b""))
+        return self._refused(status, outbound.read_fault(body), headers.get(b"retry-after", b""))
 
-    def _refused(self, status: int, fault: outbound.EngineFault, wait: bytes) -> PilothouseError:
+    def _refused(self, status: int, fault: EngineFault, wait: bytes) -> PilothouseError:
         if fault.type == "exceed_context_size_error" or (fault.n_ctx and fault.n_prompt_tokens):
             return ContextLengthExceeded(
                 f"the prompt has {fault.n_prompt_tokens} tokens and the model's context holds {fault.n_ctx}; "
@@ -335,55 +290,6 @@ class _Slot(msgspec.Struct):
     n_ctx: int = 0
     n_prompt_tokens: int = 0
     """Of the prompt and of the answer so far."""
-
-
-async def answered(
-    client: Client,
-    data: bytes,
-    read: Callable[[bytes], _T],
-    refusal: Callable[[Exchange], Awaitable[PilothouseError]],
-    engine: str,
-    *,
-    timeouts: Timeouts,
-    deadline_s: float,
-) -> _T:
-    """
-    Send a whole request, and say what its 200 answer says.
-
-    Args:
-        data: Head and body.
-        read: Makes sense of the answer's body.
-        refusal: Makes the error of any other answer.
-        engine: Its name, for messages.
-    """
-    exchange: Exchange | None = None
-    try:
-        exchange = await client.request(data, timeouts, total_s=deadline_s, whole=True)
-        if exchange.status != 200:
-            raise await refusal(exchange)
-        return read(exchange.whole_body())
-    except HttpFailure as exc:
-        has_begun = exchange is not None and exchange.status == 200
-        raise translated(exc, engine, has_begun=has_begun) from exc
-    except UpstreamError as exc:
-        exc.has_begun = exchange is not None and exchange.status == 200
-        raise
-    finally:
-        if exchange is not None:
-            exchange.release()
-
-
-def translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) -> PilothouseError:
-    if failure.stage == "connect":
-        return EngineUnavailable(f"the {engine} engine cannot be reached: {failure}", retry_after_s=1.0)
-    if failure.timed_out:
-        error: PilothouseError = DeadlineExceeded(f"the {engine} engine did not answer in time")
-    elif failure.stage == "head":
-        return EngineUnavailable(f"the {engine} engine hung up before it answered", retry_after_s=1.0)
-    else:
-        error = UpstreamError(f"the {engine} engine's answer was cut or malformed")
-    error.has_begun = has_begun
-    return error
 
 
 def parsed_address(address: str) -> tuple[str, str, Address]:

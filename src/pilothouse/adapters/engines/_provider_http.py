@@ -13,8 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Raw
 
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, answered, translated
 from pilothouse.adapters.engines._attached import retry_after_s
-from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, TIMEOUTS, answered, translated
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
     DeadlineExceeded,

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from pilothouse.adapters.engines._openai_http import MAX_ERROR_BYTES, parsed_address, translated
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, translated
+from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import refusal_of
 from pilothouse.domain.errors import InvalidRequest, PilothouseError, UpstreamError
 from pilothouse.domain.status import Load

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from pilothouse.adapters.engines._openai_http import parsed_address, translated
+from pilothouse.adapters.engines._asking import translated
+from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._own_request import generator_request
 from pilothouse.adapters.engines._triton_watch import Call, Watch
 from pilothouse.domain.chat import Chunk, Embeddings, GenerateRequest, Sampling

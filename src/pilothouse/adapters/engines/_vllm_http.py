@@ -22,7 +22,7 @@ from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import KEEPS_ALL, NO_OPTIONS, EngineInfo, Promise
-from pilothouse.wire.openai.outbound import EngineFault
+from pilothouse.wire.openai.said import EngineFault
 
 Ranks = Annotated[int, Meta(ge=1, le=64)]
 """Processes that share a model."""

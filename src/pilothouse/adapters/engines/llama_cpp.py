@@ -29,6 +29,7 @@ from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import (
     KEEPS_ALL,
     NO_OPTIONS,
+    Chunks,
     EngineAbility,
     EngineInfo,
     Installed,
@@ -182,7 +183,7 @@ class LlamaCppEngine(OpenAIEngine):
         *,
         deadline_s: float,
         timeouts: Timeouts | None = None,
-    ) -> AsyncGenerator[Chunk, None]:
+    ) -> Chunks:
         if is_needed(request):
             whole = Completion(request, self._as_it_is(timeouts), self._ask_aside, deadline_s)
             return whole.chunks(placement)
@@ -205,7 +206,7 @@ class LlamaCppEngine(OpenAIEngine):
         return await super().count(request if forced is None else forced.request, deadline_s=deadline_s)
 
 
-async def _calling(said: AsyncGenerator[Chunk, None], reader: CallReader) -> AsyncGenerator[Chunk, None]:
+async def _calling(said: Chunks, reader: CallReader) -> AsyncGenerator[Chunk, None]:
     async with aclosing(said):
         async for chunk in said:
             yield reader.read(chunk)

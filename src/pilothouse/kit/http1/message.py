@@ -1,15 +1,15 @@
 """Requests and response heads as the server and its handlers see them."""
 
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network
 
-from msgspec import Struct
-
 Network = IPv4Network | IPv6Network
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Limits:
     """Every bound of the server. Times in seconds, sizes in bytes."""
 
     max_head_bytes: int = 32 * 1024

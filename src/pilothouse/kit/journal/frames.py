@@ -19,28 +19,29 @@ swapped, repeated or moved do not open.
 """
 
 import struct
+from dataclasses import dataclass
+from typing import Final
 from zlib import crc32
-
-from msgspec import Struct
 
 from pilothouse.kit.seal import NONCE_BYTES, TAG_BYTES
 
-MAGIC = b"sealjrn1"
-MARK = b"\xf5jR\x0e"
+MAGIC: Final = b"sealjrn1"
+MARK: Final = b"\xf5jR\x0e"
 ALIGN = 8
 HEADER_READ_BYTES = 4096
 """Enough to hold any header."""
 
-_HEADER = struct.Struct("<8sHH4xQ")
-_HEAD = struct.Struct(f"<4sII{NONCE_BYTES}s")
-_CRC = struct.Struct("<I")
+_HEADER: Final = struct.Struct("<8sHH4xQ")
+_HEAD: Final = struct.Struct(f"<4sII{NONCE_BYTES}s")
+_CRC: Final = struct.Struct("<I")
 
-FRAME_HEAD_BYTES = _HEAD.size
-MOST_FRAMING_BYTES = FRAME_HEAD_BYTES + TAG_BYTES + ALIGN - 1
+FRAME_HEAD_BYTES: Final = _HEAD.size
+MOST_FRAMING_BYTES: Final = FRAME_HEAD_BYTES + TAG_BYTES + ALIGN - 1
 """What a frame takes beside its payload at most."""
 
 
-class Header(Struct, frozen=True):
+@dataclass(frozen=True)
+class Header:
     """What stands at the start of a segment. `size` is where its first frame begins."""
 
     writer: str
@@ -96,7 +97,8 @@ def encode_frame(nonce: bytes, body: bytes, size: int) -> bytes:
     return (head + body).ljust(size, b"\0")
 
 
-class FrameHead(Struct, frozen=True):
+@dataclass(frozen=True)
+class FrameHead:
     """The readable start of a frame."""
 
     length: int

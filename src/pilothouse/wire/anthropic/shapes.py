@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from pilothouse.wire.openai.inbound import PositiveInt, Share, StopText, Subject
 from pilothouse.wire.openai.messages import CallId, FunctionName
+from pilothouse.wire.openai.shapes import PositiveInt, Share, StopText, Subject
 
 Nothing = Annotated[list[Any], Meta(max_length=0)] | None
 """A field that clients send back empty; a filled one cannot be carried."""

@@ -17,7 +17,7 @@ from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault
 from pilothouse.wire.kserve_v2 import infer
 from pilothouse.wire.openai.fields import invalid
-from pilothouse.wire.openai.inbound import Penalty, PositiveInt, Seed, Share, Stop, Subject, Temperature
+from pilothouse.wire.openai.shapes import Penalty, PositiveInt, Seed, Share, Stop, Subject, Temperature
 
 TEXT = "text_input"
 MOST_TEXTS = 2048

@@ -16,7 +16,7 @@ from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampl
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.fields import invalid, sub_read
-from pilothouse.wire.openai.inbound import Penalty, Seed, Share, Stop, Temperature
+from pilothouse.wire.openai.shapes import Penalty, Seed, Share, Stop, Temperature
 
 ENGINE_OPTIONS = frozenset(
     {

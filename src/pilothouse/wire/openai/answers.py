@@ -102,20 +102,12 @@ def write_whole(
 ) -> bytes:
     """A whole answer: one delta a choice, each with all of its text."""
     if request.kind == "chat":
-        kind, shape = b"chat.completion", _CHAT_CHOICE
+        kind = b"chat.completion"
         if choices[0].aside is not None or (len(choices) > 1 and any(choice.aside for choice in choices)):
             return _write_richer(request, choices, usage, answer_id=answer_id, created=created)
     else:
-        kind, shape = b"text_completion", _TEXT_CHOICE
-    parts = [
-        shape % (
-            choice.index,
-            _encode(choice.text),
-            b"null" if choice.logprobs is None else choice.logprobs,
-            _encode(choice.finish_reason or "stop"),
-        )
-        for choice in choices
-    ]  # fmt: skip
+        kind = b"text_completion"
+    parts = [_whole_choice(choice, is_chat=request.kind == "chat") for choice in choices]
     return b'{"id":"%s","object":"%s","created":%d,"model":%s,"choices":[%s],"usage":%s}' % (
         answer_id.encode(),
         kind,
@@ -126,10 +118,15 @@ def write_whole(
     )
 
 
-_CHAT_CHOICE = (
-    b'{"index":%d,"message":{"content":%s,"role":"assistant","refusal":null},'
-    b'"logprobs":%s,"finish_reason":%s}'
-)
+def _whole_choice(choice: Delta, *, is_chat: bool) -> bytes:
+    text, finish = _encode(choice.text), _encode(choice.finish_reason or "stop")
+    logprobs = b"null" if choice.logprobs is None else bytes(choice.logprobs)
+    if is_chat:
+        return (
+            b'{"index":%d,"message":{"content":%s,"role":"assistant","refusal":null},'
+            b'"logprobs":%s,"finish_reason":%s}' % (choice.index, text, logprobs, finish)
+        )
+    return b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}' % (choice.index, text, logprobs, finish)
 
 
 def _delta_with_aside(text: str, aside: Aside) -> bytes:
@@ -183,9 +180,6 @@ def _rich_choice(choice: Delta) -> dict[str, Any]:
         "logprobs": choice.logprobs,
         "finish_reason": choice.finish_reason or ("tool_calls" if aside.tools else "stop"),
     }
-
-
-_TEXT_CHOICE = b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}'
 
 
 def rest_of_whole(body: bytes) -> bytes:

@@ -1,145 +1,37 @@
 """
 From a client's JSON to a valid request, or to an error that names the field.
 
-Every field is decided about: those of the shapes below are carried; `Fates` say which
-are dropped, for they change no answer, and which are refused with 501. Any other name
-is refused with 400. So nothing that a caller invents ever reaches an engine.
-
-Source: the OpenAI API reference, chat completions, completions and embeddings.
+What may stand there is in `shapes`; what its types alone cannot say is checked here.
 """
 
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
-from pilothouse.wire.openai.fields import Fates, read_object, sub_read
+from pilothouse.wire.openai.fields import read_object, sub_read
 from pilothouse.wire.openai.messages import Message
-
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-PositiveInt = Annotated[int, Meta(ge=1)]
-StopText = Annotated[str, Meta(min_length=1, max_length=256)]
-Stop = StopText | Annotated[list[StopText], Meta(max_length=16)] | None
-Choices = Annotated[int, Meta(ge=1, le=4)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Subject = Annotated[str, Meta(max_length=512)]
-LogitBias = Annotated[
-    dict[Annotated[str, Meta(pattern=r"^\d{1,7}$")], Annotated[float, Meta(ge=-100, le=100)]],
-    Meta(max_length=1024),
-]
-"""By the id of a token, as the model counts them."""
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Metadata = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
-]
-
-CHAT_FATES = Fates(
-    harmless=frozenset(
-        {"service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
-    ),
-    not_built=frozenset(
-        {
-            "functions",
-            "function_call",
-            "modalities",
-            "moderation",
-            "audio",
-            "prediction",
-            "verbosity",
-            "web_search_options",
-        }
-    ),
-    instead={
-        "functions": "send tools, its newer form",
-        "function_call": "send tool_choice, its newer form",
-        "moderation": "ask /v1/moderations",
-    },
+from pilothouse.wire.openai.shapes import (
+    CHAT_FATES,
+    COMPLETION_FATES,
+    EMBED_FATES,
+    NULL,
+    Chat,
+    Completion,
+    Embed,
+    Generate,
+    decode_chat,
+    decode_completion,
+    decode_embed,
+    decode_format,
 )
-"""Of OpenAI's reference. Which engine or tier answers, and what is cached, are the endpoint's settings."""
-COMPLETION_FATES = Fates(
-    harmless=frozenset(),
-    not_built=frozenset({"suffix"}),
-    instead={"suffix": "put what stands before and after into the prompt, in the words of your model"},
-)
-EMBED_FATES = Fates(harmless=frozenset(), not_built=frozenset({"dimensions"}))
 
-
-MOST_PROMPTS = 64
+MOST_PROMPTS: Final = 64
 """Of one request for completions."""
-_NULL = Raw(b"null")
-
-
-class _StreamOptions(Struct, forbid_unknown_fields=True):
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
-class _Generate(Struct, forbid_unknown_fields=True, kw_only=True):
-    model: str
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: PositiveInt | None = None
-    n: Choices | None = None
-    temperature: Temperature | None = None
-    top_p: Share | None = None
-    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    min_p: Share | None = None
-    seed: Seed | None = None
-    stop: Stop = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: LogitBias | None = None
-    user: Subject | None = None
-
-
-class _Chat(_Generate, forbid_unknown_fields=True, kw_only=True):
-    messages: Raw
-    max_completion_tokens: PositiveInt | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: Raw = _NULL  # msgspec takes Raw alone, not in a union
-    tools: Raw = _NULL
-    tool_choice: Raw = _NULL
-    parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    store: bool | None = None
-    metadata: Metadata | None = None
-    """Checked, and kept with the body in the record: it changes no answer."""
-    safety_identifier: Subject | None = None
-    """What OpenAI puts in the place of `user`."""
-
-
-class _Completion(_Generate, forbid_unknown_fields=True, kw_only=True):
-    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
-    echo: bool | None = None
-    best_of: Choices | None = None
-
-
-class _Embed(Struct, forbid_unknown_fields=True, kw_only=True):
-    model: str
-    input: str | Annotated[list[str], Meta(min_length=1, max_length=2048)]
-    encoding_format: Literal["float", "base64"] | None = None
-    user: Subject | None = None
-
-
-class _Format(Struct):
-    type: Literal["text", "json_object", "json_schema"]
-
-
-CHAT, COMPLETION, EMBED = _Chat, _Completion, _Embed
-"""The shapes of requests, as `reference` shows them."""
-_decode_chat = msgspec.json.Decoder(_Chat).decode
-_decode_completion = msgspec.json.Decoder(_Completion).decode
-_decode_embed = msgspec.json.Decoder(_Embed).decode
-_decode_format = msgspec.json.Decoder(_Format).decode
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def read_chat(body: bytes) -> GenerateRequest:
@@ -149,16 +41,16 @@ def read_chat(body: bytes) -> GenerateRequest:
         NotSupported: For a field of `CHAT_FATES.not_built`.
     """
     try:
-        chat = _decode_chat(body)
+        chat = decode_chat(body)
         said = messages.decode(chat.messages)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        chat = read_object(body, _decode_chat, _Chat, CHAT_FATES)
+        chat = read_object(body, decode_chat, Chat, CHAT_FATES)
         said = sub_read(chat.messages, messages.decode, "messages")
     if fault := messages.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
     response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
     if response_format is not None:
-        sub_read(response_format, _decode_format, "response_format")
+        sub_read(response_format, decode_format, "response_format")
     max_tokens = chat.max_completion_tokens or chat.max_tokens
     if chat.max_tokens is not None and max_tokens != chat.max_tokens:
         raise InvalidRequest(
@@ -175,14 +67,14 @@ def read_chat(body: bytes) -> GenerateRequest:
     if chat.store is not None or chat.safety_identifier is not None:
         subject = chat.safety_identifier or chat.user
         ask = msgspec.structs.replace(ask, store=chat.store, subject=subject)
-    if chat.tools is not _NULL or chat.tool_choice is not _NULL or needs or chat.reasoning_effort:
+    if chat.tools is not NULL or chat.tool_choice is not NULL or needs or chat.reasoning_effort:
         return _richer(ask, chat, needs)
     return ask
 
 
 def read_completion(body: bytes) -> GenerateRequest:
     """As `read_chat`, for a plain prompt."""
-    asked = read_object(body, _decode_completion, _Completion, COMPLETION_FATES)
+    asked = read_object(body, decode_completion, Completion, COMPLETION_FATES)
     if asked.best_of is not None and asked.best_of != (asked.n or 1):
         raise NotSupported(
             "best_of is not supported in this version; send n and choose among its answers", param="best_of"
@@ -268,7 +160,7 @@ def _compact(raw: Raw | None) -> Raw | None:
 
 def read_embed(body: bytes) -> EmbedRequest:
     """As `read_chat`, for texts to embed."""
-    asked = read_object(body, _decode_embed, _Embed, EMBED_FATES)
+    asked = read_object(body, decode_embed, Embed, EMBED_FATES)
     inputs = [asked.input] if isinstance(asked.input, str) else asked.input
     if not all(inputs):
         raise InvalidRequest("input holds an empty text; leave it out", param="input")
@@ -278,7 +170,7 @@ def read_embed(body: bytes) -> EmbedRequest:
 
 
 def _request(
-    asked: _Generate,
+    asked: Generate,
     kind: Literal["chat", "completion"],
     prompt: Raw,
     max_tokens: int | None,
@@ -307,7 +199,7 @@ def _request(
 
 
 def _sampling(
-    asked: _Generate,
+    asked: Generate,
     *,
     logprobs: bool | int | None,
     top_logprobs: int | None = None,
@@ -329,7 +221,7 @@ def _sampling(
     )
 
 
-def _richer(ask: GenerateRequest, chat: _Chat, needs: frozenset[Ability]) -> GenerateRequest:
+def _richer(ask: GenerateRequest, chat: Chat, needs: frozenset[Ability]) -> GenerateRequest:
     """The same with tools, pictures and thinking: what most requests have none of."""
     offered = None if bytes(chat.tools) == b"null" else chat.tools
     choice = None if bytes(chat.tool_choice) == b"null" else chat.tool_choice

@@ -2,13 +2,12 @@
 To and from an engine that speaks the OpenAI dialect.
 
 What is sent is built from a valid request, field by field; what comes back is
-read by typed decoders that know only what is used.
+read by typed decoders (`said`) that know only what is used.
 """
 
-from typing import Annotated
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import (
     Aside,
@@ -21,10 +20,20 @@ from pilothouse.domain.chat import (
     Usage,
 )
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.wire.openai.said import (
+    NULL,
+    Choice,
+    EngineFault,
+    Text,
+    TokenCounts,
+    decode_faulted,
+    decode_said,
+    decode_vectors,
+)
 
-_encode = msgspec.json.Encoder().encode
-_STREAMED = b',"stream":true,"stream_options":{"include_usage":true}'
-_PROGRESS = b',"return_progress":true'
+_encode: Final = msgspec.json.Encoder().encode
+_STREAMED: Final = b',"stream":true,"stream_options":{"include_usage":true}'
+_PROGRESS: Final = b',"return_progress":true'
 """llama.cpp sees that its caller is gone when it writes: so let it write while it reads a long prompt."""
 
 
@@ -65,86 +74,46 @@ def write_embed(request: EmbedRequest, *, model: str) -> bytes:
     return _encode({"model": model, "input": request.inputs, "encoding_format": "float"})
 
 
-_Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-"""Tokens: bounded, for sums are made of what an engine says."""
+class AnswerReader:
+    """Reads the events of one streamed answer, in their order."""
 
+    __slots__ = ("_choices", "_ended", "is_over")
 
-_NULL = Raw(b"null")
-"""For fields that are carried as they are: msgspec takes Raw alone, not in a union with None."""
+    def __init__(self, choices: int) -> None:
+        self._choices = choices
+        self._ended: set[int] = set()
+        self.is_over = False
+        """The engine said that no event follows."""
 
+    def read(self, data: bytes) -> Chunk | None:
+        """
+        None for what says nothing: a bare role, how far the prompt was read, the terminator.
 
-class _PromptDetails(Struct):
-    cached_tokens: _Count | None = None
+        Raises:
+            UpstreamError: It is none of an answer, or it goes on behind the answer's end.
+        """
+        if data == b"[DONE]":
+            self.is_over = True
+            return None
+        chunk = read_said(data)
+        says_something = chunk.usage is not None
+        for delta in chunk.deltas:
+            if delta.text and delta.index in self._ended:
+                raise UpstreamError("the engine went on behind the end of its answer")
+            if delta.finish_reason:
+                says_something = True
+                self._ended.add(delta.index)
+            elif delta.text or delta.logprobs is not None or delta.aside is not None:
+                says_something = True
+        return chunk if says_something else None
 
-
-class _Usage(Struct):
-    prompt_tokens: _Count = 0
-    completion_tokens: _Count = 0
-    prompt_tokens_details: _PromptDetails | None = None
-
-
-class _Function(Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct):
-    index: Annotated[int, Meta(ge=0, le=1000)] | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Text(Struct):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    """As newer vLLM names it."""
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(Struct):
-    index: int = 0
-    delta: _Text | None = None
-    message: _Text | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    logprobs: Raw = _NULL
-
-
-class _Said(Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: Raw = _NULL
-
-
-class _Vector(Struct):
-    embedding: list[float]
-    index: int = 0
-
-
-class _Vectors(Struct):
-    data: list[_Vector]
-    usage: _Usage | None = None
-
-
-class EngineFault(Struct):
-    """What an engine says of an error; its text never reaches a caller."""
-
-    type: str | None = None
-    code: str | int | None = None
-    message: str | None = None
-    n_prompt_tokens: int | None = None
-    n_ctx: int | None = None
-
-
-class _Faulted(Struct):
-    error: EngineFault
-
-
-_decode_said = msgspec.json.Decoder(_Said).decode
-_decode_vectors = msgspec.json.Decoder(_Vectors).decode
-_decode_faulted = msgspec.json.Decoder(_Faulted).decode
+    def end(self) -> None:
+        """
+        Raises:
+            UpstreamError: Not every choice came to its end.
+        """
+        if len(self._ended) < self._choices:
+            raise UpstreamError("the engine ended its stream before the answer was complete")
 
 
 def read_said(data: bytes) -> Chunk:
@@ -155,10 +124,10 @@ def read_said(data: bytes) -> Chunk:
         UpstreamError: It is no such thing, or it is an error.
     """
     try:
-        said = _decode_said(data)
+        said = decode_said(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise UpstreamError("the engine's answer cannot be read") from exc
-    if said.error is not _NULL and bytes(said.error) != b"null":
+    if said.error is not NULL and bytes(said.error) != b"null":
         raise UpstreamError("the engine broke off with an error")
     choices = said.choices
     deltas = (_delta(choices[0]),) if len(choices) == 1 else tuple([_delta(choice) for choice in choices])
@@ -173,7 +142,7 @@ def read_whole(data: bytes) -> Chunk:
     return chunk
 
 
-def _delta(choice: _Choice) -> Delta:
+def _delta(choice: Choice) -> Delta:
     text = choice.text
     aside = None
     if text is None:
@@ -184,14 +153,14 @@ def _delta(choice: _Choice) -> Delta:
             if holder.tool_calls or holder.reasoning_content or holder.reasoning or holder.refusal:
                 aside = _aside(holder)
     logprobs = choice.logprobs
-    if logprobs is _NULL or bytes(logprobs) == b"null":
+    if logprobs is NULL or bytes(logprobs) == b"null":
         if aside is None:
             return Delta(text, choice.index, choice.finish_reason)
         return Delta(text, choice.index, choice.finish_reason, None, aside)
     return Delta(text, choice.index, choice.finish_reason, logprobs, aside)
 
 
-def _aside(said: _Text) -> Aside:
+def _aside(said: Text) -> Aside:
     """Calls in a whole answer have no index: their order is theirs."""
     calls = [
         ToolCall(
@@ -205,7 +174,7 @@ def _aside(said: _Text) -> Aside:
     return Aside(said.reasoning_content or said.reasoning or "", said.refusal or "", tuple(calls))
 
 
-def _usage(usage: _Usage) -> Usage:
+def _usage(usage: TokenCounts) -> Usage:
     details = usage.prompt_tokens_details
     cached = (details.cached_tokens or 0) if details is not None else 0
     return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
@@ -217,7 +186,7 @@ def read_vectors(data: bytes, *, count: int) -> Embeddings:
         UpstreamError: Not embeddings, or not as many as were asked for.
     """
     try:
-        said = _decode_vectors(data)
+        said = decode_vectors(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise UpstreamError("the engine's embeddings cannot be read") from exc
     vectors = [item.embedding for item in sorted(said.data, key=lambda item: item.index)]
@@ -229,6 +198,6 @@ def read_vectors(data: bytes, *, count: int) -> Embeddings:
 def read_fault(data: bytes) -> EngineFault:
     """What an error answer says, as far as it can be read."""
     try:
-        return _decode_faulted(data).error
+        return decode_faulted(data).error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return EngineFault()

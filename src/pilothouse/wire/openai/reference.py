@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilothouse.wire.openai import batches, inbound, moderation
+from pilothouse.wire.openai import batches, moderation, shapes
 from pilothouse.wire.openai.fields import Fates
 
 Mark = Literal["yes", "mapped", "dropped", "refused", "not given"]
@@ -77,11 +77,11 @@ _TEXT_ALONE = "answers are text"
 _OF_OPENAI = "tells of OpenAI's own service"
 
 REQUESTS: dict[str, Table] = {
-    "chat/completions: request (`CompletionCreateParams`)": _of(inbound.CHAT, inbound.CHAT_FATES),
+    "chat/completions: request (`CompletionCreateParams`)": _of(shapes.Chat, shapes.CHAT_FATES),
     "completions: request (`CompletionCreateParams` of `/v1/completions`)": _of(
-        inbound.COMPLETION, inbound.COMPLETION_FATES
+        shapes.Completion, shapes.COMPLETION_FATES
     ),
-    "embeddings: request (`EmbeddingCreateParams`)": _of(inbound.EMBED, inbound.EMBED_FATES),
+    "embeddings: request (`EmbeddingCreateParams`)": _of(shapes.Embed, shapes.EMBED_FATES),
     "moderations: request (`ModerationCreateParams`)": {
         "input": ("yes", "a text, up to 32 texts, or one content of texts and pictures"),
         "model": ("mapped", "an endpoint's name; one of OpenAI's, or none, is the endpoint that judges"),

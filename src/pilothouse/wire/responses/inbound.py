@@ -17,8 +17,8 @@ from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.fields import Fates, read_object, sub_read
-from pilothouse.wire.openai.inbound import PositiveInt, Share, Subject, Temperature
 from pilothouse.wire.openai.messages import Message
+from pilothouse.wire.openai.shapes import PositiveInt, Share, Subject, Temperature
 from pilothouse.wire.responses import items
 
 FATES = Fates(
