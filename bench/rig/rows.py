@@ -117,7 +117,36 @@ def triton(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
             yield int(event.get("num_output_tokens", 0))
 
 
+def inference(model: str) -> Ask:
+    """Of a server of the Open Inference Protocol, as MLServer streams it."""
+
+    def ask(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
+        tensor = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": [prompt]}
+        body = {"inputs": [tensor], "parameters": {"max_tokens": max_tokens, "temperature": 0.0}}
+        for event in door.stream(f"/v2/models/{model}/generate_stream", body, may_just_end=True):
+            tokens = int((event.get("parameters") or {}).get("completion_tokens", 0))
+            if tokens or any(output["data"] != [""] for output in event["outputs"]):
+                yield tokens
+
+    return ask
+
+
+def tiny_onnx() -> Path:
+    """The graph of the tests: 17 million random weights, with a cache."""
+    folder = BUILD / "tiny-onnx"
+    if not (folder / "tokenizer_config.json").exists():
+        script = str(TINY.with_name("make_onnx.py"))
+        subprocess.run([python_of("mlserver"), "-I", script, "llama", str(folder)], check=True)
+    return folder
+
+
 ROWS = (
+    Row(
+        engine="mlserver",
+        model="an ONNX graph of a Llama with 17 million random weights",
+        source=tiny_onnx,
+        ask=inference("model"),
+    ),
     Row(
         engine="llama.cpp",
         model="SmolLM2-135M Q4_1",
