@@ -112,7 +112,7 @@ def test_log_probabilities(client):
     assert "".join(step.token for step in steps).strip()
 
 
-def test_a_schema_shapes_the_answer(client, served):
+def test_a_schema_shapes_the_answer_or_the_caller_is_told(client, served):
     schema = {
         "type": "object",
         "properties": {"colour": {"type": "string", "enum": ["grey", "blue"]}},
@@ -121,12 +121,17 @@ def test_a_schema_shapes_the_answer(client, served):
     }
     wanted: Any = {"type": "json_schema", "json_schema": {"name": "sea", "schema": schema, "strict": True}}
 
-    answer = client.chat.completions.create(
-        model=CHAT, messages=HELLO, max_tokens=60, response_format=wanted, temperature=0
-    )
+    def ask() -> Any:
+        return client.chat.completions.create(
+            model=CHAT, messages=HELLO, max_tokens=60, response_format=wanted, temperature=0
+        )
 
-    if not served.is_scripted:
-        assert json.loads(answer.choices[0].message.content)["colour"] in ("grey", "blue")
+    if served.is_scripted:  # it says words, whatever is asked
+        with pytest.raises(openai.InternalServerError, match="response_format") as refused:
+            ask()
+        assert refused.value.status_code == 502
+    else:
+        assert json.loads(ask().choices[0].message.content)["colour"] in ("grey", "blue")
 
 
 @pytest.mark.parametrize("dimension", [384])

@@ -147,7 +147,7 @@ async def test_a_port_that_is_taken_is_not_given(target: LocalTarget) -> None:
 def test_a_log_stays_bounded(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     reading, writing = os.pipe()
-    if os.fork() == 0:
+    if not (child := os.fork()):
         os.close(writing)
         keeper.keep(reading, str(path), max_bytes=1000)
         os._exit(0)
@@ -155,7 +155,7 @@ def test_a_log_stays_bounded(tmp_path: Path) -> None:
     for number in range(500):
         os.write(writing, b"line %d\n" % number)
     os.close(writing)
-    os.wait()
+    os.waitpid(child, 0)
 
     total = sum(one.stat().st_size for one in (path, ringlog.older_part(path)) if one.exists())
     assert total < 2000 + keeper.READ_BYTES
