@@ -3,7 +3,7 @@ Whether a value holds to a JSON Schema: for answers that were asked for in a for
 
 All of the validation vocabulary but `format`, `dependent*`, `unevaluated*`, `contains` and references
 out of the schema, which are passed over as the standard allows. A pattern is tried only
-where it cannot take forever, and a schema only for as long as it is worth.
+where it cannot take long on the text at hand, and a schema only for as long as it is worth.
 
 Source: JSON Schema, draft 2020-12, core and validation vocabularies.
 """
@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
+from pilothouse.domain.patterns import ways
+
 Schema = dict[str, Any]
 
-_NESTED = re.compile(r"\([^()]*[*+|{][^()]*\)\s*[*+{]")
-"""A repeated group that repeats or chooses inside: such a pattern can take years for one answer."""
-PATTERN_CHARS = 1000
 _MOST_STEPS = 50_000
 """Comparisons of a part of the value with a part of the schema: some 50 ms."""
+_WAYS_A_STEP = 40
+"""Of a pattern, to lie on a text."""
+_COMPILING = 100
+"""Steps, for any pattern; each of its characters is one more."""
 _MOST_DEPTH = 100
 
 
@@ -36,24 +39,28 @@ def fault_of(value: Any, schema: Any) -> str:
     return next(_Check(schema).faults(value, schema, "$", 0), "")
 
 
-def may_take_forever(pattern: str) -> bool:
-    return len(pattern) > PATTERN_CHARS or bool(_NESTED.search(re.sub(r"\\.", "x", pattern)))
-
-
 class _Check:
     def __init__(self, root: Any) -> None:
         self._root = root
-        self._steps = 0
+        self._steps = 0.0
+        self._patterns: dict[str, re.Pattern[str] | None] = {}
+        self._allowed: dict[int, frozenset[Any]] = {}
+        """What a list of the schema allows, by its `id`."""
+
+    def _spend(self, steps: float) -> None:
+        self._steps += steps
+        if self._steps > _MOST_STEPS:
+            raise TooLong
 
     def faults(self, value: Any, schema: Any, at: str, depth: int) -> Iterator[str]:
-        self._steps += 1
-        if self._steps > _MOST_STEPS or depth > _MOST_DEPTH:
+        self._spend(1)
+        if depth > _MOST_DEPTH:
             raise TooLong
         if schema is False:
             yield f"{at} is not allowed"
         if not isinstance(schema, dict):
             return
-        yield from _of_its_kind(value, schema, at)
+        yield from self._of_its_kind(value, schema, at)
         yield from self._combined(value, schema, at, depth + 1)
         if isinstance(value, dict):
             yield from self._members(value, schema, at, depth + 1)
@@ -92,16 +99,16 @@ class _Check:
         return found
 
     def _members(self, value: Schema, schema: Schema, at: str, depth: int) -> Iterator[str]:
-        missing = [name for name in _list(schema, "required") if isinstance(name, str) and name not in value]
+        required = _list(schema, "required")
+        self._spend(len(required))
+        missing = [name for name in required if isinstance(name, str) and name not in value]
         if missing:
             yield f"{at}.{missing[0][:64]} is missing"
         known = _dict(schema, "properties")
-        patterns = {
-            pattern: one for pattern, one in _dict(schema, "patternProperties").items() if _is_tried(pattern)
-        }
+        patterns = _dict(schema, "patternProperties")
         for name, one in value.items():
             place = f"{at}.{name[:64]}"
-            named = [form for pattern, form in patterns.items() if re.search(pattern, name)]
+            named = [form for pattern, form in patterns.items() if self._lies_on(pattern, name) is True]
             if name in known:
                 named.append(known[name])
             elif not named and "additionalProperties" in schema:
@@ -116,26 +123,54 @@ class _Check:
         for i, one in enumerate(value):
             form = first[i] if i < len(first) else schema.get("items")
             yield from self.faults(one, form, f"{at}[{i}]", depth)
-        if schema.get("uniqueItems") is True and len({_key(one) for one in value}) < len(value):
+        if schema.get("uniqueItems") is True and len({self._key(one) for one in value}) < len(value):
             yield f"{at} has the same element twice"
 
+    def _of_its_kind(self, value: Any, schema: Schema, at: str) -> Iterator[str]:
+        """What needs no look inside."""
+        types = schema.get("type")
+        named = types if isinstance(types, list) else [types]
+        allowed = [one for one in named if isinstance(one, str) and one in _TYPES]
+        if allowed and not any(_TYPES[one](value) for one in allowed):
+            yield f"{at} is not of type {' or '.join(allowed)}"
+        if "enum" in schema and self._key(value) not in self._keys(_list(schema, "enum")):
+            yield f"{at} is none of the allowed values"
+        if "const" in schema and self._key(value) != self._key(schema["const"]):
+            yield f"{at} is not the constant"
+        if _is_out_of_bounds(value, schema):
+            yield f"{at} is out of its bounds"
+        if isinstance(value, str) and self._lies_on(schema.get("pattern"), value) is False:
+            yield f"{at} does not match its pattern"
 
-def _of_its_kind(value: Any, schema: Schema, at: str) -> Iterator[str]:
-    """What needs no look inside."""
-    types = schema.get("type")
-    named = types if isinstance(types, list) else [types]
-    allowed = [one for one in named if isinstance(one, str) and one in _TYPES]
-    if allowed and not any(_TYPES[one](value) for one in allowed):
-        yield f"{at} is not of type {' or '.join(allowed)}"
-    if "enum" in schema and _key(value) not in map(_key, _list(schema, "enum")):
-        yield f"{at} is none of the allowed values"
-    if "const" in schema and _key(value) != _key(schema["const"]):
-        yield f"{at} is not the constant"
-    if _is_out_of_bounds(value, schema):
-        yield f"{at} is out of its bounds"
-    pattern = schema.get("pattern")
-    if isinstance(value, str) and _is_tried(pattern) and not re.search(pattern, value):
-        yield f"{at} does not match its pattern"
+    def _lies_on(self, pattern: Any, text: str) -> bool | None:
+        """None for what is no pattern, or one that could take too long on this text."""
+        if not isinstance(pattern, str):
+            return None
+        steps = ways(pattern, len(text)) / _WAYS_A_STEP
+        if steps > _MOST_STEPS:
+            return None
+        if pattern not in self._patterns:
+            self._spend(_COMPILING + len(pattern))
+            self._patterns[pattern] = _compiled(pattern)
+        compiled = self._patterns[pattern]
+        self._spend(steps)
+        return None if compiled is None else compiled.search(text) is not None
+
+    def _keys(self, values: list[Any]) -> frozenset[Any]:
+        if id(values) not in self._allowed:
+            self._allowed[id(values)] = frozenset(self._key(one) for one in values)
+        return self._allowed[id(values)]
+
+    def _key(self, value: Any, depth: int = 0) -> Any:
+        """The same for values that JSON calls the same: 1 and 1.0 are, 1 and true are not."""
+        self._spend(1)
+        if depth > _MOST_DEPTH:
+            raise TooLong
+        if isinstance(value, dict):
+            return ("object", frozenset((name, self._key(one, depth + 1)) for name, one in value.items()))
+        if isinstance(value, list):
+            return ("array", tuple([self._key(one, depth + 1) for one in value]))
+        return (isinstance(value, bool), value)
 
 
 def _is_out_of_bounds(value: Any, schema: Schema) -> bool:
@@ -176,14 +211,11 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _is_tried(pattern: Any) -> TypeGuard[str]:
-    if not isinstance(pattern, str) or may_take_forever(pattern):
-        return False
+def _compiled(pattern: str) -> re.Pattern[str] | None:
     try:
-        re.compile(pattern)
+        return re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
-        return False
-    return True
+        return None
 
 
 def _list(schema: Schema, word: str) -> list[Any]:
@@ -194,12 +226,3 @@ def _list(schema: Schema, word: str) -> list[Any]:
 def _dict(schema: Schema, word: str) -> Schema:
     found = schema.get(word)
     return found if isinstance(found, dict) else {}
-
-
-def _key(value: Any) -> Any:
-    """The same for values that JSON calls the same: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(value, dict):
-        return ("object", frozenset((name, _key(one)) for name, one in value.items()))
-    if isinstance(value, list):
-        return ("array", tuple([_key(one) for one in value]))
-    return (isinstance(value, bool), value)

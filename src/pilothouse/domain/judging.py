@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pilothouse.domain.json_schema import PATTERN_CHARS, may_take_forever
+from pilothouse.domain.patterns import MOST_CHARS, may_take_forever
 from pilothouse.domain.spec import JudgeSpec
 
 SCHEMA_WORDS = frozenset(
@@ -34,8 +34,8 @@ def judge_faults(spec: JudgeSpec) -> Iterator[str]:
 
 
 def _pattern_faults(text: str) -> Iterator[str]:
-    if len(text) > PATTERN_CHARS:
-        yield f"text: a pattern has at most {PATTERN_CHARS} characters"
+    if len(text) > MOST_CHARS:
+        yield f"text: a pattern has at most {MOST_CHARS} characters"
         return
     try:
         re.compile(text)

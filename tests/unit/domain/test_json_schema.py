@@ -101,5 +101,47 @@ def test_a_schema_without_an_end_is_given_up(schema: Any) -> None:
         fault_of([1] * 100, schema)
 
 
-def test_a_pattern_that_could_take_forever_is_not_tried() -> None:
-    assert fault_of("a" * 60 + "!", {"pattern": "^(a+)+$"}) == ""
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("^(a+)+$", "a" * 60 + "!"),
+        ("^((a+))+$", "a" * 60 + "!"),
+        ("^((a|b)c?)*$", "ac" * 30 + "!"),
+        ("a?" * 40 + "a" * 40, "a" * 39),
+        ("(a|aa)" * 40 + "$", "a" * 60 + "!"),
+        (".*.*.*.*b", "a" * 2000),
+        ("^" + "a{0,99}" * 9 + "b", "a" * 2000),
+    ],
+)
+def test_a_pattern_that_could_take_forever_is_not_tried(pattern: str, text: str) -> None:
+    assert fault_of(text, {"pattern": pattern}) == ""
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^\d{4}-\d{2}-\d{2}$",
+        r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
+        r"^(red|green|blue)$",
+        r"^\+?[0-9]{7,15}$",
+        "[0-9]+",
+        r"^https?://[^\s/]+(/[a-z]*)?$",
+    ],
+)
+def test_a_usual_pattern_is_tried(pattern: str) -> None:
+    assert fault_of("! " * 20, {"pattern": pattern}) == "$ does not match its pattern"
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        (["z"] * 40_000, {"items": {"enum": [*map(str, range(3000)), "z"]}}),
+        (["z"] * 40_000, {"items": {"not": {"const": [[1] * 100] * 100}}}),
+        ([{}] * 1000, {"items": {"not": {"required": [*map(str, range(3000))]}}}),
+        ([{"z": 1}] * 1000, {"items": {"patternProperties": {f"[0-{i}]+q": True for i in range(999)}}}),
+        (["a" * 90] * 1000, {"items": {"not": {"pattern": ".*.*b$"}}}),
+    ],
+)
+def test_a_schema_with_too_much_to_compare_is_given_up(value: Any, schema: Any) -> None:
+    with pytest.raises(TooLong):
+        fault_of(value, schema)
