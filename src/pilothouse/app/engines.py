@@ -23,12 +23,12 @@ OWN = {
     "kserve": "pilothouse.adapters.engines.kserve:KServeDriver",
     "mlserver": "pilothouse.adapters.engines.mlserver:MLServerDriver",
     "openai": "pilothouse.adapters.engines.openai:OpenAIDriver",
-    "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
-    "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",
     "sglang": "pilothouse.adapters.engines.sglang:SglangDriver",
-    "vertex": "pilothouse.adapters.engines.vertex:VertexDriver",
-    "triton": "pilothouse.adapters.engines.triton:TritonDriver",
+    "tensorflow": "pilothouse.adapters.engines.tensorflow:TensorFlowDriver",
+    "torchserve": "pilothouse.adapters.engines.torchserve:TorchServeDriver",
     "transformers": "pilothouse.adapters.engines.transformers:TransformersDriver",
+    "triton": "pilothouse.adapters.engines.triton:TritonDriver",
+    "vertex": "pilothouse.adapters.engines.vertex:VertexDriver",
     "vllm": "pilothouse.adapters.engines.vllm:VllmDriver",
 }
 

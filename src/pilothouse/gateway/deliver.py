@@ -44,7 +44,7 @@ async def whole(
     call.answers = ((deltas[0].text,),) if len(deltas) == 1 else [(delta.text,) for delta in deltas]
     call.asides = generate.beside(deltas)
     call.finish_reason = deltas[0].finish_reason or "stop"
-    if ask.sampling.response_format is not None or ask.sampling.tools is not None:
+    if formats.is_asked_for(ask.sampling):
         formats.check(ask.sampling, deltas)
     body = call.generating.whole(
         ask, deltas, call.usage, answer_id=call.answer_id, created=int(call.created_at)
@@ -110,7 +110,7 @@ async def stream(
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
         call.asides = gathered.asides()
-    if ask.sampling.response_format is not None or ask.sampling.tools is not None:
+    if formats.is_asked_for(ask.sampling):
         formats.check(ask.sampling, gathered.deltas(unnamed=None))
     if not responder.is_started:
         _start(call)
@@ -158,7 +158,7 @@ async def _stream_for_all(
         call.finish_reason = gathered.finish_reason
         call.asides = gathered.asides()
     deltas = gathered.deltas(unnamed=None)
-    if ask.sampling.response_format is not None or ask.sampling.tools is not None:
+    if formats.is_asked_for(ask.sampling):
         formats.check(ask.sampling, deltas)
     flight.land(call, deltas)
     if call.responder.is_gone:

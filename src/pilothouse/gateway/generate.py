@@ -59,11 +59,10 @@ def beside(deltas: Sequence[Delta]) -> list[Aside]:
 
 def guessed(deltas: Sequence[Delta]) -> Usage:
     """The usage of a whole answer whose engine gave none: what its bytes stand for."""
-    said = sum(len(delta.text.encode()) for delta in deltas)
-    for delta in deltas:
-        if delta.aside is not None:
-            said += len(delta.aside.reasoning) + sum(len(call.arguments) for call in delta.aside.tools)
-    return Usage(0, -(-said // BYTES_PER_TOKEN), 0)
+    texts = [delta.text for delta in deltas]
+    for aside in [delta.aside for delta in deltas if delta.aside is not None]:
+        texts += [aside.reasoning, aside.refusal, *(call.arguments for call in aside.tools)]
+    return Usage(0, -(-sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN), 0)
 
 
 class Gathered:

@@ -102,7 +102,7 @@ class Keeper:
         if found is None:
             name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
             found = hmac.digest(self._subject_key, team.encode() + b"\0" + name, "sha256").hex()[:32]
-            if len(name) <= _LONGEST_NAME:
+            if len(subject) <= _LONGEST_NAME:
                 if len(self._subjects) >= _MOST_SUBJECTS:
                     self._subjects.clear()
                 self._subjects[team, subject] = found

@@ -221,7 +221,7 @@ def bounds(call: Call, ask: Ask, endpoint: EndpointEntry) -> tuple[int, int]:
     if not isinstance(ask, GenerateRequest):
         return len(call.request.body) + TEMPLATE_TOKENS, 0
     wished = endpoint.max_tokens if ask.max_tokens is None else min(ask.max_tokens, endpoint.max_tokens)
-    return ask.prompt_bytes + TEMPLATE_TOKENS, wished * ask.choices
+    return ask.prompt_bytes + TEMPLATE_TOKENS * ask.prompts, wished * ask.choices
 
 
 def shown(scope: str) -> str:

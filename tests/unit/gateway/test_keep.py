@@ -269,3 +269,17 @@ def test_a_subject_is_a_hash_that_differs_by_team_and_by_key():
         len({same, hashed("b", "ann@example.org"), hashed("a", "bob"), hashed("a", "ann@example.org", b"k2")})
         == 4
     )
+
+
+def test_hashes_are_remembered_of_short_names_and_of_a_bounded_number(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pilothouse.gateway.keep._MOST_SUBJECTS", 3)
+    kept, call = Kept(), a_call("a")
+
+    for name in ("ann", "bob", "cid", "dan", " " * 10_000 + "eve", b"fay" + b" " * 10_000):
+        kept.keeper.hash_subject(call, name)
+        first = call.subject_hash
+        kept.keeper.hash_subject(call, name)
+        assert call.subject_hash == first
+
+    assert len(kept.keeper._subjects) <= 3
+    assert all(len(name) < 300 for _, name in kept.keeper._subjects)

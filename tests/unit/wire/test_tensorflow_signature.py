@@ -98,9 +98,11 @@ def test_what_has_no_tensor_is_refused_by_name(wish: dict[str, Any]) -> None:
 
 
 def test_what_changes_nothing_is_taken() -> None:
-    refuse_unbound(
-        bound(FULL), asked(temperature=0.2, top_p=1.0, stop=["x"], logprobs=False, presence_penalty=0)
-    )
+    harmless = {"top_p": 1.0, "stop": ["x"], "logprobs": False, "presence_penalty": 0}
+
+    refuse_unbound(bound(FULL), asked(temperature=0.2, **harmless))
+    with pytest.raises(NotSupported):  # and one that changes something still is not
+        refuse_unbound(bound(FULL), asked(**(harmless | {"presence_penalty": 1})))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from msgspec import Raw, Struct
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
 
+NULL = Raw(b"null")
+"""Of fields that are carried as they are: msgspec takes Raw alone, not in a union with None."""
 _OF_A_NAME = "key` in `"
 """How msgspec says that it is not about a value of an object."""
 _encode = msgspec.json.Encoder().encode

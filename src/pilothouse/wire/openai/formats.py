@@ -30,6 +30,11 @@ class _Format(Struct):
 _decode = msgspec.json.Decoder(_Format).decode
 
 
+def is_asked_for(sampling: Sampling) -> bool:
+    """Whether there may be anything to check."""
+    return sampling.response_format is not None or sampling.tools is not None
+
+
 def check(sampling: Sampling, choices: Sequence[Delta]) -> None:
     """
     Args:

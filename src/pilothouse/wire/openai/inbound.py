@@ -12,13 +12,12 @@ from msgspec import Raw
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
-from pilothouse.wire.openai.fields import read_object, sub_read
+from pilothouse.wire.openai.fields import NULL, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.openai.shapes import (
     CHAT_FATES,
     COMPLETION_FATES,
     EMBED_FATES,
-    NULL,
     Chat,
     Completion,
     Embed,

@@ -20,8 +20,8 @@ from pilothouse.domain.chat import (
     Usage,
 )
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.wire.openai.fields import NULL
 from pilothouse.wire.openai.said import (
-    NULL,
     Choice,
     EngineFault,
     Text,

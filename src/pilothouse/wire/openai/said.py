@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from pilothouse.wire.openai.fields import NULL
+
 _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 """Tokens: bounded, for sums are made of what an engine says."""
-NULL = Raw(b"null")
-"""For fields that are carried as they are: msgspec takes Raw alone, not in a union with None."""
 
 
 class PromptDetails(Struct):

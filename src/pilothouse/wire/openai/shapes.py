@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.wire.openai.fields import Fates
+from pilothouse.wire.openai.fields import NULL, Fates
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -63,10 +63,6 @@ COMPLETION_FATES = Fates(
     instead={"suffix": "put what stands before and after into the prompt, in the words of your model"},
 )
 EMBED_FATES = Fates(harmless=frozenset(), not_built=frozenset({"dimensions"}))
-
-
-NULL = Raw(b"null")
-"""Of fields that are carried as they are: msgspec takes Raw alone, not in a union with None."""
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):
