@@ -6,19 +6,40 @@ what an answer means are the engine's, which hands both in. This is the inner lo
 streaming: it is compiled (`app.compiled`), and so no generator.
 """
 
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from pilothouse.domain.chat import Chunk
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, PilothouseError, UpstreamError
+from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
-from pilothouse.kit.http1.peer import Timeouts
+from pilothouse.kit.http1.peer import Address, Timeouts
+from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventParser, EventTooLarge
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 TIMEOUTS: Final = Timeouts(connect_s=5.0, idle_s=60.0)
 
 _T = TypeVar("_T")
+
+
+def client_of(
+    where: Address,
+    sweeper: Sweeper,
+    *,
+    pin: Callable[[], Awaitable[str]] | None = None,
+    cohort: Cohort | None = None,
+) -> Client:
+    """
+    Connections to an address, with TLS where it says so.
+
+    Args:
+        pin: Resolves and checks its host before each connection.
+        cohort: Requests are sent with the others of their stage.
+    """
+    tls = ssl.create_default_context() if where.tls else None
+    return Client(where, sweeper, tls=tls, pin=pin, cohort=cohort)
 
 
 class AnswerReader(Protocol):

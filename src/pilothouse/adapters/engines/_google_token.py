@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Meta, Struct
 
+from pilothouse.adapters.engines._asking import client_of
 from pilothouse.adapters.engines._openai_http import parsed_address
-from pilothouse.adapters.engines._provider_http import client_of
 from pilothouse.domain.errors import DeadlineExceeded, OperationFailed, PilothouseError, UpstreamError
 from pilothouse.kit.http1.client import HttpFailure, request_bytes
 from pilothouse.kit.http1.peer import Timeouts

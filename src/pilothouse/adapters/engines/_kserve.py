@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from pilothouse.adapters.engines._stops import StopCutter
 from pilothouse.domain.chat import Chunk, Delta, EmbedRequest, GenerateRequest, Usage
@@ -19,7 +19,6 @@ from pilothouse.wire.kserve_v2.about import ModelMetadata, TensorSpec
 from pilothouse.wire.kserve_v2.text import Convention, ended
 
 Task = Literal["text", "embedding", "tensors"]
-PROBE = GenerateRequest(kind="completion", endpoint="", prompt=Raw(b'"Hello"'), prompt_bytes=7, max_tokens=1)
 PROBE_TEXT = EmbedRequest(endpoint="", inputs=["Hello"])
 
 

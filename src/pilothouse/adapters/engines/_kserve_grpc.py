@@ -6,7 +6,6 @@ from contextlib import aclosing
 from pilothouse.adapters.engines._grpc import IDLE_S, Channel
 from pilothouse.adapters.engines._inference_grpc import FINAL, InferenceService
 from pilothouse.adapters.engines._kserve import (
-    PROBE,
     PROBE_TEXT,
     Settings,
     check_task,
@@ -15,6 +14,7 @@ from pilothouse.adapters.engines._kserve import (
     whole,
 )
 from pilothouse.adapters.engines._openai_http import parsed_address
+from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.status import Health, Load
@@ -103,7 +103,7 @@ class KServeGrpcEngine:
                 known = await self._service.model(deadline_s=deadline_s)
                 await self.infer(probe_of(known), deadline_s=deadline_s)
             else:
-                await whole(self.stream(PROBE, Placement(), deadline_s=deadline_s))
+                await whole(self.stream(PLAIN_PROBE, Placement(), deadline_s=deadline_s))
         except PilothouseError as exc:
             return Health(ok=False, reason=exc.message)
         return Health(ok=True)

@@ -5,7 +5,6 @@ from typing import Literal
 from urllib.parse import quote
 
 from pilothouse.adapters.engines._kserve import (
-    PROBE,
     PROBE_TEXT,
     Settings,
     check_task,
@@ -15,6 +14,7 @@ from pilothouse.adapters.engines._kserve import (
     whole,
 )
 from pilothouse.adapters.engines._openai_http import parsed_address
+from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._provider_http import ProviderEngine
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import PilothouseError, UpstreamError
@@ -133,7 +133,7 @@ class KServeEngine(ProviderEngine[bytes]):
             elif self.settings.task == "tensors":
                 await self.infer(probe_of(await self._metadata(deadline_s)), deadline_s=deadline_s)
             else:
-                await whole(self.stream(PROBE, Placement(), deadline_s=deadline_s))
+                await whole(self.stream(PLAIN_PROBE, Placement(), deadline_s=deadline_s))
         except PilothouseError as exc:
             return Health(ok=False, reason=exc.message)
         return Health(ok=True)

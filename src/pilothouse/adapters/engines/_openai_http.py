@@ -5,17 +5,16 @@ An answer that is an error becomes one of `domain.errors` here, as what went wro
 wire does in `_asking`; no text of the engine's reaches a caller.
 """
 
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
 
-from pilothouse.adapters.engines._asking import TIMEOUTS, Asker, translated
+from pilothouse.adapters.engines._asking import TIMEOUTS, Asker, client_of, translated
 from pilothouse.adapters.engines._attached import retry_after_s
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest, Sampling
+from pilothouse.adapters.engines._probing import PROBE, says_a_token
+from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -28,7 +27,7 @@ from pilothouse.domain.errors import (
 )
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Client, HttpFailure, request_bytes
+from pilothouse.kit.http1.client import HttpFailure, request_bytes
 from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.ports.engine import Chunks, EngineInfo, Placement
@@ -44,15 +43,6 @@ _TOO_LONG, _FILTERED = "context_length_exceeded", "content_filter"
 """How OpenAI and Azure say so."""
 _NO_TEXT = "does not support logits"
 """llama.cpp's words for: this model gives vectors. It says so with status 500."""
-_PROBE = GenerateRequest(
-    kind="completion",
-    endpoint="",
-    prompt=msgspec.Raw(b'"Hello"'),
-    prompt_bytes=7,
-    max_tokens=1,
-    sampling=Sampling(temperature=0.0),
-)
-
 _T = TypeVar("_T")
 
 
@@ -84,8 +74,7 @@ class OpenAIEngine:
         self._model = model
         self._sweeper = Sweeper()
         self._root, self._base, where = parsed_address(address)
-        tls = ssl.create_default_context() if where.tls else None
-        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+        self._client = client_of(where, self._sweeper, pin=pin, cohort=cohort)
         self._asker = Asker(self._client, info.name, self._refusal)
         line = f"{credential}\r\n" if credential else ""
         self._headers = f"content-type: application/json\r\n{line}".encode()
@@ -177,7 +166,7 @@ class OpenAIEngine:
     async def health(self, *, deadline_s: float) -> Health:
         """A token, or a vector from a model that says no text."""
         try:
-            if await self._produces_token(deadline_s):
+            if await says_a_token(self.stream(PROBE, Placement(), deadline_s=deadline_s)):
                 return Health(ok=True)
             return Health(ok=False, reason="the engine answered without a token")
         except (NotSupported, InvalidRequest):
@@ -189,15 +178,6 @@ class OpenAIEngine:
         except PilothouseError as exc:
             return Health(ok=False, reason=exc.message)
         return Health(ok=True)
-
-    async def _produces_token(self, deadline_s: float) -> bool:
-        async with aclosing(self.stream(_PROBE, Placement(), deadline_s=deadline_s)) as stream:
-            async for chunk in stream:
-                if chunk.usage is not None and chunk.usage.output > 0:
-                    return True
-                if any(delta.text or delta.finish_reason for delta in chunk.deltas):
-                    return True
-        return False
 
     async def aclose(self) -> None:
         self._client.close()

@@ -6,14 +6,13 @@ reaches a caller. Servers of the OpenAI dialect are `_openai_http`: they are the
 hot path, and may have slots.
 """
 
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Raw
 
-from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, answered, translated
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, answered, client_of, translated
 from pilothouse.adapters.engines._attached import retry_after_s
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
@@ -27,7 +26,7 @@ from pilothouse.domain.errors import (
 )
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
+from pilothouse.kit.http1.client import Exchange, HttpFailure
 from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventTooLarge
@@ -54,18 +53,6 @@ class Framing(Protocol[_Event_co]):
 
     @property
     def is_mid_event(self) -> bool: ...
-
-
-def client_of(
-    where: Address,
-    sweeper: Sweeper,
-    *,
-    pin: Callable[[], Awaitable[str]] | None,
-    cohort: Cohort | None = None,
-) -> Client:
-    """Connections to an address, with TLS where it says so."""
-    tls = ssl.create_default_context() if where.tls else None
-    return Client(where, sweeper, tls=tls, pin=pin, cohort=cohort)
 
 
 class AnswerReader(Protocol[_Event_contra]):

@@ -13,10 +13,10 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Raw
 
+from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -39,14 +39,6 @@ from pilothouse.wire.tensorflow.signature import (
     row_of,
 )
 
-_PROBE = GenerateRequest(
-    kind="completion",
-    endpoint="",
-    prompt=Raw(b'"Hello"'),
-    prompt_bytes=7,
-    max_tokens=1,
-    sampling=Sampling(),
-)
 _TOO_LONG = "too_long"
 _SEEDS = 2**31
 
@@ -154,7 +146,7 @@ class TensorFlowEngine:
 
     async def health(self, *, deadline_s: float) -> Health:
         try:
-            async with aclosing(self.stream(_PROBE, Placement(), deadline_s=deadline_s)) as chunks:
+            async with aclosing(self.stream(PLAIN_PROBE, Placement(), deadline_s=deadline_s)) as chunks:
                 text = "".join([delta.text async for chunk in chunks for delta in chunk.deltas])
         except PilothouseError as exc:
             return Health(ok=False, reason=exc.message)

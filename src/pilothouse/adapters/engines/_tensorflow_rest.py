@@ -1,25 +1,23 @@
 """A server that speaks TensorFlow Serving's REST API, or KServe's V1, asked one row at a time."""
 
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, translated
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, client_of, translated
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import refusal_of
 from pilothouse.domain.errors import InvalidRequest, PilothouseError, UpstreamError
 from pilothouse.domain.status import Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
+from pilothouse.kit.http1.client import Exchange, HttpFailure
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.wire.tensorflow import rest
 from pilothouse.wire.tensorflow.signature import Binding, Signature
 
-TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 _ENGINE = "tensorflow"
 
 
@@ -42,8 +40,7 @@ class RestServer:
     ) -> None:
         root, _, where = parsed_address(address)
         self._sweeper = Sweeper()
-        tls = ssl.create_default_context() if where.tls else None
-        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+        self._client = client_of(where, self._sweeper, pin=pin, cohort=cohort)
         line = f"{credential}\r\n" if credential else ""
         self._head = f"HTTP/1.1\r\nhost: {where.host_header}\r\ncontent-type: application/json\r\n{line}"
         self._model = f"{root}/v1/models/{quote(model)}"

@@ -15,11 +15,12 @@ from typing import cast
 import msgspec
 
 from pilothouse.adapters.engines import _torchserve_handler
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, translated
 from pilothouse.adapters.engines._own_request import generator_request
+from pilothouse.adapters.engines._probing import PROBE
 from pilothouse.adapters.engines._torchserve_keys import Keys
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
-    DeadlineExceeded,
     EngineUnavailable,
     NotSupported,
     PilothouseError,
@@ -36,20 +37,10 @@ from pilothouse.wire.torchserve import answers
 MODEL = "model"
 """Its name in every TorchServe that we start: one model each."""
 INFERENCE, MANAGEMENT = "inference.sock", "management.sock"
-TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 LINE_S = 5.0
-MAX_ERROR_BYTES = 64 * 1024
 KEYS_TRIED = 3
 """Others renew the key too, and each renewal ends the one before."""
 NO_WORKER = "TorchServe's worker is not there: it is starting, or it died and is started again"
-PROBE = GenerateRequest(
-    kind="completion",
-    endpoint="",
-    prompt=msgspec.Raw(b'"Hello"'),
-    prompt_bytes=7,
-    max_tokens=1,
-    sampling=Sampling(temperature=0.0),
-)
 
 
 class TorchServeEngine:
@@ -86,7 +77,7 @@ class TorchServeEngine:
                 async for chunk in chunks:
                     yield chunk
         except HttpFailure as exc:
-            raise translated(exc) from exc
+            raise translated(exc, self.info.name) from exc
         finally:
             line.close()
             if exchange is not None:
@@ -230,13 +221,3 @@ async def chunks_of(exchange: Exchange) -> AsyncGenerator[Chunk, None]:
                     exchange.finish()
                     return
     raise UpstreamError("the engine ended its stream before the answer was complete")
-
-
-def translated(failure: HttpFailure) -> PilothouseError:
-    if failure.stage == "connect":
-        return EngineUnavailable(f"TorchServe cannot be reached: {failure}", retry_after_s=1.0)
-    if failure.timed_out:
-        return DeadlineExceeded("TorchServe did not answer in time")
-    if failure.stage == "head":
-        return EngineUnavailable("TorchServe hung up before it answered", retry_after_s=1.0)
-    return UpstreamError("TorchServe's answer was cut or malformed: its worker may have died")

@@ -8,22 +8,22 @@ refused by name.
 """
 
 import codecs
-import ssl
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from urllib.parse import quote
 
 import msgspec
 
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, client_of, translated
 from pilothouse.adapters.engines._attached import bearer, pinned
 from pilothouse.adapters.engines._openai_http import parsed_address
+from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.adapters.engines._torchserve_http import MAX_ERROR_BYTES, PROBE, TIMEOUTS, translated
 from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import NotSupported, PilothouseError, UpstreamError
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes
+from pilothouse.kit.http1.client import Exchange, HttpFailure, request_bytes
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.ports.engine import EngineInfo, Placement
@@ -59,10 +59,9 @@ class PlainTorchServeEngine:
         line = f"{bearer(token)}\r\n" if token else ""
         self._headers = f"content-type: text/plain; charset=utf-8\r\n{line}".encode()
         self._sweeper = Sweeper()
-        self._client = Client(
+        self._client = client_of(
             where,
             self._sweeper,
-            tls=ssl.create_default_context() if where.tls else None,
             pin=pinned(address, allow_private=allow_private),
             cohort=cohort,
         )
@@ -88,7 +87,7 @@ class PlainTorchServeEngine:
                 async for chunk in chunks:
                     yield chunk
         except HttpFailure as exc:
-            raise translated(exc) from exc
+            raise translated(exc, self.info.name) from exc
         finally:
             if exchange is not None:
                 exchange.release()
@@ -172,6 +171,3 @@ async def texts_of(exchange: Exchange, request: GenerateRequest) -> AsyncGenerat
         raise UpstreamError("TorchServe's handler said what is no text") from exc
     rest = "" if cutter.has_stopped else cutter.close()
     yield Chunk((Delta(rest, finish_reason=finish),))
-
-
-PLAIN_PROBE = msgspec.structs.replace(PROBE, sampling=type(PROBE.sampling)())

@@ -8,45 +8,35 @@ streams: so a model of ours is asked by name, and loaded anew by whoever finds i
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from pilothouse.adapters.engines._asking import translated
+from pilothouse.adapters.engines._asking import TIMEOUTS, client_of, translated
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._own_request import generator_request
+from pilothouse.adapters.engines._probing import PROBE, says_a_token
 from pilothouse.adapters.engines._triton_watch import Call, Watch
-from pilothouse.domain.chat import Chunk, Embeddings, GenerateRequest, Sampling
+from pilothouse.domain.chat import Chunk, Embeddings, GenerateRequest
 from pilothouse.domain.errors import EngineUnavailable, NotSupported, PilothouseError, UpstreamError
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
-from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
+from pilothouse.kit.http1.client import Exchange, HttpFailure
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventParser, EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.triton import outbound, said
 
-_TIMEOUTS = Timeouts(connect_s=5.0, idle_s=60.0)
 _LOADING = Timeouts(connect_s=5.0, idle_s=300.0, first_byte_s=300.0)
 LOAD_S = 300.0
 ASK_S = 5.0
 MAX_BYTES = 1024 * 1024
 HEAL_AFTER_S = 2.5
 """Longer than two looks of `Watch`: every worker has seen the dead process before a new one answers."""
-_PROBE = GenerateRequest(
-    kind="completion",
-    endpoint="",
-    prompt=msgspec.Raw(b'"Hello"'),
-    prompt_bytes=7,
-    max_tokens=1,
-    sampling=Sampling(temperature=0.0),
-)
 
 
 class TritonEngine:
@@ -76,8 +66,7 @@ class TritonEngine:
         self._is_started_by_us = address.startswith("unix:")
         self._sweeper = Sweeper()
         _, base, where = parsed_address(address)
-        tls = ssl.create_default_context() if where.tls else None
-        self._client = Client(where, self._sweeper, tls=tls, pin=pin, cohort=cohort)
+        self._client = client_of(where, self._sweeper, pin=pin, cohort=cohort)
         name = quote(model, safe="")
         self._base = "" if self._is_started_by_us else base
         self._model = f"/v2/models/{name}"
@@ -102,7 +91,7 @@ class TritonEngine:
         call = Call() if self._watch is None else self._watch.begin()
         exchange: Exchange | None = None
         try:
-            asking = self._client.request(data, timeouts or _TIMEOUTS, total_s=deadline_s)
+            asking = self._client.request(data, timeouts or TIMEOUTS, total_s=deadline_s)
             exchange = await call.answered(asking)
             if exchange.status != 200:
                 raise await self._refusal(exchange)
@@ -146,10 +135,8 @@ class TritonEngine:
 
     async def health(self, *, deadline_s: float) -> Health:
         try:
-            async with aclosing(self.stream(_PROBE, Placement(), deadline_s=deadline_s)) as stream:
-                async for chunk in stream:
-                    if any(delta.text or delta.finish_reason for delta in chunk.deltas):
-                        return Health(ok=True)
+            if await says_a_token(self.stream(PROBE, Placement(), deadline_s=deadline_s)):
+                return Health(ok=True)
         except PilothouseError as exc:
             return Health(ok=False, reason=exc.message)
         return Health(ok=False, reason="the engine answered without a token")
@@ -202,7 +189,7 @@ class TritonEngine:
     async def _ask(self, method: str, path: str, body: bytes = b"", *, deadline_s: float = ASK_S) -> bytes:
         """The body of an answer, a refusal's too."""
         exchange: Exchange | None = None
-        timeouts = _LOADING if deadline_s > ASK_S else _TIMEOUTS
+        timeouts = _LOADING if deadline_s > ASK_S else TIMEOUTS
         try:
             data = _whole(self._head(method, path), body)
             exchange = await self._client.request(data, timeouts, total_s=deadline_s, whole=True)

@@ -15,11 +15,11 @@ import msgspec
 from pilothouse.adapters.engines._environment import declared, look, python_of
 from pilothouse.adapters.engines._kserve import Settings, Task
 from pilothouse.adapters.engines._kserve_http import KServeEngine
+from pilothouse.adapters.engines._launching import check_fits, context_of, threads_of, world
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     NotSupported,
-    OperationFailed,
     PilothouseError,
     UpstreamError,
 )
@@ -86,35 +86,20 @@ class MLServerDriver:
         machine: Machine,
     ) -> Launch:
         options = read_options(MLServerOptions, spec.engine_options)
-        longest = artifact.header.context_tokens
-        context = options.context_tokens or min(longest or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
-        if longest and context > longest:
-            raise OperationFailed(
-                f"engine_options.context_tokens: {context} is more than the {longest} that the model has"
-            )
+        context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
         # onnxruntime packs weights for the processor beside those of the file while it loads.
         need = PROCESS_BYTES + 2 * artifact.bytes
-        if need > machine.memory_available_bytes:
-            raise OperationFailed(
-                f"the model does not fit: twice its {artifact.bytes / 1e6:.0f} MB and MLServer take "
-                f"{need / 1e6:.0f} MB, and {machine.memory_available_bytes / 1e6:.0f} MB are free"
-            )
+        check_fits(need, machine, f"twice its {artifact.bytes / 1e6:.0f} MB and MLServer")
+        threads = threads_of(options.threads, machine)
         extra = {
-            "threads": options.threads or max(1, machine.cpus - 1),
+            "threads": threads,
             "context_tokens": context,
             "places": options.slots or DEFAULT_PLACES,
         }
         return Launch(
             argv=(python_of(self.name), "-I", str(_beside("_mlserver_child.py")), "{socket}"),
             files=_files(artifact.path, extra),
-            env={
-                "LANG": "C.UTF-8",
-                "PATH": "/usr/bin:/bin",
-                "HOME": "{folder}",
-                "TMPDIR": "{folder}",
-                "TOKENIZERS_PARALLELISM": "false",
-                "OMP_NUM_THREADS": str(extra["threads"]),
-            },
+            env=world(threads),
             address="unix:{socket}",
             slots=0,
             context_tokens=context,

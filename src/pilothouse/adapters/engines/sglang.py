@@ -14,6 +14,7 @@ from msgspec import Meta
 from pilothouse.adapters.engines import _server_load, _sglang_child
 from pilothouse.adapters.engines._environment import environment, python_of
 from pilothouse.adapters.engines._holes import SGLANG, why_refused
+from pilothouse.adapters.engines._launching import OFFLINE, context_of, world
 from pilothouse.adapters.engines._vllm_http import SERVED, Dialect, ParserName, Ranks, VllmFamily, handed_on
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.options import AttachOptions, read_options
@@ -95,7 +96,7 @@ class SglangDriver(VllmFamily):
         machine: Machine,  # noqa: ARG002 - what counts is the GPU's
     ) -> Launch:
         options = read_options(SglangOptions, spec.engine_options)
-        context = options.context_tokens or min(artifact.header.context_tokens, DEFAULT_CONTEXT_TOKENS)
+        context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
         told = [
             *("--model-path", artifact.path, "--served-model-name", SERVED, "--load-format", "safetensors"),
             *("--host", "127.0.0.1", "--port", "{port.http}", "--nccl-port", "{port.nccl}"),
@@ -107,15 +108,7 @@ class SglangDriver(VllmFamily):
             argv=(python_of(self.name), "-I", _sglang_child.__file__, "{config}"),
             config=msgspec.json.encode({"arguments": told, "key": "{token}"}).decode(),
             ports=("http", "nccl"),
-            env={
-                "LANG": "C.UTF-8",
-                "PATH": "/usr/bin:/bin",
-                "HOME": "{folder}",
-                "TMPDIR": "{folder}",
-                "HF_HOME": "{folder}",
-                "HF_HUB_OFFLINE": "1",
-                "HF_HUB_DISABLE_TELEMETRY": "1",
-            },
+            env=world(0, **OFFLINE),
             address="http://127.0.0.1:{port.http}/v1",
             slots=0,
             context_tokens=context,

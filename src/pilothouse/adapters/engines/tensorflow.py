@@ -15,6 +15,7 @@ from msgspec import Meta
 from pilothouse.adapters.engines import _tensorflow_child
 from pilothouse.adapters.engines._attached import bearer, pinned, token_of
 from pilothouse.adapters.engines._environment import declared, look, python_of
+from pilothouse.adapters.engines._launching import check_fits, threads_of, world
 from pilothouse.adapters.engines._tensorflow_engine import Reading, TensorFlowEngine
 from pilothouse.adapters.engines._tensorflow_rest import HostServer, RestServer
 from pilothouse.domain.errors import OperationFailed
@@ -95,12 +96,8 @@ class TensorFlowDriver:
         options = read_options(TensorFlowOptions, spec.engine_options)
         reading = _reading(options)
         need = PROCESS_BYTES + 2 * artifact.bytes
-        if need > machine.memory_available_bytes:
-            raise OperationFailed(
-                f"the model does not fit: TensorFlow and twice its {artifact.bytes / 1e6:.0f} MB take "
-                f"{need / 1e6:.0f} MB, and {machine.memory_available_bytes / 1e6:.0f} MB are free"
-            )
-        threads = options.threads or max(1, machine.cpus - 1)
+        check_fits(need, machine, f"TensorFlow and twice its {artifact.bytes / 1e6:.0f} MB")
+        threads = threads_of(options.threads, machine)
         config = {
             "model_path": artifact.path,
             "socket": "{socket}",
@@ -110,16 +107,12 @@ class TensorFlowDriver:
         return Launch(
             argv=(python_of(self.name), "-I", _tensorflow_child.__file__, "{config}"),
             config=msgspec.json.encode(config).decode(),
-            env={
-                "LANG": "C.UTF-8",
-                "PATH": "/usr/bin:/bin",
-                "HOME": "{folder}",
-                "TMPDIR": "{folder}",
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-                "CUDA_VISIBLE_DEVICES": "-1",
-                "TF_ENABLE_ONEDNN_OPTS": "0",  # sums in one order, so that a seed gives one answer
-                "OMP_NUM_THREADS": str(threads),
-            },
+            env=world(
+                threads,
+                TF_CPP_MIN_LOG_LEVEL="2",
+                CUDA_VISIBLE_DEVICES="-1",
+                TF_ENABLE_ONEDNN_OPTS="0",  # sums in one order, so that a seed gives one answer
+            ),
             address="unix:{socket}",
             slots=0,
             context_tokens=options.context_tokens or DEFAULT_CONTEXT_TOKENS,

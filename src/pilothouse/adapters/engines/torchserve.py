@@ -16,9 +16,16 @@ from typing import Any
 from pilothouse.adapters.engines import _torchserve_files
 from pilothouse.adapters.engines._attached import token_of
 from pilothouse.adapters.engines._environment import declared, environment, look, python_of
+from pilothouse.adapters.engines._launching import (
+    OFFLINE,
+    cache_bytes,
+    check_fits,
+    context_of,
+    threads_of,
+    world,
+)
 from pilothouse.adapters.engines._torchserve_http import INFERENCE, TorchServeEngine
 from pilothouse.adapters.engines._torchserve_plain import PlainTorchServeEngine
-from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions, Count, read_options
 from pilothouse.domain.spec import DeploymentSpec
@@ -51,21 +58,8 @@ JAVA_OPTIONS = (
     "-Dlog4j.configurationFile=file://{folder}/log4j2.xml",
 )
 """Small, since it only hands on; and without frames, which would bury the reasons of its errors."""
-ENVIRONMENT = {
-    "LANG": "C.UTF-8",
-    "PATH": "/usr/bin:/bin",
-    "HOME": "{folder}",
-    "TMPDIR": "{folder}",
-    "HF_HOME": "{folder}",
-    # Nothing is ever fetched or told to anybody by an engine.
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 DEFAULT_CONTEXT_TOKENS = 4096
 READY_TIMEOUT_S = 300.0
-_VALUE_BYTES = 4
 
 
 class TorchServeOptions(AttachOptions, frozen=True, kw_only=True):
@@ -107,29 +101,18 @@ class TorchServeDriver:
         machine: Machine,
     ) -> Launch:
         options = read_options(TorchServeOptions, spec.engine_options)
-        header = artifact.header
-        context = options.context_tokens or min(header.context_tokens, DEFAULT_CONTEXT_TOKENS)
-        if context > header.context_tokens:
-            raise OperationFailed(
-                f"engine_options.context_tokens: {context} is more than the {header.context_tokens} "
-                "that the model has"
-            )
-        cache = 2 * header.layers * header.kv_heads * header.head_dim * context * _VALUE_BYTES
-        need = PROCESS_BYTES + artifact.bytes + cache
-        if need > machine.memory_available_bytes:
-            raise OperationFailed(
-                f"the model does not fit: weights {artifact.bytes / 1e6:.0f} MB, Java, torch, and a context "
-                f"of {context} tokens take {need / 1e6:.0f} MB, and "
-                f"{machine.memory_available_bytes / 1e6:.0f} MB are free"
-            )
-        threads = options.threads or max(1, machine.cpus - 1)
+        context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
+        need = PROCESS_BYTES + artifact.bytes + cache_bytes(artifact, context)
+        parts = f"weights {artifact.bytes / 1e6:.0f} MB, Java, torch, and a context of {context} tokens"
+        check_fits(need, machine, parts)
+        threads = threads_of(options.threads, machine)
         given = {"folder": artifact.path, "threads": threads, "context_tokens": context}
         return Launch(
             argv=self._argv(),
             config=_torchserve_files.properties(),
             files=_torchserve_files.files(given, version=VERSION, queue_size=options.queue_size),
             ports=("grpc_inference", "grpc_management"),
-            env=ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)},
+            env=world(threads, **OFFLINE),
             address="unix:{folder}/" + INFERENCE,
             slots=0,
             context_tokens=context,

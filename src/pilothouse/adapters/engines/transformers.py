@@ -16,10 +16,18 @@ from msgspec.structs import replace
 
 from pilothouse.adapters.engines import _transformers_child
 from pilothouse.adapters.engines._environment import declared, look, python_of
+from pilothouse.adapters.engines._launching import (
+    OFFLINE,
+    cache_bytes,
+    check_fits,
+    context_of,
+    threads_of,
+    world,
+)
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines._stops import StopCutter
 from pilothouse.domain.chat import Chunk, GenerateRequest
-from pilothouse.domain.errors import OperationFailed, UpstreamError
+from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.spec import DeploymentSpec
@@ -45,7 +53,6 @@ PROCESS_BYTES = 700_000_000
 DEFAULT_CONTEXT_TOKENS = 4096
 READY_TIMEOUT_S = 300.0
 """Importing torch took 8 s on an idle machine, and minutes on one that had much else to do."""
-_VALUE_BYTES = 4
 
 
 class TransformersOptions(EngineOptions, frozen=True, kw_only=True):
@@ -88,20 +95,11 @@ class TransformersDriver:
         machine: Machine,
     ) -> Launch:
         options = read_options(TransformersOptions, spec.engine_options)
-        context = options.context_tokens or min(artifact.header.context_tokens, DEFAULT_CONTEXT_TOKENS)
-        if context > artifact.header.context_tokens:
-            raise OperationFailed(
-                f"engine_options.context_tokens: {context} is more than the {artifact.header.context_tokens} "
-                "that the model has"
-            )
+        context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
         weights = artifact.bytes * (2 if options.dtype == "float32" else 1)
-        need = PROCESS_BYTES + weights + _cache(artifact, context)
-        if need > machine.memory_available_bytes:
-            raise OperationFailed(
-                f"the model does not fit: weights {weights / 1e6:.0f} MB, torch, and a context of {context} "
-                f"tokens take {need / 1e6:.0f} MB, and {machine.memory_available_bytes / 1e6:.0f} MB are free"
-            )
-        threads = options.threads or max(1, machine.cpus - 1)
+        need = PROCESS_BYTES + weights + cache_bytes(artifact, context)
+        check_fits(need, machine, f"weights {weights / 1e6:.0f} MB, torch, and a context of {context} tokens")
+        threads = threads_of(options.threads, machine)
         config = {
             "model_path": artifact.path,
             "socket": "{socket}",
@@ -113,19 +111,7 @@ class TransformersDriver:
         return Launch(
             argv=(python_of(self.name), "-I", _transformers_child.__file__, "{config}"),
             config=msgspec.json.encode(config).decode(),
-            env={
-                "LANG": "C.UTF-8",
-                "PATH": "/usr/bin:/bin",
-                "HOME": "{folder}",
-                "TMPDIR": "{folder}",
-                "HF_HOME": "{folder}",
-                # Nothing is ever fetched or told to anybody by an engine.
-                "HF_HUB_OFFLINE": "1",
-                "HF_HUB_DISABLE_TELEMETRY": "1",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-                "OMP_NUM_THREADS": str(threads),
-            },
+            env=world(threads, **OFFLINE),
             address="unix:{socket}",
             slots=0,
             context_tokens=context,
@@ -186,8 +172,3 @@ def _cut(chunk: Chunk, cutter: StopCutter) -> Chunk | None:
         if text or end or (delta.aside is not None and not was_stopped):
             deltas.append(changed)
     return replace(chunk, deltas=tuple(deltas)) if deltas or chunk.usage is not None else None
-
-
-def _cache(artifact: Artifact, context: int) -> int:
-    header = artifact.header
-    return 2 * header.layers * header.kv_heads * header.head_dim * context * _VALUE_BYTES

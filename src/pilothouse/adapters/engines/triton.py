@@ -18,6 +18,14 @@ from msgspec import Meta
 from pilothouse.adapters.engines import _triton_child
 from pilothouse.adapters.engines._attached import bearer, pinned, token_of
 from pilothouse.adapters.engines._environment import declared, environment, look
+from pilothouse.adapters.engines._launching import (
+    OFFLINE,
+    cache_bytes,
+    check_fits,
+    context_of,
+    threads_of,
+    world,
+)
 from pilothouse.adapters.engines._triton_http import TritonEngine
 from pilothouse.adapters.engines._triton_repository import MODEL, python_repository, vllm_repository
 from pilothouse.domain.errors import OperationFailed
@@ -51,7 +59,6 @@ EXIT_S = 2
 """After TERM, for what is in flight: Pilothouse drained before, and a stream of a dead model never ends."""
 SHARED_MEMORY = "pilothouse_{home}_{name}_"
 """How its pieces of shared memory are called, so that those of one that was killed are found."""
-_VALUE_BYTES = 4
 
 
 class TritonOptions(AttachOptions, frozen=True, kw_only=True):
@@ -99,21 +106,13 @@ class TritonDriver:
         options = read_options(TritonOptions, spec.engine_options)
         if options.backend not in ("python", "vllm"):
             raise OperationFailed(_ATTACH_ONLY[options.backend])
-        context = options.context_tokens or min(artifact.header.context_tokens, DEFAULT_CONTEXT_TOKENS)
-        if context > artifact.header.context_tokens:
-            raise OperationFailed(
-                f"engine_options.context_tokens: {context} is more than the {artifact.header.context_tokens} "
-                "that the model has"
-            )
+        context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
         slots = options.slots or DEFAULT_SLOTS
-        need = PROCESS_BYTES + artifact.bytes + slots * _cache(artifact, context)
-        if need > machine.memory_available_bytes:
-            raise OperationFailed(
-                f"the model does not fit: weights {artifact.bytes / 1e6:.0f} MB, Triton and torch, and "
-                f"{slots} contexts of {context} tokens take {need / 1e6:.0f} MB, and "
-                f"{machine.memory_available_bytes / 1e6:.0f} MB are free; lower slots or context_tokens"
-            )
-        threads = options.threads or max(1, machine.cpus - 1)
+        need = PROCESS_BYTES + artifact.bytes + slots * cache_bytes(artifact, context)
+        weights = f"weights {artifact.bytes / 1e6:.0f} MB"
+        parts = f"{weights}, Triton and torch, and {slots} contexts of {context} tokens"
+        check_fits(need, machine, parts, lower="slots or context_tokens")
+        threads = threads_of(options.threads, machine)
         if options.backend == "vllm":
             files = vllm_repository(
                 model_path=artifact.path,
@@ -136,7 +135,7 @@ class TritonDriver:
             argv=(sys.executable, "-I", "-S", _triton_child.__file__, "{config}"),
             config=msgspec.json.encode(config).decode(),
             files={f"models/{path}": text for path, text in files.items()},
-            env=_env(threads, config["libraries"]),
+            env=world(threads, **OFFLINE, VLLM_NO_USAGE_STATS="1", LD_LIBRARY_PATH=str(config["libraries"])),
             address="unix:{socket}",
             slots=0,
             context_tokens=context,
@@ -213,24 +212,6 @@ def _vllm_server() -> dict[str, Any]:
     }
 
 
-def _env(threads: int, libraries: str) -> dict[str, str]:
-    return {
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/bin:/bin",
-        "HOME": "{folder}",
-        "TMPDIR": "{folder}",
-        "HF_HOME": "{folder}",
-        # Nothing is ever fetched or told to anybody by an engine.
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(threads),
-        "LD_LIBRARY_PATH": libraries,
-    }
-
-
 def _argv(program: str, backends: str) -> list[str]:
     return [
         program,
@@ -252,8 +233,3 @@ def _packages() -> Path:
     """Of the engine's environment; its Python is the one that Pilothouse runs on."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     return environment("triton") / "lib" / version / "site-packages"
-
-
-def _cache(artifact: Artifact, context: int) -> int:
-    header = artifact.header
-    return 2 * header.layers * header.kv_heads * header.head_dim * context * _VALUE_BYTES

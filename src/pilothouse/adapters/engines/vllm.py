@@ -15,6 +15,7 @@ from msgspec import Meta
 from pilothouse.adapters.engines import _server_load
 from pilothouse.adapters.engines._environment import declared, look, python_of
 from pilothouse.adapters.engines._holes import VLLM
+from pilothouse.adapters.engines._launching import OFFLINE, check_fits, context_of, threads_of, world
 from pilothouse.adapters.engines._vllm_http import SERVED, Dialect, ParserName, Ranks, VllmFamily, handed_on
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.model import Artifact
@@ -112,12 +113,7 @@ class VllmDriver(VllmFamily):
         machine: Machine,
     ) -> Launch:
         options = read_options(VllmOptions, spec.engine_options)
-        context = options.context_tokens or min(artifact.header.context_tokens, DEFAULT_CONTEXT_TOKENS)
-        if context > artifact.header.context_tokens:
-            raise OperationFailed(
-                f"engine_options.context_tokens: {context} is more than the {artifact.header.context_tokens} "
-                "that the model has"
-            )
+        context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
         if options.pipeline_parallel > 1 and options.device == "cpu":
             raise OperationFailed(
                 f"engine_options.pipeline_parallel: vLLM {VERSION} breaks off at the first request with it "
@@ -126,14 +122,12 @@ class VllmDriver(VllmFamily):
         slots = options.slots or DEFAULT_SLOTS
         cache = options.kv_cache_bytes or _cache_bytes(artifact, options, context, slots)
         need = _memory_bytes(artifact, options, cache)
-        if need > machine.memory_available_bytes:
-            raise OperationFailed(
-                f"the model does not fit: vLLM's processes, weights of {artifact.bytes / 1e6:.0f} MB and a "
-                f"cache of {cache / 1e6:.0f} MB for {slots} requests of {context} tokens take "
-                f"{need / 1e6:.0f} MB, and {machine.memory_available_bytes / 1e6:.0f} MB are free; lower "
-                "slots, context_tokens or kv_cache_bytes"
-            )
-        threads = options.threads or max(1, machine.cpus - 1)
+        parts = (
+            f"vLLM's processes, weights of {artifact.bytes / 1e6:.0f} MB and a cache of {cache / 1e6:.0f} MB "
+            f"for {slots} requests of {context} tokens"
+        )
+        check_fits(need, machine, parts, lower="slots, context_tokens or kv_cache_bytes")
+        threads = threads_of(options.threads, machine)
         return Launch(
             argv=(
                 *(python_of(self.name), "-I", "-m", "vllm.entrypoints.openai.api_server"),
@@ -155,16 +149,8 @@ class VllmDriver(VllmFamily):
 
 def environment_of(threads: int) -> dict[str, str]:
     """All that the processes know of the world."""
-    return {
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/bin:/bin",
-        "HOME": "{folder}",
-        "TMPDIR": "{folder}",
+    return world(threads, **OFFLINE) | {
         "XDG_CACHE_HOME": "{folder}",
-        "HF_HOME": "{folder}",
-        # Nothing is ever fetched or told to anybody by an engine.
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_API_KEY": "{token}",
@@ -173,8 +159,6 @@ def environment_of(threads: int) -> dict[str, str]:
         "VLLM_RPC_BASE_PATH": ".",
         # Bound to cores, all replicas of a machine would have the same one.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
         "NO_COLOR": "1",
     }
 
