@@ -12,6 +12,7 @@ import msgspec
 from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
 
 VERSION = "2026-10-21"
 OLDER_VERSION = "2023-06-01"
@@ -152,10 +153,7 @@ def _part(part: messages.Part, at: str) -> Block:
 def _source(url: str, at: str) -> Block:
     if not url.startswith("data:"):
         return {"type": "url", "url": url}
-    head, _, data = url.partition(",")
-    media_type, _, coding = head.removeprefix("data:").partition(";")
-    if coding != "base64" or not data:
-        raise InvalidRequest(f"{at}: a data address begins with data:TYPE;base64,", param=at)
+    media_type, data = inline_data(url, at)
     return {"type": "base64", "media_type": media_type, "data": data}
 
 
@@ -170,23 +168,11 @@ def _assistant(message: messages.Assistant, at: str) -> Any:
 
 
 def _spoken(message: messages.Assistant, at: str) -> Iterator[Block]:
-    content = message.content or ""
-    for text in [content] if isinstance(content, str) else map(_said, content):
-        if text:
-            yield {"type": "text", "text": text}
-    if message.refusal:
-        yield {"type": "text", "text": message.refusal}
+    for text in texts_said(message):
+        yield {"type": "text", "text": text}
     for i, call in enumerate(message.tool_calls or ()):
-        try:
-            given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as exc:
-            where = f"{at}.tool_calls[{i}].function.arguments"
-            raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
+        given = arguments_of(call, f"{at}.tool_calls[{i}]")
         yield {"type": "tool_use", "id": call.id, "name": call.function.name, "input": given}
-
-
-def _said(part: messages.Text | messages.Refusal) -> str:
-    return part.text if isinstance(part, messages.Text) else part.refusal
 
 
 def _shaping(request: GenerateRequest) -> dict[str, Any]:

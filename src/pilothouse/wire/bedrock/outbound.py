@@ -10,6 +10,7 @@ import msgspec
 from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
 
 _NOT_THERE = (
     *("top_k", "min_p", "seed", "frequency_penalty", "presence_penalty"),
@@ -104,28 +105,17 @@ def _part(part: messages.Part, at: str, number: int) -> Block:
     if isinstance(part, messages.Text):
         return {"text": part.text}
     if isinstance(part, messages.Image):
-        kind, data = _data(part.image_url.url, at)
+        kind, data = inline_data(part.image_url.url, at)
         return {"image": {"format": _known(kind, _PICTURES, at), "source": {"bytes": data}}}
     if isinstance(part, messages.Audio):
         sound = part.input_audio
         return {"audio": {"format": _SOUNDS[sound.format], "source": {"bytes": sound.data}}}
     if part.file.file_data is None:
         raise NotSupported(f"{at}: this provider reads no file of another's by its id", param=at)
-    kind, data = _data(part.file.file_data, at)
+    kind, data = inline_data(part.file.file_data, at)
     name = _UNFIT_NAME.sub(" ", part.file.filename or "").strip()[:200]
     document = {"format": _known(kind, _DOCUMENTS, at), "name": name or f"document {number + 1}"}
     return {"document": {**document, "source": {"bytes": data}}}
-
-
-def _data(url: str, at: str) -> tuple[str, str]:
-    """Media type and base64 of a `data:` address."""
-    if not url.startswith("data:"):
-        raise NotSupported(f"{at}: this provider fetches nothing; send it as data:TYPE;base64,", param=at)
-    head, _, data = url.partition(",")
-    kind, _, coding = head.removeprefix("data:").partition(";")
-    if coding != "base64" or not data:
-        raise InvalidRequest(f"{at}: a data address begins with data:TYPE;base64,", param=at)
-    return kind, data
 
 
 def _known(kind: str, formats: dict[str, str], at: str) -> str:
@@ -136,24 +126,12 @@ def _known(kind: str, formats: dict[str, str], at: str) -> str:
 
 def _assistant(message: messages.Assistant, number: int) -> list[Block]:
     """What it thought before is not sent: it is only taken back with a signature."""
-    content = message.content or ""
-    texts = [content] if isinstance(content, str) else [_said(part) for part in content]
-    blocks: list[Block] = [{"text": text} for text in texts if text]
-    if message.refusal:
-        blocks.append({"text": message.refusal})
+    blocks: list[Block] = [{"text": text} for text in texts_said(message)]
     for i, call in enumerate(message.tool_calls or ()):
-        try:
-            given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as exc:
-            where = f"messages[{number}].tool_calls[{i}].function.arguments"
-            raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
+        given = arguments_of(call, f"messages[{number}].tool_calls[{i}]")
         use = {"toolUseId": _call_id(call.id), "name": call.function.name, "input": given}
         blocks.append({"toolUse": use})
     return blocks
-
-
-def _said(part: messages.Text | messages.Refusal) -> str:
-    return part.text if isinstance(part, messages.Text) else part.refusal
 
 
 def _call_id(name: str) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
 
 THINKING_TOKENS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
 """Of `reasoning_effort`; all but `minimal` as Google's own OpenAI dialect has them."""
@@ -119,34 +120,17 @@ def _part(part: messages.Part, at: str) -> Part:
 
 
 def _inline(url: str, at: str) -> Part:
-    head, comma, data = url.partition(",")
-    kind, _, coding = head.removeprefix("data:").partition(";")
-    if not url.startswith("data:"):
-        raise NotSupported(f"{at}: this provider fetches nothing; send it as data:TYPE;base64,", param=at)
-    if not comma or coding != "base64" or not data:
-        raise InvalidRequest(f"{at}: a data address begins with data:TYPE;base64,", param=at)
+    kind, data = inline_data(url, at)
     return {"inlineData": {"mimeType": kind, "data": data}}
 
 
 def _assistant(message: messages.Assistant, number: int) -> list[Part]:
     """What it thought before is not sent: Gemini takes back its own thoughts alone, by their signature."""
-    content = message.content or ""
-    texts = [content] if isinstance(content, str) else [_said(part) for part in content]
-    parts: list[Part] = [{"text": text} for text in texts if text]
-    if message.refusal:
-        parts.append({"text": message.refusal})
+    parts: list[Part] = [{"text": text} for text in texts_said(message)]
     for i, call in enumerate(message.tool_calls or ()):
-        try:
-            given = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as exc:
-            where = f"messages[{number}].tool_calls[{i}].function.arguments"
-            raise InvalidRequest(f"{where} must hold a JSON object for this provider", param=where) from exc
+        given = arguments_of(call, f"messages[{number}].tool_calls[{i}]")
         parts.append({"functionCall": {"name": call.function.name, "args": given}})
     return parts or [{"text": ""}]
-
-
-def _said(part: messages.Text | messages.Refusal) -> str:
-    return part.text if isinstance(part, messages.Text) else part.refusal
 
 
 def _result(message: messages.Tool, name: str) -> Part:
