@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 
 from pilothouse.adapters.engines._asking import client_of
 from pilothouse.adapters.engines._openai_http import parsed_address
-from pilothouse.domain.errors import DeadlineExceeded, OperationFailed, PilothouseError, UpstreamError
+from pilothouse.domain.errors import DeadlineExceeded, OperationFailed, UpstreamError
 from pilothouse.kit.http1.client import HttpFailure, request_bytes
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.http1.sweep import Sweeper
@@ -119,7 +119,8 @@ class GoogleToken:
         self._client = client_of(where, self._sweeper, pin=pin)
         self._line = b""
         self._ends_at = self._asked_at = float("-inf")
-        self._failure: PilothouseError | None = None
+        self._failure = ""
+        """What the last fetch failed with."""
         self._fetch: asyncio.Task[None] | None = None
 
     async def line(self, *, timeout_s: float) -> bytes:
@@ -140,8 +141,8 @@ class GoogleToken:
                     await asyncio.shield(fetch)
             except TimeoutError as exc:
                 raise DeadlineExceeded("the provider's token endpoint did not answer in time") from exc
-        if self._failure is not None:
-            raise self._failure
+        if self._failure:
+            raise UpstreamError(self._failure)
         return self._line
 
     def forget(self) -> None:
@@ -167,11 +168,11 @@ class GoogleToken:
             granted = await self._granted()
             self._line = f"authorization: Bearer {granted.access_token}\r\n".encode()
             self._ends_at = self._monotonic() + granted.expires_in
-            self._failure = None
+            self._failure = ""
         except HttpFailure as exc:
-            self._failure = UpstreamError(f"the provider's token endpoint cannot be asked: {exc}")
+            self._failure = f"the provider's token endpoint cannot be asked: {exc}"
         except UpstreamError as exc:
-            self._failure = exc
+            self._failure = exc.message
         finally:
             self._fetch = None
 

@@ -111,19 +111,19 @@ class Channel:
             await channel.close()
 
     async def _open(self, deadline_s: float) -> Any:
-        async with self._opening:
-            if self._channel is None:
-                try:
-                    async with asyncio.timeout(deadline_s):
-                        ip = await self._pin() if self._pin is not None else self._where.host
-                except TimeoutError as exc:
-                    raise DeadlineExceeded(f"the {self._engine} engine's host was not found in time") from exc
-                except (OSError, ValueError) as exc:
-                    raise EngineUnavailable(
-                        f"the {self._engine} engine cannot be reached: {exc}", retry_after_s=1.0
-                    ) from exc
-                self._channel = self._connected(ip)
-            return self._channel
+        try:
+            # Around the lock as well: who waits for another's look-up has a deadline of its own.
+            async with asyncio.timeout(deadline_s), self._opening:
+                if self._channel is None:
+                    ip = await self._pin() if self._pin is not None else self._where.host
+                    self._channel = self._connected(ip)
+                return self._channel
+        except TimeoutError as exc:
+            raise DeadlineExceeded(f"the {self._engine} engine's host was not found in time") from exc
+        except (OSError, ValueError) as exc:
+            raise EngineUnavailable(
+                f"the {self._engine} engine cannot be reached: {exc}", retry_after_s=1.0
+            ) from exc
 
     def _connected(self, ip: str) -> Any:
         where = self._where

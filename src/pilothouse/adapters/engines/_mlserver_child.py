@@ -55,7 +55,7 @@ class OnSocket(RESTServer):  # type: ignore[misc]  # of an environment that is n
     def _get_config(self) -> Any:
         app = Closed(self._app, self.registry)
         return uvicorn.Config(
-            app, uds=self.socket, access_log=False, log_config=None, timeout_keep_alive=3600
+            app, uds=self.socket, access_log=False, log_config=None, timeout_keep_alive=KEEP_ALIVE_S
         )
 
 

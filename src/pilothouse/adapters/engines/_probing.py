@@ -1,11 +1,18 @@
-"""How an engine shows that it works: by a token. That a server says that it is ready shows nothing."""
+"""
+What probes ask, and how it is read.
+
+An engine shows that it works by a token: that a server says that it is ready shows nothing.
+"""
 
 from contextlib import aclosing
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
 from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.status import Load
 from pilothouse.ports.engine import Chunks
 
 PLAIN_PROBE = GenerateRequest(
@@ -29,3 +36,16 @@ async def says_a_token(stream: Chunks) -> bool:
             if any(delta.text or delta.finish_reason for delta in chunk.deltas):
                 return True
     return False
+
+
+def read_load(data: bytes) -> Load:
+    """
+    As servers say it that run code of ours.
+
+    Raises:
+        UpstreamError: It is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=Load)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise UpstreamError("the engine's load cannot be read") from exc

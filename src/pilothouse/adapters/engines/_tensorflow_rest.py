@@ -1,15 +1,14 @@
 """A server that speaks TensorFlow Serving's REST API, or KServe's V1, asked one row at a time."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
-from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, client_of, translated
+from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, answered, client_of, translated
 from pilothouse.adapters.engines._openai_http import parsed_address
+from pilothouse.adapters.engines._probing import read_load
 from pilothouse.adapters.engines._provider_http import refusal_of
-from pilothouse.domain.errors import InvalidRequest, PilothouseError, UpstreamError
+from pilothouse.domain.errors import InvalidRequest, PilothouseError
 from pilothouse.domain.status import Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Exchange, HttpFailure
@@ -19,6 +18,7 @@ from pilothouse.wire.tensorflow import rest
 from pilothouse.wire.tensorflow.signature import Binding, Signature
 
 _ENGINE = "tensorflow"
+_T = TypeVar("_T")
 
 
 class RestServer:
@@ -50,18 +50,14 @@ class RestServer:
         exchange = await self._asked(self._get(f"{self._model}/metadata"), TIMEOUTS, deadline_s)
         try:
             if exchange.status not in (404, 405):
-                return rest.read_signatures(await _body(exchange))
+                if exchange.status != 200:
+                    raise await _refusal(exchange)
+                return rest.read_signatures(exchange.whole_body())
         except HttpFailure as exc:
             raise translated(exc, _ENGINE) from exc
         finally:
             exchange.release()
-        exchange = await self._asked(self._get(self._model), TIMEOUTS, deadline_s)
-        try:
-            await _body(exchange)
-        except HttpFailure as exc:
-            raise translated(exc, _ENGINE) from exc
-        finally:
-            exchange.release()
+        await self._told(self._get(self._model), bytes, deadline_s=deadline_s)
         return None
 
     async def predict(
@@ -69,13 +65,12 @@ class RestServer:
     ) -> Mapping[str, Any]:
         body = rest.write_predict(binding.signature, row)
         head = f"POST {self._model}:predict {self._head}content-length: {len(body)}\r\n\r\n"
-        exchange = await self._asked(head.encode() + body, timeouts or TIMEOUTS, deadline_s)
-        try:
-            return rest.read_predict(await _body(exchange), binding.outputs)
-        except HttpFailure as exc:
-            raise translated(exc, _ENGINE) from exc
-        finally:
-            exchange.release()
+        return await self._told(
+            head.encode() + body,
+            lambda data: rest.read_predict(data, binding.outputs),
+            deadline_s=deadline_s,
+            timeouts=timeouts,
+        )
 
     async def aclose(self) -> None:
         self._client.close()
@@ -83,6 +78,13 @@ class RestServer:
 
     def _get(self, target: str) -> bytes:
         return f"GET {target} {self._head}\r\n".encode()
+
+    def _told(
+        self, data: bytes, read: Callable[[bytes], _T], *, deadline_s: float, timeouts: Timeouts | None = None
+    ) -> Coroutine[Any, Any, _T]:
+        """What a 200 answer says."""
+        wait = timeouts or TIMEOUTS
+        return answered(self._client, data, read, _refusal, _ENGINE, timeouts=wait, deadline_s=deadline_s)
 
     async def _asked(
         self, data: bytes, timeouts: Timeouts, deadline_s: float, *, whole: bool = True
@@ -97,15 +99,7 @@ class HostServer(RestServer):
     """Our own host, which counts the answers that are open: between two pieces nothing runs there."""
 
     async def load(self) -> Load:
-        exchange = await self._asked(self._get("/load"), TIMEOUTS, 5.0)
-        try:
-            return msgspec.json.decode(await _body(exchange), type=Load)
-        except HttpFailure as exc:
-            raise translated(exc, _ENGINE) from exc
-        except msgspec.DecodeError as exc:
-            raise UpstreamError("the engine's load cannot be read") from exc
-        finally:
-            exchange.release()
+        return await self._told(self._get("/load"), read_load, deadline_s=5.0)
 
     async def open(self, *, deadline_s: float) -> Exchange:
         """An answer is open until this is released."""
@@ -116,12 +110,6 @@ class HostServer(RestServer):
             raise await _refusal(exchange)
         finally:
             exchange.release()
-
-
-async def _body(exchange: Exchange) -> bytes:
-    if exchange.status != 200:
-        raise await _refusal(exchange)
-    return exchange.whole_body()
 
 
 async def _refusal(exchange: Exchange) -> PilothouseError:

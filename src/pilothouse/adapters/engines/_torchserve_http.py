@@ -17,10 +17,11 @@ import msgspec
 from pilothouse.adapters.engines import _torchserve_handler
 from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, translated
 from pilothouse.adapters.engines._own_request import generator_request
-from pilothouse.adapters.engines._probing import PROBE
+from pilothouse.adapters.engines._probing import PROBE, read_load
 from pilothouse.adapters.engines._torchserve_keys import Keys
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
+    DeadlineExceeded,
     EngineUnavailable,
     NotSupported,
     PilothouseError,
@@ -105,9 +106,7 @@ class TorchServeEngine:
     async def load(self) -> Load:
         line = await self._line(_torchserve_handler.ASKS_LOAD)
         try:
-            return msgspec.json.decode(line.first, type=Load)
-        except msgspec.DecodeError as exc:
-            raise UpstreamError("the engine's load cannot be read") from exc
+            return read_load(line.first)
         finally:
             line.close()
 
@@ -169,7 +168,11 @@ class TorchServeEngine:
                 exchange.release()
             if fault.type != answers.REFUSED_KEY:
                 raise answers.refusal(exchange.status, fault)
-            await self._keys.renew(key)
+            try:
+                async with asyncio.timeout(deadline_s):  # others may be renewing it, one after the other
+                    await self._keys.renew(key)
+            except TimeoutError as exc:
+                raise DeadlineExceeded("TorchServe gave no new key in time") from exc
         raise UpstreamError("TorchServe refuses the key that it made itself")
 
 

@@ -16,12 +16,12 @@ from pilothouse.adapters.engines._environment import declared, look, python_of
 from pilothouse.adapters.engines._kserve import Settings, Task
 from pilothouse.adapters.engines._kserve_http import KServeEngine
 from pilothouse.adapters.engines._launching import check_fits, context_of, threads_of, world
+from pilothouse.adapters.engines._probing import read_load
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     NotSupported,
     PilothouseError,
-    UpstreamError,
 )
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
@@ -135,7 +135,7 @@ class MLServerEngine(KServeEngine):
 
     async def load(self) -> Load:
         data = f"GET {LOAD} HTTP/1.1\r\n{self.lines}\r\n".encode()
-        return await self.whole(data, _load, deadline_s=5.0)
+        return await self.whole(data, read_load, deadline_s=5.0)
 
 
 def raise_fault(inferred: Inferred) -> None:
@@ -161,13 +161,6 @@ def _fault(fault: str, inferred: Inferred) -> PilothouseError:
     if fault == "template_refused":
         return InvalidRequest("the model's chat template takes no such messages", param="messages")
     return NotSupported("this model does not do that; see the endpoint's tasks")
-
-
-def _load(body: bytes) -> Load:
-    try:
-        return msgspec.json.decode(body, type=Load)
-    except msgspec.DecodeError as exc:
-        raise UpstreamError("the engine's load cannot be read") from exc
 
 
 def _files(path: str, extra: dict[str, int]) -> dict[str, str]:

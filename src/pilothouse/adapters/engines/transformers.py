@@ -25,9 +25,9 @@ from pilothouse.adapters.engines._launching import (
     world,
 )
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.adapters.engines._probing import read_load
 from pilothouse.adapters.engines._stops import StopCutter
 from pilothouse.domain.chat import Chunk, GenerateRequest
-from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.spec import DeploymentSpec
@@ -152,11 +152,7 @@ class TransformersEngine(OpenAIEngine):
                     yield cut
 
     async def load(self) -> Load:
-        data = await self._get("/load", deadline_s=5.0)
-        try:
-            return msgspec.json.decode(data, type=Load)
-        except msgspec.DecodeError as exc:
-            raise UpstreamError("the engine's load cannot be read") from exc
+        return read_load(await self._get("/load", deadline_s=5.0))
 
 
 def _cut(chunk: Chunk, cutter: StopCutter) -> Chunk | None:
