@@ -72,6 +72,16 @@ class InvalidRequest(PilothouseError):
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
+    @classmethod
+    def counted(
+        cls, has: object, holds: object, *, unit: str = "tokens", param: str = "messages"
+    ) -> "ContextLengthExceeded":
+        """Where both counts are known: of the prompt, in `unit`, and of the model's context, in tokens."""
+        return cls(
+            f"the prompt has {has} {unit} and the model's context holds {holds} tokens; shorten the prompt",
+            param=param,
+        )
+
 
 class InvalidApiKey(PilothouseError):
     code, status, level, kind = "invalid_api_key", 401, "info", "authentication_error"

@@ -172,11 +172,7 @@ class ScriptedEngine:
             raise NotSupported("this scripted engine gives vectors, no text")
         tokens = len(_text_of(request).split())
         if tokens >= self.context_tokens:
-            raise ContextLengthExceeded(
-                f"the prompt has {tokens} tokens and the model's context holds {self.context_tokens}; "
-                "shorten the prompt",
-                param="messages",
-            )
+            raise ContextLengthExceeded.counted(tokens, self.context_tokens)
         return tokens
 
     async def _enter(self, ends: float) -> None:

@@ -219,17 +219,9 @@ class OpenAIEngine:
 
     def _refused(self, status: int, fault: EngineFault, wait: bytes) -> PilothouseError:
         if fault.type == "exceed_context_size_error" or (fault.n_ctx and fault.n_prompt_tokens):
-            return ContextLengthExceeded(
-                f"the prompt has {fault.n_prompt_tokens} tokens and the model's context holds {fault.n_ctx}; "
-                "shorten the prompt",
-                param="messages",
-            )
+            return ContextLengthExceeded.counted(fault.n_prompt_tokens, fault.n_ctx)
         if status == 400 and (found := too_long(fault.message or "")):
-            return ContextLengthExceeded(
-                f"the prompt has {found.has} {found.unit} and the model's context holds {found.holds} "
-                "tokens; shorten the prompt",
-                param="messages",
-            )
+            return ContextLengthExceeded.counted(found.has, found.holds, unit=found.unit)
         if status == 503 and fault.message == _LOADING:
             return EngineUnavailable("the engine is loading its model", retry_after_s=1.0)
         if status == 400 and fault.code == _TOO_LONG:

@@ -214,11 +214,8 @@ class TensorFlowEngine:
         } | {name: value for name, value in given.items() if value is not None}
 
     def _too_long(self, piece: Piece, request: GenerateRequest) -> ContextLengthExceeded:
-        return ContextLengthExceeded(
-            f"the prompt has {piece.prompt_tokens} tokens and the model's context holds "
-            f"{self.info.context_tokens}; shorten the prompt",
-            param="messages" if request.kind == "chat" else "prompt",
-        )
+        param = "messages" if request.kind == "chat" else "prompt"
+        return ContextLengthExceeded.counted(piece.prompt_tokens, self.info.context_tokens, param=param)
 
 
 async def _said(

@@ -151,11 +151,7 @@ def raise_fault(inferred: Inferred) -> None:
 def _fault(fault: str, inferred: Inferred) -> PilothouseError:
     if fault == "too_long":
         said = inferred.parameters
-        return ContextLengthExceeded(
-            f"the prompt has {said.get('prompt_tokens')} tokens and the model's context holds "
-            f"{said.get('limit')}; shorten the prompt",
-            param="messages",
-        )
+        return ContextLengthExceeded.counted(said.get("prompt_tokens"), said.get("limit"))
     if fault == "no_template":
         return NotSupported("the model has no chat template; use /v1/completions", param="messages")
     if fault == "template_refused":

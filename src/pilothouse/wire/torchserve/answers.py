@@ -101,11 +101,7 @@ def read_fault(data: bytes) -> Fault:
 def _meant(said: Said) -> PilothouseError:
     """The error that the handler's word stands for."""
     if said.error == "too_long":
-        return ContextLengthExceeded(
-            f"the prompt has {said.prompt_tokens} tokens and the model's context holds {said.limit}; "
-            "shorten the prompt",
-            param="messages",
-        )
+        return ContextLengthExceeded.counted(said.prompt_tokens, said.limit)
     if said.error == "no_chat_template":
         return NotSupported("this model has no chat template; ask it by /v1/completions")
     if said.error == "gone":

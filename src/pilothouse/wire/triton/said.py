@@ -198,11 +198,7 @@ class _Stats(Struct):
 
 def _own(refusal: _Refusal) -> PilothouseError:
     if refusal.error == "too_long":
-        return ContextLengthExceeded(
-            f"the prompt has {refusal.prompt_tokens} tokens and the model's context holds {refusal.limit}; "
-            "shorten the prompt",
-            param="messages",
-        )
+        return ContextLengthExceeded.counted(refusal.prompt_tokens, refusal.limit)
     if refusal.error == "full":
         return Overloaded("every place of the model is taken; try again", retry_after_s=1.0)
     if refusal.error == "no_chat_template":
