@@ -3,8 +3,12 @@ Making the environment of a heavy engine: a virtual environment of its own, with
 
 Belongs here: the two programs that do it. Does not: which packages, which the
 engine's driver says, with a file of the versions that were tried together.
+
+An environment cannot be moved, for its scripts say where it is. So each is made where it
+stays, beside the last one, and the engine's name is a link that leads to the one that is whole.
 """
 
+import secrets
 import shutil
 import subprocess
 import sys
@@ -25,19 +29,35 @@ def install(environment: Environment) -> None:
     Raises:
         OperationFailed: The disk, the network or the index failed; the message has their last words.
     """
-    folder = Path(environment.folder)
-    made = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(made, ignore_errors=True)
+    name = Path(environment.folder)
+    made = name.with_name(f"{name.name}.{secrets.token_hex(4)}")
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
         _run([sys.executable, "-m", "venv", str(made)])
         _run([*_installer(made), *_wanted(environment)])
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+        _lead(name, made)
     except OSError as exc:
-        raise OperationFailed(f"{folder} cannot be made: {exc.strerror or exc}") from exc
+        raise OperationFailed(f"{name} cannot be made: {exc.strerror or exc}") from exc
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        _clear_beside(name)
+
+
+def _lead(name: Path, made: Path) -> None:
+    link = made.with_name(f"{made.name}.link")
+    link.symlink_to(made.name)
+    if not name.is_symlink():
+        shutil.rmtree(name, ignore_errors=True)
+    link.replace(name)
+
+
+def _clear_beside(name: Path) -> None:
+    """What the name does not lead to: the one before, or one that did not become whole."""
+    kept = name.resolve()
+    for one in name.parent.glob(f"{name.name}.*"):
+        if one.is_symlink():
+            one.unlink(missing_ok=True)
+        elif one != kept:
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def _wanted(environment: Environment) -> list[str]:
