@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from engine_home import Home
 from pilothouse.adapters.engines._environment import python_of
-from pilothouse.adapters.engines._triton_http import TritonEngine
+from pilothouse.adapters.engines._triton_engine import TritonEngine
 from pilothouse.adapters.engines.triton import TritonDriver
 from pilothouse.app.inspect_folder import inspect
 from pilothouse.control.models import Artifact
@@ -33,6 +33,8 @@ pytestmark = [
     pytest.mark.skipif(not FOUND.ok, reason=f"{FOUND.missing} is missing: {FOUND.install_command}"),
 ]
 READY_S = 300.0
+PROTOCOLS = ("rest", "grpc")
+by_each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "make_tiny_llama.py"
 
 
@@ -75,14 +77,14 @@ async def ready(home: Home, replica: Replica) -> None:
         await engine.aclose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=PROTOCOLS)
 def running_replica(
-    tiny: Artifact, tmp_path_factory: pytest.TempPathFactory
+    tiny: Artifact, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Home, Replica]]:
     home = Home(make_private(tmp_path_factory.mktemp("t")))
 
     async def begin() -> Replica:
-        replica = await home.start(launch_of(tiny, slots=2, max_queue=4))
+        replica = await home.start(launch_of(tiny, slots=2, max_queue=4, protocol=request.param))
         await ready(home, replica)
         return replica
 
@@ -98,9 +100,12 @@ class Lab:
     def __init__(self, replica: Replica) -> None:
         self.context_tokens = replica.context_tokens
         self.engine = connected(replica)
+        self.options = replica.options
 
     def dead(self) -> TritonEngine:
-        return TritonDriver().connect("unix:/nobody.sock", model="m", context_tokens=1024)
+        return TritonDriver().connect(
+            "unix:/nobody.sock", model="m", context_tokens=1024, options=self.options
+        )
 
 
 class TestTriton(EngineConformance):
@@ -137,8 +142,9 @@ class TestTriton(EngineConformance):
     async def test_what_its_server_was_told_stands_in_its_folder(
         self, running_replica: tuple[Home, Replica]
     ) -> None:
-        folder = Path(running_replica[1].address.removeprefix("unix:")).with_suffix(".d")
+        home, replica = running_replica
 
+        folder = home.target()._book.work_folder(replica.name)
         config = (folder / "models" / "model" / "config.pbtxt").read_text()
 
         assert 'key: "slots" value: { string_value: "2" }' in config
@@ -154,12 +160,13 @@ def model_process(replica: Replica) -> psutil.Process:
     return stub
 
 
+@by_each_protocol
 async def test_a_model_that_was_killed_is_told_cut_off_and_loaded_anew(
-    tiny: Artifact, tmp_path: Path
+    tiny: Artifact, tmp_path: Path, protocol: str
 ) -> None:
     """Triton itself says ready for ever, and ends none of the dead model's streams."""
     home = Home(make_private(tmp_path / "h"))
-    replica = await home.start(launch_of(tiny))
+    replica = await home.start(launch_of(tiny, protocol=protocol))
     try:
         await ready(home, replica)
         engine, controller = connected(replica), connected(replica)
@@ -182,7 +189,7 @@ async def test_a_model_that_was_killed_is_told_cut_off_and_loaded_anew(
             await ready(home, replica)
         except AssertionError:  # it held a lock that Triton then cannot take, and aborts at
             assert "SIGABRT" in (await seen_as(home.target(), replica.name, "failed")).reason
-            await ready(home, await home.start(launch_of(tiny)))
+            await ready(home, await home.start(launch_of(tiny, protocol=protocol)))
         print(f"told after {told_s:.1f} s, healed after {time.monotonic() - killed_at:.1f} s")
         assert told_s < 30
         await controller.aclose()
@@ -190,9 +197,12 @@ async def test_a_model_that_was_killed_is_told_cut_off_and_loaded_anew(
         await home.stop_all()
 
 
-async def test_a_crash_is_told_and_a_new_one_takes_its_place(tiny: Artifact, tmp_path: Path) -> None:
+@by_each_protocol
+async def test_a_crash_is_told_and_a_new_one_takes_its_place(
+    tiny: Artifact, tmp_path: Path, protocol: str
+) -> None:
     home = Home(make_private(tmp_path / "h"))
-    replica = await home.start(launch_of(tiny))
+    replica = await home.start(launch_of(tiny, protocol=protocol))
     try:
         await ready(home, replica)
         engine, stub = connected(replica), model_process(replica)
@@ -207,7 +217,7 @@ async def test_a_crash_is_told_and_a_new_one_takes_its_place(tiny: Artifact, tmp
         await engine.aclose()
         failed = await seen_as(home.target(), replica.name, "failed")
         assert "SIGKILL" in failed.reason
-        again = await home.start(launch_of(tiny))
+        again = await home.start(launch_of(tiny, protocol=protocol))
         assert not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE
         await ready(home, again)
         await home.target().stop(again.name, grace_s=30.0)
@@ -216,11 +226,12 @@ async def test_a_crash_is_told_and_a_new_one_takes_its_place(tiny: Artifact, tmp
     assert not list(Path("/dev/shm").glob(f"pilothouse_{home.target()._book.home_id}_*"))
 
 
+@by_each_protocol
 async def test_stopping_does_not_wait_for_a_stream_whose_model_is_dead(
-    tiny: Artifact, tmp_path: Path
+    tiny: Artifact, tmp_path: Path, protocol: str
 ) -> None:
     home = Home(make_private(tmp_path / "h"))
-    replica = await home.start(launch_of(tiny))
+    replica = await home.start(launch_of(tiny, protocol=protocol))
     await ready(home, replica)
     engine = connected(replica)
     stream = engine.stream(ask(max_tokens=900), ANYWHERE, deadline_s=60)

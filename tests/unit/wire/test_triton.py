@@ -17,28 +17,27 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.tensors import Inferred, Tensor
 from pilothouse.testing.conformance_engine import ask
-from pilothouse.wire.triton import outbound, said
+from pilothouse.wire.kserve_v2.about import TensorSpec
+from pilothouse.wire.triton import outbound, said, tensors
 
 SAMPLED = {"temperature": 0.5, "top_p": 0.9, "top_k": 4, "seed": 3, "stop": ["end"]}
 
 
 def written(backend: outbound.Backend, prompt: object = "Hi", **changes: Any) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(outbound.write_request(ask(prompt, **changes), backend))
+    body: dict[str, Any] = json.loads(outbound.written(outbound.fields_of(ask(prompt, **changes), backend)))
     return body
 
 
 def test_our_own_model_takes_messages() -> None:
     messages = [{"role": "user", "content": "Hello"}]
 
-    body = json.loads(outbound.write_own({"messages": messages, "max_tokens": 8}))
+    body = outbound.own_fields({"messages": messages, "max_tokens": 8})
 
     assert (body["text_input"], json.loads(body["messages"])) == ("", messages)
     assert json.loads(body["sampling_parameters"]) == {"max_tokens": 8}
-    assert json.loads(outbound.write_own({"prompt": "Hi"})) == {
-        "text_input": "Hi",
-        "sampling_parameters": "{}",
-    }
+    assert outbound.own_fields({"prompt": "Hi"}) == {"text_input": "Hi", "sampling_parameters": "{}"}
 
 
 def test_the_vllm_backend_is_asked_for_ends_and_counts() -> None:
@@ -84,7 +83,7 @@ def test_what_a_repository_has_no_word_for_is_refused_by_name(
 
 def said_by(*events: dict[str, Any], max_tokens: int | None = None) -> list[Chunk]:
     reader = said.Reader(max_tokens)
-    chunks = [reader.read(json.dumps(event).encode()) for event in events]
+    chunks = [reader.read(said.decoded(json.dumps(event).encode())) for event in events]
     return [chunk for chunk in (*chunks, reader.end()) if chunk is not None]
 
 
@@ -117,6 +116,8 @@ def test_a_repository_that_says_no_more_than_text_has_ended_when_its_stream_has(
         ('{"error":"invalid","reason":"x"}', InvalidRequest, ""),
         ("Stub process 'm_0_0' is not healthy.", EngineUnavailable, "has ended"),
         ("Request for unknown model: 'x' is not found", UpstreamError, "no such model"),
+        ("Request for unknown model: 'x' has no available versions", EngineUnavailable, "loading"),
+        ("This protocol is restricted, expecting header 'k'", UpstreamError, "refused the secret"),
         ("[request id: 1] Exceeds maximum queue size", Overloaded, ""),
         ("anything with a prompt in it", UpstreamError, "its log says why"),
     ],
@@ -138,7 +139,7 @@ def test_an_error_amid_an_answer_is_one() -> None:
 def test_garbage_is_an_error_of_ours(garbage: object) -> None:
     event = garbage if isinstance(garbage, bytes) else json.dumps(garbage).encode()
 
-    for read in (said.Reader(None).read, said.read_load, said.read_counts):
+    for read in (said.decoded, said.read_counts):
         with pytest.raises(UpstreamError):
             read(event)
 
@@ -146,13 +147,82 @@ def test_garbage_is_an_error_of_ours(garbage: object) -> None:
 def test_the_load_is_read_and_a_dead_process_is_none() -> None:
     load = json.dumps({"running": 1, "waiting": 2, "process": 77})
 
-    found = said.read_load(json.dumps({"text_output": load}).encode())
+    found = said.read_load(said.Event(text_output=load))
 
     assert found == said.LoadSaid(running=1, waiting=2, process=77)
-    assert said.read_load(b'{"error":"Stub process \'m\' is not healthy."}') is None
+    assert said.read_load(said.Event(error="Stub process 'm' is not healthy.")) is None
+    with pytest.raises(UpstreamError):
+        said.read_load(said.Event(text_output="garbage"))
 
 
 def test_counts_are_of_all_versions() -> None:
     one = {"inference_stats": {"success": {"count": 2, "ns": 9}, "fail": {"count": 1}}}
 
     assert said.read_counts(json.dumps({"model_stats": [one, one]}).encode()) == said.Counts(4, 2)
+
+
+def spec(name: str, datatype: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name, datatype, list(shape))
+
+
+def test_fields_are_the_tensors_that_the_model_takes_and_parameters_else() -> None:
+    fields = outbound.fields_of(ask("Hi", **SAMPLED), "tensorrtllm")
+    inputs = [
+        spec("text_input", "BYTES", -1, 1),
+        spec("max_tokens", "INT32", -1, 1),
+        spec("temperature", "FP32", -1, 1),
+        spec("stop_words", "BYTES", -1, -1),
+        spec("stream", "BOOL", -1, 1),
+        spec("bad_words", "BYTES", -1, -1),
+    ]
+
+    asked = tensors.asked_as(fields, inputs)
+
+    assert {one.name: (one.datatype, one.shape, list(one.values)) for one in asked.inputs} == {
+        "text_input": ("BYTES", (1, 1), [b"Hi"]),
+        "max_tokens": ("INT32", (1, 1), [8]),
+        "temperature": ("FP32", (1, 1), [0.5]),
+        "stop_words": ("BYTES", (1, 1), [b"end"]),
+        "stream": ("BOOL", (1, 1), [True]),
+    }
+    assert asked.parameters == {"top_p": 0.9, "top_k": 4, "random_seed": 3}
+
+
+def test_the_parameters_of_any_other_repository_are_told_one_by_one() -> None:
+    fields = outbound.fields_of(ask("Hi", top_k=4), "text")
+
+    asked = tensors.asked_as(fields, [spec("text_input", "BYTES", 1)])
+
+    assert [one.shape for one in asked.inputs] == [(1,)]
+    assert asked.parameters == {"stream": True, "temperature": 0.0, "top_k": 4, "max_tokens": 8}
+
+
+@pytest.mark.parametrize("known", [spec("seed", "INT8", 1), spec("seed", "BF16", 1)])
+def test_a_value_that_its_input_cannot_hold_is_refused_by_name(known: TensorSpec) -> None:
+    with pytest.raises(InvalidRequest, match="seed"):
+        tensors.asked_as({"text_input": "Hi", "seed": 1000}, [known])
+
+
+def test_an_answer_of_tensors_says_the_same_as_one_of_text() -> None:
+    outputs = {
+        "text_output": ("BYTES", [b"h\xc3\xa9"]),
+        "num_output_tokens": ("UINT32", [3]),
+        "other": ("FP32", []),
+    }
+    answer = Inferred(
+        outputs=tuple(Tensor(name, kind, (len(values),), values) for name, (kind, values) in outputs.items())
+    )
+
+    event = tensors.event_of(answer)
+
+    assert said.Reader(None).read(event) == Chunk((Delta("hé"),))
+    assert event.num_output_tokens == [3]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Tensor("text_output", "FP32", (1,), [0.5]), Tensor("text_output", "BYTES", (1,), [b"\xff"])],
+)
+def test_tensors_of_another_type_are_an_error_of_ours(wrong: Tensor) -> None:
+    with pytest.raises(UpstreamError):
+        tensors.event_of(Inferred(outputs=(wrong,)))

@@ -41,8 +41,10 @@ class Channel:
     Args:
         engine: Its name, for errors.
         where: A host and port, or the path of a socket.
-        token: Goes with each call as a bearer token; "" is none.
+        credential: A header line that goes with each call; "" is none.
         pin: Resolves and checks the host before each connection.
+        known: The error that the server's own words stand for, None where they say nothing
+            that its status does not. They reach nobody: they may hold a prompt.
     """
 
     def __init__(
@@ -50,13 +52,16 @@ class Channel:
         engine: str,
         where: Address,
         *,
-        token: str = "",
+        credential: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
+        known: Callable[[str], PilothouseError | None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._where = where
         self._pin = pin
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        name, _, value = credential.partition(": ")
+        self._metadata = ((name.lower(), value),) if credential else ()
+        self._known = known
         self._channel: Any = None
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -80,11 +85,11 @@ class Channel:
     ) -> AsyncGenerator[bytes, None]:
         """One message out, all that come back. Closing the generator cancels the call."""
         channel = await self._open(deadline_s)
-        call = channel.stream_stream(method)(timeout=deadline_s, metadata=self._metadata)
+        # To a method that takes a stream as well: on the wire it is one of a single message, and gRPC's
+        # own separate writes lose the status of a call that the server refuses before they are done.
+        call = channel.unary_stream(method)(message, timeout=deadline_s, metadata=self._metadata)
         has_begun = False
         try:
-            await call.write(message)
-            await call.done_writing()
             while True:
                 async with asyncio.timeout(idle_s):
                     said = await call.read()
@@ -95,8 +100,6 @@ class Channel:
             await call.code()
         except AioRpcError as exc:
             raise self._translated(channel, exc, has_begun=has_begun) from exc
-        except asyncio.InvalidStateError as exc:  # the call ended while we wrote: its status says why
-            raise self._of_code(await call.code(), await call.details()) from exc
         except TimeoutError as exc:
             raise DeadlineExceeded(f"the {self._engine} engine said nothing for {idle_s:.0f} s") from exc
         finally:
@@ -164,6 +167,9 @@ class Channel:
             task.add_done_callback(self._closing.discard)
 
     def _of_code(self, code: Any, details: str | None) -> PilothouseError:
+        return self._known(details or "") or self._by_status(code, details)
+
+    def _by_status(self, code: Any, details: str | None) -> PilothouseError:
         name, engine = code.name, self._engine
         if name == "UNAVAILABLE":
             return EngineUnavailable(f"the {engine} engine cannot be reached", retry_after_s=1.0)

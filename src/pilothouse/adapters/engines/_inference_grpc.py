@@ -1,5 +1,5 @@
 """
-The Open Inference Protocol over gRPC: GRPCInferenceService, with the stream that Triton added.
+The Open Inference Protocol over gRPC: GRPCInferenceService, with what Triton added to it.
 
 Belongs here: its messages to and from our tensors. Does not: what a model's tensors
 mean. It stands on the extra `grpc`: get it through `_extras.over_grpc`.
@@ -17,6 +17,7 @@ from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.tensors import Inferred, InferRequest, Scalar, Tensor, TensorFault, data_type
 from pilothouse.wire.kserve_v2.about import ModelMetadata, ServerMetadata, TensorSpec
 from pilothouse.wire.kserve_v2.tensors import from_json, from_raw, to_raw
+from pilothouse.wire.triton import said
 
 SERVICE = "/inference.GRPCInferenceService/"
 FINAL = "triton_final_response"
@@ -63,15 +64,28 @@ class InferenceService:
         All answers to one request. Triton is asked to mark the last one (`FINAL`).
 
         Raises:
-            UpstreamError: The server said that it failed; its own words are no caller's.
+            PilothouseError: The server said that it failed, which only Triton does in words: it is read as
+                Triton's.
         """
+        answers = self.told(request, deadline_s=deadline_s, idle_s=idle_s)
+        async with aclosing(answers):
+            async for one in answers:
+                if isinstance(one, str):
+                    raise said.refused(one)
+                yield one
+
+    async def told(
+        self, request: InferRequest, *, deadline_s: float, idle_s: float = IDLE_S
+    ) -> AsyncGenerator[Inferred | str, None]:
+        """As `stream`, with the server's own words where it said that it failed: they may hold a prompt."""
         asked = await self._message(request, deadline_s)
         asked.parameters["triton_enable_empty_final_response"].bool_param = True
         method = f"{SERVICE}ModelStreamInfer"
-        said = self._channel.stream(method, asked.SerializeToString(), deadline_s=deadline_s, idle_s=idle_s)
-        async with aclosing(said):
-            async for data in said:
-                yield from_message(streamed(data, model=self._model))
+        told = self._channel.stream(method, asked.SerializeToString(), deadline_s=deadline_s, idle_s=idle_s)
+        async with aclosing(told):
+            async for data in told:
+                one = streamed(data, model=self._model)
+                yield one if isinstance(one, str) else from_message(one)
 
     async def live(self, *, deadline_s: float) -> bool:
         data = await self._channel.unary(f"{SERVICE}ServerLive", b"", deadline_s=deadline_s)
@@ -84,19 +98,37 @@ class InferenceService:
 
     async def server(self, *, deadline_s: float) -> ServerMetadata:
         data = await self._channel.unary(f"{SERVICE}ServerMetadata", b"", deadline_s=deadline_s)
-        said = _read(pb.ServerMetadata, data)
-        return ServerMetadata(name=said.name, version=said.version, extensions=list(said.extensions))
+        told = _read(pb.ServerMetadata, data)
+        return ServerMetadata(name=told.name, version=told.version, extensions=list(told.extensions))
 
     async def model(self, *, deadline_s: float) -> ModelMetadata:
         data = await self._channel.unary(f"{SERVICE}ModelMetadata", self._named(), deadline_s=deadline_s)
-        said = _read(pb.ModelMetadata, data)
+        told = _read(pb.ModelMetadata, data)
         return ModelMetadata(
-            name=said.name,
-            versions=list(said.versions),
-            platform=said.platform,
-            inputs=_specs(said.inputs),
-            outputs=_specs(said.outputs),
+            name=told.name,
+            versions=list(told.versions),
+            platform=told.platform,
+            inputs=_specs(told.inputs),
+            outputs=_specs(told.outputs),
         )
+
+    async def counts(self, *, deadline_s: float) -> said.Counts:
+        """Of Triton's: all versions of the model together."""
+        data = await self._channel.unary(f"{SERVICE}ModelStatistics", self._named(), deadline_s=deadline_s)
+        stats = [one.inference_stats for one in _read(pb.Statistics, data).model_stats]
+        return said.Counts(
+            success=sum(one.success.count for one in stats), fail=sum(one.fail.count for one in stats)
+        )
+
+    async def load_anew(self, *, deadline_s: float) -> None:
+        """
+        By Triton's repository.
+
+        A load of what is loaded is done at once there, also where its process has ended.
+        """
+        named = pb.RepositoryModel(model_name=self._model).SerializeToString()
+        for action in ("RepositoryModelUnload", "RepositoryModelLoad"):
+            await self._channel.unary(f"{SERVICE}{action}", named, deadline_s=deadline_s)
 
     async def _message(self, request: InferRequest, deadline_s: float) -> pb.InferRequest:
         """A number with a fraction is asked for in the way that this server reads: it says who it is."""
@@ -147,19 +179,14 @@ def from_message(message: pb.InferAnswer) -> Inferred:
     return Inferred(outputs=tuple(tensors), parameters=_parameters(message.parameters))
 
 
-def streamed(data: bytes, *, model: str) -> pb.InferAnswer:
-    """
-    One answer of a stream, wrapped as Triton does or bare as MLServer does.
-
-    Raises:
-        UpstreamError: It is an error.
-    """
-    said = _read(pb.Streamed, data)
-    if said.id or said.parameters or said.outputs or said.raw or said.error_or_name == model.encode():
+def streamed(data: bytes, *, model: str) -> pb.InferAnswer | str:
+    """One answer of a stream, wrapped as Triton does or bare as MLServer does; a text is an error's."""
+    told = _read(pb.Streamed, data)
+    if told.id or told.parameters or told.outputs or told.raw or told.error_or_name == model.encode():
         return _read(pb.InferAnswer, data)
-    if said.error_or_name:
-        raise UpstreamError("the engine failed while it answered; see its own log")
-    return _read(pb.InferAnswer, said.answer_or_version)
+    if told.error_or_name:
+        return told.error_or_name.decode(errors="replace")
+    return _read(pb.InferAnswer, told.answer_or_version)
 
 
 def _read(kind: type[_Said], data: bytes) -> _Said:

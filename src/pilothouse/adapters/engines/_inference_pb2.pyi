@@ -182,6 +182,40 @@ class InferAnswer(_message.Message):
     raw_output_contents: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., id: _Optional[str] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., raw_output_contents: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class Statistics(_message.Message):
+    __slots__ = ("model_stats",)
+    MODEL_STATS_FIELD_NUMBER: _ClassVar[int]
+    model_stats: _containers.RepeatedCompositeFieldContainer[ModelStatistics]
+    def __init__(self, model_stats: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ...) -> None: ...
+
+class ModelStatistics(_message.Message):
+    __slots__ = ("inference_stats",)
+    INFERENCE_STATS_FIELD_NUMBER: _ClassVar[int]
+    inference_stats: Inferences
+    def __init__(self, inference_stats: _Optional[_Union[Inferences, _Mapping]] = ...) -> None: ...
+
+class Inferences(_message.Message):
+    __slots__ = ("success", "fail")
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    FAIL_FIELD_NUMBER: _ClassVar[int]
+    success: Times
+    fail: Times
+    def __init__(self, success: _Optional[_Union[Times, _Mapping]] = ..., fail: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
+
+class Times(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class RepositoryModel(_message.Message):
+    __slots__ = ("repository_name", "model_name")
+    REPOSITORY_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    repository_name: str
+    model_name: str
+    def __init__(self, repository_name: _Optional[str] = ..., model_name: _Optional[str] = ...) -> None: ...
+
 class Streamed(_message.Message):
     __slots__ = ("error_or_name", "answer_or_version", "id", "parameters", "outputs", "raw")
     ERROR_OR_NAME_FIELD_NUMBER: _ClassVar[int]

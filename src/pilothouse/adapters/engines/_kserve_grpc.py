@@ -22,6 +22,7 @@ from pilothouse.domain.tensors import Inferred, InferRequest
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 from pilothouse.wire.kserve_v2 import text
+from pilothouse.wire.triton import said
 
 
 class KServeGrpcEngine:
@@ -30,7 +31,7 @@ class KServeGrpcEngine:
 
     Args:
         address: `http(s)://host:port` of the gRPC port; https is TLS.
-        token: Goes with each call as a bearer token; "" is none.
+        credential: A header line that goes with each call; "" is none.
         pin: Resolves and checks the host before each connection.
     """
 
@@ -40,13 +41,13 @@ class KServeGrpcEngine:
         address: str,
         settings: Settings,
         *,
-        token: str = "",
+        credential: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.info = info
         self.settings = settings
         _, _, where = parsed_address(address)
-        self._channel = Channel(info.name, where, token=token, pin=pin)
+        self._channel = Channel(info.name, where, credential=credential, pin=pin, known=said.known)
         self._service = InferenceService(self._channel, model=settings.model, version=settings.version)
 
     def stream(

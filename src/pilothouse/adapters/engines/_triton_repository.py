@@ -9,9 +9,14 @@ import json
 from pathlib import Path
 
 from pilothouse.adapters.engines._own_code import generator_files
+from pilothouse.wire.kserve_v2.about import TensorSpec
 
 MODEL = "model"
 """Its name in Triton, whatever it is called here: no name of ours has to fit a path of Triton's."""
+INPUTS = tuple(
+    TensorSpec(name, "BYTES", [1]) for name in ("text_input", "messages", "sampling_parameters", "about")
+)
+"""Of our own model."""
 
 
 def python_repository(
@@ -25,7 +30,7 @@ def python_repository(
         "slots": slots,
         "max_queue": max_queue,
     }
-    inputs = [_tensor(name) for name in ("text_input", "messages", "sampling_parameters", "about")]
+    inputs = [_tensor(one.name) for one in INPUTS]
     outputs = [
         *(_tensor(name, optional=False) for name in ("text_output", "finish_reason")),
         *(_tensor(f"num_{what}_tokens", kind="TYPE_UINT32", optional=False) for what in ("input", "output")),

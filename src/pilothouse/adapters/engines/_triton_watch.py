@@ -8,50 +8,56 @@ asked, once a second for all, whose process it is.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pilothouse.domain.errors import EngineUnavailable, PilothouseError
-from pilothouse.kit.http1.client import Exchange
 from pilothouse.wire.triton.said import LoadSaid
 
 LOOK_S = 1.0
+MOST_UNANSWERED = 2
+"""Looks. A server that is told to end takes no more calls, and over gRPC waits for those that it has."""
 
 
 class Call:
-    """One request in flight."""
+    """
+    One request in flight; `with call:` goes around each wait for what the server says.
+
+    Raises:
+        EngineUnavailable: The process that should have said it has ended.
+    """
 
     def __init__(self, ended: Callable[["Call"], None] = lambda _: None) -> None:
         self.began_at = time.monotonic()
+        self.hang_up: Callable[[], object] = lambda: None
+        """Ends it where nobody waits: its reader is slow, and a server may wait for it to be over."""
+        self._hanging_up: object = None
         self._ended = ended
-        self._asking: asyncio.Task[Exchange] | None = None
-        self._exchange: Exchange | None = None
+        self._task: Any = None
+        """That waits now."""
+        self._cancelling = 0
         self._is_cut = False
 
-    async def answered(self, asking: Coroutine[Any, Any, Exchange]) -> Exchange:
-        """
-        Wait for the head of its answer.
+    def __enter__(self) -> None:
+        if self._is_cut:
+            raise _ended()
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling()
 
-        Raises:
-            EngineUnavailable: The process that should have given it has ended.
-        """
-        self._asking = asyncio.ensure_future(asking)
-        try:
-            self._exchange = await self._asking
-        except asyncio.CancelledError:
-            if not self._is_cut:
-                raise
-            raise EngineUnavailable(
-                "the process of this model on Triton has ended", retry_after_s=1.0
-            ) from None
-        return self._exchange
+    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        task, self._task = self._task, None
+        # As asyncio.Timeout has it: a cancellation that somebody else asked for as well stays one.
+        if self._is_cut and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise _ended() from None
 
     def cut(self) -> None:
+        if self._is_cut:
+            return
         self._is_cut = True
-        if self._exchange is not None:
-            self._exchange.close()
-        elif self._asking is not None:
-            self._asking.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._hanging_up = self.hang_up()
 
     def end(self) -> None:
         self._ended(self)
@@ -71,6 +77,7 @@ class Watch:
         self._looking: asyncio.Task[None] | None = None
         self._process = 0
         self._seen_at = 0.0
+        self._unanswered = 0
 
     def begin(self) -> Call:
         call = Call(self._calls.discard)
@@ -91,8 +98,12 @@ class Watch:
             now = time.monotonic()
             try:
                 found = await self._ask()
-            except PilothouseError:
-                continue  # a server that is gone ends its connections itself
+            except PilothouseError as exc:
+                self._unanswered += isinstance(exc, EngineUnavailable)
+                if self._unanswered >= MOST_UNANSWERED:
+                    self._cut_before(now)
+                continue
+            self._unanswered = 0
             if found is None:
                 self._cut_before(now)
                 continue
@@ -104,3 +115,7 @@ class Watch:
         for call in list(self._calls):
             if call.began_at < moment:
                 call.cut()
+
+
+def _ended() -> EngineUnavailable:
+    return EngineUnavailable("the process of this model on Triton has ended", retry_after_s=1.0)

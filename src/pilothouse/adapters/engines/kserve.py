@@ -98,10 +98,10 @@ class KServeDriver(AttachedDriver):
             convention=_convention(asked),
             streams=asked.stream,
         )
-        pin, token = pinned(address, allow_private=allow_private), token_of(secret)
+        pin, credential = pinned(address, allow_private=allow_private), bearer(token_of(secret))
         if asked.protocol == "grpc":
             engine: Engine = over_grpc("_kserve_grpc").KServeGrpcEngine(
-                info, address, settings, token=token, pin=pin
+                info, address, settings, credential=credential, pin=pin
             )
             return engine
         return KServeEngine(
@@ -109,7 +109,7 @@ class KServeDriver(AttachedDriver):
             address.rstrip("/"),
             settings,
             api=asked.api,
-            credential=bearer(token),
+            credential=credential,
             pin=pin,
             cohort=self.cohort,
         )

@@ -2,7 +2,7 @@
 Triton Inference Server: started here with a model repository of ours, or attached where it runs.
 
 Belongs here: how a replica is started and spoken to. Does not: the repository
-(`_triton_repository`), the model in it (`_triton_model`), the protocol (`_triton_http`).
+(`_triton_repository`), the model in it (`_triton_model`), the protocol (`_triton_engine`).
 Triton has no authentication: it listens at private sockets, and at no port.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,7 @@ from msgspec import Meta
 from pilothouse.adapters.engines import _triton_child
 from pilothouse.adapters.engines._attached import bearer, pinned, token_of
 from pilothouse.adapters.engines._environment import declared, environment, look
+from pilothouse.adapters.engines._extras import over_grpc
 from pilothouse.adapters.engines._launching import (
     OFFLINE,
     cache_bytes,
@@ -26,8 +27,14 @@ from pilothouse.adapters.engines._launching import (
     threads_of,
     world,
 )
-from pilothouse.adapters.engines._triton_http import TritonEngine
-from pilothouse.adapters.engines._triton_repository import MODEL, python_repository, vllm_repository
+from pilothouse.adapters.engines._triton_engine import Door, TritonEngine
+from pilothouse.adapters.engines._triton_http import HttpDoor
+from pilothouse.adapters.engines._triton_repository import (
+    INPUTS,
+    MODEL,
+    python_repository,
+    vllm_repository,
+)
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import AttachOptions, Count, read_options
@@ -57,6 +64,9 @@ DEFAULT_QUEUE = 64
 READY_TIMEOUT_S = 300.0
 EXIT_S = 2
 """After TERM, for what is in flight: Pilothouse drained before, and a stream of a dead model never ends."""
+Protocol = Literal["rest", "grpc"]
+GRPC_SOCKET = "unix:{folder}/g"
+"""Without the port, which gRPC wants and which becomes a part of the name."""
 SHARED_MEMORY = "pilothouse_{home}_{name}_"
 """How its pieces of shared memory are called, so that those of one that was killed are found."""
 
@@ -66,6 +76,8 @@ class TritonOptions(AttachOptions, frozen=True, kw_only=True):
 
     backend: Backend = "python"
     """Of the model: `python` (in the repository that Pilothouse writes), `vllm`, `tensorrtllm`, `text`."""
+    protocol: Protocol = "rest"
+    """`grpc` needs the extra of that name; `base_url` is the host and port of that then, and https is TLS."""
     threads: Count = 0
     """Processor threads, `python` alone; by default one less than there are, for the gateway's sake."""
     max_queue: Count = 0
@@ -75,7 +87,10 @@ class TritonOptions(AttachOptions, frozen=True, kw_only=True):
     model_name: str = ""
     """Of an attached server's model, where it is not the deployment's `model`."""
     secret_header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]*$")] = ""
-    """Header for the secret of an attached server with `--http-restricted-api`; a bearer token by default."""
+    """
+    Header for the secret of an attached server with `--http-restricted-api` or `--grpc-restricted-protocol`
+    (there with `triton-grpc-protocol-` before it); a bearer token by default.
+    """
 
 
 class TritonDriver:
@@ -104,6 +119,8 @@ class TritonDriver:
         machine: Machine,
     ) -> Launch:
         options = read_options(TritonOptions, spec.engine_options)
+        if options.protocol == "grpc":
+            over_grpc("_triton_grpc")
         if options.backend not in ("python", "vllm"):
             raise OperationFailed(_ATTACH_ONLY[options.backend])
         context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
@@ -120,7 +137,7 @@ class TritonDriver:
                 slots=slots,
                 tensor_parallel=options.tensor_parallel,
             )
-            config = _vllm_server()
+            config = _vllm_server(options.protocol)
         else:
             files = python_repository(
                 model_path=artifact.path,
@@ -130,18 +147,18 @@ class TritonDriver:
                 slots=slots,
                 max_queue=options.max_queue or DEFAULT_QUEUE,
             )
-            config = _python_server()
+            config = _python_server(options.protocol)
         return Launch(
             argv=(sys.executable, "-I", "-S", _triton_child.__file__, "{config}"),
             config=msgspec.json.encode(config).decode(),
             files={f"models/{path}": text for path, text in files.items()},
             env=world(threads, **OFFLINE, VLLM_NO_USAGE_STATS="1", LD_LIBRARY_PATH=str(config["libraries"])),
-            address="unix:{socket}",
+            address=f"{GRPC_SOCKET}:1" if options.protocol == "grpc" else "unix:{socket}",
             slots=0,
             context_tokens=context,
             memory_bytes=need,
             ready_timeout_s=READY_TIMEOUT_S,
-            options={"backend": options.backend, "model_name": MODEL},
+            options={"backend": options.backend, "model_name": MODEL, "protocol": options.protocol},
         )
 
     def connect(
@@ -156,20 +173,24 @@ class TritonDriver:
     ) -> TritonEngine:
         """
         Raises:
-            OperationFailed: The address is malformed or not allowed, or the secret is no token.
+            OperationFailed: The address is malformed or not allowed, the secret is no token, or the extra
+                is missing.
         """
         said = read_options(TritonOptions, dict(options))
         token = token_of(secret)
         named = f"{said.secret_header}: {token}" if said.secret_header and token else bearer(token)
-        return TritonEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens),
-            address.rstrip("/"),
-            model=said.model_name or model,
-            backend=said.backend,
-            credential=named,
-            pin=None if address.startswith("unix:") else pinned(address, allow_private=allow_private),
-            cohort=self._cohort,
-        )
+        is_ours = address.startswith("unix:")
+        pin = None if is_ours else pinned(address, allow_private=allow_private)
+        name = said.model_name or model
+        if said.protocol == "grpc":
+            inputs = INPUTS if said.backend == "python" else ()
+            door: Door = over_grpc("_triton_grpc").GrpcDoor(
+                address, model=name, credential=named, inputs=inputs, pin=pin
+            )
+        else:
+            door = HttpDoor(address.rstrip("/"), model=name, credential=named, pin=pin, cohort=self._cohort)
+        info = EngineInfo(name=self.name, context_tokens=context_tokens)
+        return TritonEngine(info, door, backend=said.backend, is_ours=is_ours)
 
 
 _ATTACH_ONLY = {
@@ -184,7 +205,7 @@ _ATTACH_ONLY = {
 }
 
 
-def _python_server() -> dict[str, Any]:
+def _python_server(protocol: Protocol = "rest") -> dict[str, Any]:
     """What the child lays out and runs, of the wheel's server."""
     packages = _packages()
     server = packages / "pytriton" / "tritonserver"
@@ -197,22 +218,27 @@ def _python_server() -> dict[str, Any]:
         "libraries": str(packages / "nvidia_pytriton.libs"),
         "shared_memory": SHARED_MEMORY,
         "fix": "pilothouse engine install triton",
-        "argv": _argv(str(server / "bin" / "tritonserver"), "backends"),
+        "argv": _argv(str(server / "bin" / "tritonserver"), "backends", protocol),
     }
 
 
-def _vllm_server() -> dict[str, Any]:
+def _vllm_server(protocol: Protocol) -> dict[str, Any]:
     backends = f"{SERVER_ELSEWHERE}/backends"
     return {
         "links": {"backends/vllm": f"{backends}/vllm", "backends/python": f"{backends}/python"},
         "libraries": f"{SERVER_ELSEWHERE}/lib",
         "shared_memory": SHARED_MEMORY,
         "fix": "run Pilothouse in an image of Triton that has the vLLM backend",
-        "argv": _argv(f"{SERVER_ELSEWHERE}/bin/tritonserver", "backends"),
+        "argv": _argv(f"{SERVER_ELSEWHERE}/bin/tritonserver", "backends", protocol),
     }
 
 
-def _argv(program: str, backends: str) -> list[str]:
+def _argv(program: str, backends: str, protocol: Protocol) -> list[str]:
+    # Each wants a port as well; HTTP has no use for it.
+    if protocol == "grpc":
+        doors = [f"--grpc-address={GRPC_SOCKET}", "--grpc-port=1", "--allow-http=false"]
+    else:
+        doors = ["--http-address=unix:{socket}", "--http-port=1", "--allow-grpc=false"]
     return [
         program,
         "--model-repository=models",
@@ -220,9 +246,7 @@ def _argv(program: str, backends: str) -> list[str]:
         "--model-control-mode=explicit",
         f"--load-model={MODEL}",
         "--disable-auto-complete-config",
-        "--http-address=unix:{socket}",
-        "--http-port=1",  # it wants one, and has no use for it
-        "--allow-grpc=false",
+        *doors,
         "--allow-metrics=false",
         f"--exit-timeout-secs={EXIT_S}",
         f"--backend-config=python,shm-region-prefix-name={SHARED_MEMORY}",

@@ -1,6 +1,6 @@
 """
-Triton's generate extension: text in, pieces of text out, by the names that its repositories share.
+Text in, pieces of text out, by the names that Triton's repositories share.
 
-Belongs here: the words of each kind of repository. Does not: the tensors of
-protocol v2, which carry the same names (`wire.kserve_v2`).
+Belongs here: the words of each kind of repository, as JSON of the generate extension
+and as tensors. Does not: how tensors are written (`wire.kserve_v2`).
 """

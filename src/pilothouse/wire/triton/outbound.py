@@ -8,6 +8,7 @@ Source: Triton's generate extension (docs/protocol/extension_generate.md), the v
 backend's `src/model.py`, the TensorRT-LLM backend's ensemble.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -24,21 +25,28 @@ _TAKEN: dict[str, set[str]] = {
 }
 _TENSORRT_NAMES = {"seed": "random_seed", "stop": "stop_words"}
 _encode = msgspec.json.Encoder().encode
-LOAD_QUESTION = b'{"text_input":"","about":"load"}'
+Fields = Mapping[str, Any]
+"""What is asked, by the names of a model's inputs; `parameters` holds what is none."""
+LOAD_QUESTION: Fields = {"text_input": "", "about": "load"}
 """To our own model: how much is going on, whose process answers."""
 
 
-def write_own(asked: dict[str, Any]) -> bytes:
-    """The body of `generate_stream` for our own model, of a request in the generator's words."""
+def written(fields: Fields) -> bytes:
+    """The body of `generate` and `generate_stream`."""
+    return _encode(fields)
+
+
+def own_fields(asked: dict[str, Any]) -> Fields:
+    """For our own model, of a request in the generator's words."""
     texts = {"text_input": asked.pop("prompt", "")}
     if "messages" in asked:
         texts["messages"] = _text(asked.pop("messages"))
-    return _encode({**texts, "sampling_parameters": _text(asked)})
+    return {**texts, "sampling_parameters": _text(asked)}
 
 
-def write_request(request: GenerateRequest, backend: Backend) -> bytes:
+def fields_of(request: GenerateRequest, backend: Backend) -> Fields:
     """
-    The body of `generate_stream` for a repository of somebody else.
+    For a repository of somebody else.
 
     Raises:
         NotSupported: With the field that this kind of repository has no word for.
@@ -61,11 +69,11 @@ def write_request(request: GenerateRequest, backend: Backend) -> bytes:
             "exclude_input_in_output": True,
             **{f"return_{name}": True for name in wanted},
         }
-        return _encode({**text, **about, "sampling_parameters": _text(asked)})
+        return {**text, **about, "sampling_parameters": _text(asked)}
     if backend == "tensorrtllm":
         renamed = {_TENSORRT_NAMES.get(name, name): value for name, value in asked.items()}
-        return _encode({**text, "stream": True, **renamed})
-    return _encode({**text, "parameters": {"stream": True, **asked}})
+        return {**text, "stream": True, **renamed}
+    return {**text, "parameters": {"stream": True, **asked}}
 
 
 def _sampling(request: GenerateRequest, backend: Backend) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """
-What a generating model on Triton answers: the events of a stream, a refusal, its load.
+What a generating model on Triton answers: the pieces of a stream, a refusal, its load.
 
 The one idea: `text_output` is all that every repository says; ends and counts are
 there where the repository has outputs for them, and are not made up where it has not.
@@ -26,18 +26,27 @@ _T = TypeVar("_T")
 _FINISH = {"stop": "stop", "length": "length"}
 _DEAD = "is not healthy"
 """Triton's words for: the process of this model has ended. It says so until the model is loaded anew."""
+_LOADING = "has no available versions"
+"""And for: this model is being loaded, or could not be."""
 _UNKNOWN = "unknown model"
+_RESTRICTED = "protocol is restricted"
 _FULL = ("maximum queue size", "Server is not ready")
 _LONG = ("longer than the maximum model length", "exceeds max_input_len", "Prompt length")
 """vLLM's and TensorRT-LLM's words."""
 
 
-class _Event(Struct):
+class Event(Struct):
+    """One piece of an answer."""
+
     text_output: str | list[str] = ""
     finish_reason: str | list[str] = ""
     num_input_tokens: _Count | list[_Count] = 0
     num_output_tokens: _Count | list[_Count] = 0
     error: str = ""
+
+    @property
+    def is_last(self) -> bool:
+        return _first(self.finish_reason, "") in _FINISH
 
 
 class _Refusal(Struct):
@@ -56,7 +65,7 @@ class LoadSaid(Struct):
     process: int
 
 
-_read_event = msgspec.json.Decoder(_Event).decode
+_read_event = msgspec.json.Decoder(Event).decode
 _read_refusal = msgspec.json.Decoder(_Refusal).decode
 _read_load = msgspec.json.Decoder(LoadSaid).decode
 
@@ -75,14 +84,13 @@ class Reader:
         self.has_ended = False
         """Nothing more will be said."""
 
-    def read(self, event: bytes) -> Chunk | None:
+    def read(self, said: Event) -> Chunk | None:
         """
         What one event says; None where that is nothing.
 
         Raises:
-            PilothouseError: It is an error, or cannot be read.
+            PilothouseError: It is an error.
         """
-        said = decoded(event)
         if said.error:
             raise refused(said.error)
         self._input += _first(said.num_input_tokens, 0)
@@ -109,8 +117,10 @@ class Reader:
         return Usage(input=self._input, output=self._output) if self._input or self._output else None
 
 
-def decoded(event: bytes) -> _Event:
+def decoded(event: bytes) -> Event:
     """
+    Of the generate extension.
+
     Raises:
         UpstreamError: It is none.
     """
@@ -120,15 +130,14 @@ def decoded(event: bytes) -> _Event:
         raise UpstreamError("Triton's answer cannot be read") from exc
 
 
-def read_load(body: bytes) -> LoadSaid | None:
+def read_load(said: Event) -> LoadSaid | None:
     """
     None where the model's process has ended.
 
     Raises:
         PilothouseError: The answer is another error, or no load.
     """
-    said = decoded(body)
-    if _DEAD in said.error:
+    if _DEAD in said.error or _LOADING in said.error:
         return None
     if said.error:
         raise refused(said.error)
@@ -140,19 +149,28 @@ def read_load(body: bytes) -> LoadSaid | None:
 
 def refused(why: str) -> PilothouseError:
     """The error that Triton's words stand for. They themselves reach nobody: they may hold a prompt."""
+    return known(why) or UpstreamError("Triton refused the request, or failed at it; its log says why")
+
+
+def known(why: str) -> PilothouseError | None:
+    """As `refused`; None where the words say nothing."""
     try:
         return _own(_read_refusal(why))
     except msgspec.DecodeError:
         pass
     if _DEAD in why:
         return EngineUnavailable("the process of this model on Triton has ended", retry_after_s=1.0)
+    if _LOADING in why:
+        return EngineUnavailable("Triton is loading this model", retry_after_s=1.0)
     if any(words in why for words in _LONG):
         return ContextLengthExceeded("the prompt is too long for the model", param="messages")
     if any(words in why for words in _FULL):
         return Overloaded("Triton takes no more requests now; try again", retry_after_s=1.0)
     if _UNKNOWN in why:
         return UpstreamError("Triton knows no such model; load it there, or change `model` of the deployment")
-    return UpstreamError("Triton refused the request, or failed at it; its log says why")
+    if _RESTRICTED in why:
+        return UpstreamError("Triton refused the secret of this deployment")
+    return None
 
 
 class Counts(Struct):

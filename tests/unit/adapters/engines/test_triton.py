@@ -47,6 +47,16 @@ def test_it_listens_at_a_private_socket_and_at_no_port() -> None:
     assert {"--allow-grpc=false", "--allow-metrics=false"} <= set(server)
 
 
+def test_over_grpc_it_listens_at_a_private_socket_and_at_no_port() -> None:
+    launch = launched(protocol="grpc")
+    server = json.loads(launch.config)["argv"]
+
+    assert launch.address == "unix:{folder}/g:1"
+    assert launch.ports == ()
+    assert launch.options["protocol"] == "grpc"
+    assert {"--grpc-address=unix:{folder}/g", "--allow-http=false", "--allow-metrics=false"} <= set(server)
+
+
 def test_what_it_is_given_stands_in_its_repository() -> None:
     config = launched(slots=3, max_queue=9, threads=2, context_tokens=512).files["models/model/config.pbtxt"]
 
@@ -109,7 +119,7 @@ def test_a_secret_goes_into_the_header_that_its_server_asks_for() -> None:
             allow_private=True,
             options=options,
         )
-        return engine._headers
+        return engine.door.headers
 
     assert "authorization: Bearer s3cret\r\n" in head()
     assert "triton-key: s3cret\r\n" in head(secret_header="triton-key")
