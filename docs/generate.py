@@ -36,9 +36,10 @@ def commands() -> str:
     lines = [
         "# Commands\n",
         "Every command has `--json` for machines and `--help` with an example.\n",
-        "Exit status: 0 done, 1 the operation failed, 2 wrong usage, "
-        + ", ".join(f"{status} {kind.__name__}" for kind, status in EXIT_STATUS.items())
-        + ".\n",
+        "Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 no server reachable, 4 refused, "
+        "5 not found, 6 conflict. By [error](errors.md): "
+        + ", ".join(f"`{kind.code}` {status}" for kind, status in EXIT_STATUS.items())
+        + ", any other 1.\n",
     ]
     context = click.Context(
         cli, info_name="pilothouse", terminal_width=100, **{**cli.context_settings, "max_content_width": 100}

@@ -5,7 +5,7 @@ from typing import Any
 
 from pilothouse.control.world import World
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
-from pilothouse.domain.errors import EngineUnavailable, OperationFailed
+from pilothouse.domain.errors import EngineUnavailable, NotFound, OperationFailed
 from pilothouse.domain.model import Artifact, ModelFormat, ModelHeader, ModelVersion
 from pilothouse.domain.options import CommonOptions
 from pilothouse.domain.spec import DeploymentSpec, ModelSpec
@@ -128,6 +128,8 @@ class FakeShelf:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.lost: set[str] = set()
+        """Digests whose files are gone until the next pull."""
         self.pulled: list[str] = []
 
     async def pull_declared(
@@ -137,11 +139,14 @@ class FakeShelf:
         if self.error:
             raise self.error
         self.pulled.append(declared.source)
+        self.lost.clear()
         return model(name, declared.source)
 
     async def load(self, model: ModelVersion) -> Artifact:
         if self.error:
             raise self.error
+        if model.digest in self.lost:
+            raise NotFound("no such blob")
         return Artifact(name=model.name, digest=model.digest, path="/m.gguf", bytes=1, header=HEADER)
 
 

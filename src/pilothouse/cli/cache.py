@@ -41,7 +41,7 @@ def cache() -> None:
     """
 
 
-@cache.command("purge")
+@cache.command("purge", short_help="End cached answers at once, everywhere.")
 @click.option("--endpoint", metavar="NAME", help="Only answers of this endpoint.")
 @click.option("--team", metavar="TEAM", help="Only answers of this team.")
 @client_command
@@ -62,7 +62,7 @@ def purge(reach: Reach, *, endpoint: str | None, team: str | None) -> None:
     reach.out.line(f"purged: answers of {endpoint or 'all endpoints'}, {whose}")
 
 
-@cache.command("calibrate")
+@cache.command("calibrate", short_help="Choose the threshold of a semantic cache on examples.")
 @click.option(
     "--pairs", "file", required=True, metavar="FILE", help="Labelled pairs, one JSON object a line."
 )

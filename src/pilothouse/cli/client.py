@@ -61,9 +61,11 @@ _BY_STATUS: dict[int, type[PilothouseError]] = {
 class Server:
     """A server, by its address and a key. One connection a request."""
 
-    def __init__(self, url: str, api_key: str, *, certificate: str = "") -> None:
+    def __init__(self, url: str, api_key: str, *, certificate: str = "", key_file: str = "") -> None:
+        """`key_file` is where the key was read, if it was: it is named when the server refuses it."""
         self.url = url.rstrip("/")
         self.api_key = api_key
+        self._key_file = key_file
         self._parts = _parse_url(self.url)
         self._certificate = certificate
         self._has_controller = False
@@ -182,10 +184,19 @@ class Server:
             except (OSError, HTTPException) as exc:
                 raise _unreachable(self.url, exc) from exc
             if response.status >= 400 and not accepts_errors:
-                raise _server_error(response)
+                raise self._error(response)
             yield response
         finally:
             connection.close()
+
+    def _error(self, response: HTTPResponse) -> PilothouseError:
+        error = _server_error(response)
+        if not isinstance(error, InvalidApiKey) or not self._key_file:
+            return error
+        return InvalidApiKey(
+            f"{self.url} does not take the key in {self._key_file}: it was revoked, or is another server's. "
+            "fix: pilothouse restart, which writes a new one there"
+        )
 
     def _await_controller(self) -> None:
         """

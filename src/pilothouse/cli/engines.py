@@ -51,7 +51,7 @@ def list_engines(reach: Reach) -> None:
         show_all(reach.out, server, kind, Filters())
 
 
-@engine.command("install")
+@engine.command("install", short_help="Make the environment of a heavy engine.")
 @click.argument("name")
 @json_option
 def install_engine(name: str, *, is_json: bool) -> None:

@@ -31,12 +31,19 @@ def find_server(
         is_local = state is not None and state.url == wanted.rstrip("/")
         if not key and not is_local:
             raise InvalidApiKey(f"no key for {wanted}. fix: set PILOTHOUSE_API_KEY, or give --api-key")
-        return Server(wanted, key or read_admin_key(settings), certificate=_certificate(state, is_local))
+        return _server(settings, wanted, key, certificate=_certificate(state, is_local))
     if state is None:
         raise ServerUnreachable(
             f"no server runs in {settings.home}. fix: pilothouse up, or name one by --url"
         )
-    return Server(state.url, key or read_admin_key(settings), certificate=state.certificate)
+    return _server(settings, state.url, key, certificate=state.certificate)
+
+
+def _server(settings: Settings, url: str, key: str | None, *, certificate: str) -> Server:
+    if key:
+        return Server(url, key, certificate=certificate)
+    key_file = str(settings.admin_key_file)
+    return Server(url, read_admin_key(settings), certificate=certificate, key_file=key_file)
 
 
 def _certificate(state: ServerState | None, is_local: bool) -> str:  # noqa: FBT001 - a fact, not an option

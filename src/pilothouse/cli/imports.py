@@ -86,7 +86,7 @@ def import_litellm(
     _end(reach, carried, output, is_applied=is_applied)
 
 
-@imports.command("ollama")
+@imports.command("ollama", short_help="Import the models of Ollama, from where they lie.")
 @click.argument("folder", metavar="[FOLDER]", default="")
 @import_options
 @client_command

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("pilothouse.cli.chat:chat", "Talk to an endpoint in the terminal."),
     "apply": ("pilothouse.cli.apply:apply", "Declare what runs, from a file; shows what changes."),
     "diff": ("pilothouse.cli.apply:diff", "How a file differs from what runs."),
-    "get": ("pilothouse.cli.get:get", "List things, or show one: records, replicas, keys, ..."),
+    "get": ("pilothouse.cli.get:get", "List things, or show one: records, replicas, keys and more."),
     "describe": ("pilothouse.cli.describe:describe", "One thing, its parts, and what happened to it."),
     "spec": ("pilothouse.cli.spec:spec", "Print what runs, as a spec file."),
     "delete": ("pilothouse.cli.edit:delete", "Take a model, deployment or endpoint out of what is declared."),

@@ -50,7 +50,7 @@ def model() -> None:
     """
 
 
-@model.command("pull")
+@model.command("pull", short_help="Fetch a model from the index, the hub, S3, an address or a file.")
 @click.argument("source")
 @click.option("--name", metavar="NAME", help="What it is called here (default: as its source calls it).")
 @click.option(
@@ -149,7 +149,7 @@ def list_models(reach: Reach) -> None:
     show_all(reach.out, reach.server(), KINDS["models"], Filters())
 
 
-@model.command("show")
+@model.command("show", short_help="Show all that is known of a model's version.")
 @click.argument("name")
 @client_command
 def show(reach: Reach, name: str) -> None:
@@ -173,7 +173,7 @@ def show(reach: Reach, name: str) -> None:
         reach.out.line(f"\n{full['card']}")
 
 
-@model.command("card")
+@model.command("card", short_help="Replace the model card of a version.")
 @click.argument("name")
 @click.argument("file")
 @client_command
@@ -220,7 +220,7 @@ def stage(reach: Reach, name: str, stage: str, *, remove: bool) -> None:
     reach.out.line(f"{base}@{stage} {words}, revision {as_object(answer).get('revision')}")
 
 
-@model.command("suggest")
+@model.command("suggest", short_help="List better models that fit this machine.")
 @click.option("--all", "everything", is_flag=True, help="Also those that do not fit, with the reason.")
 @home_options
 @json_option
@@ -262,7 +262,7 @@ def suggest_models(home: str | None, keys: str | None, *, everything: bool, is_j
     )
 
 
-@model.command("export")
+@model.command("export", short_help="Write a version to an OCI artefact.")
 @click.argument("name")
 @click.argument("file")
 @client_command
@@ -295,7 +295,7 @@ def export(reach: Reach, name: str, file: str) -> None:
     reach.out.line(f"{chosen['name']}@{chosen['version']} is in {file}, {size(written)}")
 
 
-@model.command("import")
+@model.command("import", short_help="Take in a version that was exported.")
 @click.argument("file")
 @click.option("--name", metavar="NAME", help="What it is called here (default: as the artefact says).")
 @click.option("--version", default="", metavar="V", help="Its version here (default: as the artefact says).")
@@ -318,7 +318,7 @@ def import_model(reach: Reach, file: str, *, name: str | None, version: str) -> 
     reach.out.line(f"{made.get('name')} {made.get('version')}: {made.get('digest')}")
 
 
-@model.command("verify")
+@model.command("verify", short_help="Read a model's files again: sha256, header, licence.")
 @click.argument("name")
 @client_command
 def verify(reach: Reach, name: str) -> None:
@@ -343,7 +343,7 @@ def verify(reach: Reach, name: str) -> None:
         raise ModelFileRefused("\n".join(f"{one['name']} {one['version']}: {one['fault']}" for one in bad))
 
 
-@model.command("remove")
+@model.command("remove", short_help="Remove a model, or one version of it.")
 @click.argument("name")
 @client_command
 def remove(reach: Reach, name: str) -> None:

@@ -176,6 +176,9 @@ def parse_more(given: Iterable[str]) -> dict[str, object]:
     return values
 
 
+_NOT_OF_TYPE = {float: "not a number", int: "not a whole number", bool: "neither true nor false"}
+
+
 def _value(field: FieldInfo, text: str) -> object:
     is_list = isinstance(field.default, tuple)
     given = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
@@ -185,7 +188,8 @@ def _value(field: FieldInfo, text: str) -> object:
             for network in given:
                 ip_network(network)
     except (msgspec.ValidationError, ValueError) as exc:
-        raise InvalidRequest(f"--set {field.name}={text}: {exc}. fix: such as {_example(field)}") from exc
+        why = _NOT_OF_TYPE.get(field.type, str(exc))
+        raise InvalidRequest(f"--set {field.name}={text}: {why}. fix: such as {_example(field)}") from exc
     return value
 
 

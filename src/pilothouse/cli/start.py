@@ -7,6 +7,8 @@ Starts nothing. The same display serves `up` in the foreground and `up --detach`
 import importlib
 import json
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from pilothouse import __version__
@@ -112,6 +115,10 @@ def _display(terminal: Terminal) -> Iterator[Callable[[Seen], None]]:
 class _Bytes(ProgressColumn):
     """How far a download is and how fast; nothing for what is not counted in bytes."""
 
+    def get_table_column(self) -> Column:
+        """On a narrow terminal the bar gives way, not the figures."""
+        return Column(no_wrap=True)
+
     def render(self, task: Task) -> Text:
         if not task.total:
             return Text("")
@@ -197,14 +204,22 @@ def tell_ready(began: Began, terminal: Terminal, seen: Seen, *, took_s: float) -
     terminal.say(f"  server    {began.url}    (OpenAI base URL: {began.url}/v1)")
     terminal.say(f"  endpoint  {', '.join(seen.endpoints) or endpoint}")
     terminal.say(f"  key file  {settings.admin_key_file}")
-    terminal.say(f"  stop      pilothouse down --home {shlex.quote(settings.home)}")
+    program = invoked_as()
+    terminal.say(f"  stop      {program} down --home {shlex.quote(settings.home)}")
     if DEMONSTRATION_MODEL in seen.endpoints:
         terminal.say(
             f"  {DEMONSTRATION_MODEL} is a small demonstration model and often wrong; "
-            "better ones for this machine: pilothouse model suggest"
+            f"better ones for this machine: {program} model suggest"
         )
     terminal.say("\nAsk it:")
     terminal.say(curl_line(began.url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
+
+
+def invoked_as() -> str:
+    """How to call this program again: by its path where the shell would not find it, as after `make up`."""
+    path = sys.argv[0]
+    is_hidden = Path(path).name == "pilothouse" and shutil.which("pilothouse") is None
+    return shlex.quote(path) if is_hidden else "pilothouse"
 
 
 def curl_line(url: str, quoted_key_file: str, endpoint: str, *, certificate: str = "") -> str:

@@ -28,7 +28,7 @@ def store() -> None:
     """
 
 
-@store.command()
+@store.command(short_help="Copy all rows of this home's store into an empty one.")
 @click.argument("url")
 @click.option("--password", metavar="REFERENCE", help="Where URL's password is: env:NAME or file:PATH.")
 @click.option("--from", "source", metavar="URL", help="Store to copy (default: the one this home uses).")

@@ -54,7 +54,6 @@ def report(reach: Reach, *, by: str, month: str | None, team: str | None, as_csv
         sums = line.get("sums") or {}
         tokens = [sums.get(f"{kind}_tokens", 0) for kind in ("input", "output", "cached")]
         cost = dollars(sums.get("cost_micro_usd", 0))
-        rows.append(
-            (line["group"], line["team"], sums.get("requests", 0), sums.get("errors", 0), *tokens, cost)
-        )
+        whose = (line["team"],) if owner else ()
+        rows.append((line["group"], *whose, sums.get("requests", 0), sums.get("errors", 0), *tokens, cost))
     reach.out.table(found, columns, rows)

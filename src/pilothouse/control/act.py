@@ -108,8 +108,10 @@ class Actor:
         try:
             artifact = await self._world.shelf.load(model)
         except NotFound:
+            # No failed start: the next round pulls it, and what waits for that is started at once.
             self._stock.drop([model])
-            raise
+            self._world.log.event("model_file_gone", "warning", name=model.name, digest=model.digest)
+            return
         machine = self._world.machine()
         launch = launch_of(action.name, deployment, artifact, machine, drivers=self._world.drivers)
         self._promise(action.name, launch.memory_bytes, machine.memory_available_bytes)

@@ -129,7 +129,7 @@ class Fitting:
         declared = spec.models.get(deployment.model)
         if declared is None:
             return
-        listed = next((one for one in CATALOGUE if declared.source in (one.source, one.reference)), None)
+        listed = next((one for one in CATALOGUE if declared.source == one.source), None)
         header = shape_of(listed) if listed else None
         if listed is None or header is None:
             yield (

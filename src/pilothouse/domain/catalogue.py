@@ -17,8 +17,6 @@ alone. What a deployment really needs is computed from the header when it starts
 KEPT_FREE_RATIO = 0.1
 """Share of the disk's free space that stays free."""
 
-_HUB = "https://huggingface.co"
-
 
 class CatalogueModel(Struct, frozen=True, kw_only=True):
     name: str
@@ -34,13 +32,9 @@ class CatalogueModel(Struct, frozen=True, kw_only=True):
     """`chat` or `embeddings`"""
 
     @property
-    def reference(self) -> str:
-        return f"hf:{self.repository}/{self.file}"
-
-    @property
     def source(self) -> str:
         """What `model pull` takes."""
-        return f"{_HUB}/{self.repository}/resolve/main/{self.file}"
+        return f"hf:{self.repository}/{self.file}"
 
     @property
     def memory_bytes(self) -> int:

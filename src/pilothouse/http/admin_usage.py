@@ -50,10 +50,12 @@ async def get_usage(
 def _csv(report: UsageReport) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(("month", report.by, "team", *_COLUMNS))
+    # By team, the group is the team.
+    writer.writerow(("month", *dict.fromkeys((report.by, "team")), *_COLUMNS))
     for line in report.lines:
-        totals = [getattr(line.sums, column) for column in _COLUMNS]
-        writer.writerow((report.month, _as_text(line.group), _as_text(line.team), *totals))
+        totals = [round(getattr(line.sums, column)) for column in _COLUMNS]
+        owner = () if report.by == "team" else (_as_text(line.team),)
+        writer.writerow((report.month, _as_text(line.group), *owner, *totals))
     return text.getvalue()
 
 

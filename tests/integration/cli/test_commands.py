@@ -6,8 +6,9 @@ import json
 import pytest
 
 from cli_shell import Shell
+from pilothouse.cli.client import Server
 from pilothouse.config import read_spec
-from pilothouse.domain.errors import ModelFileRefused
+from pilothouse.domain.errors import InvalidApiKey, ModelFileRefused
 from pilothouse.domain.spec import DEFAULT_SPEC
 
 
@@ -102,11 +103,22 @@ async def test_the_spec_is_printed_as_a_file_that_can_be_read_back(shell: Shell)
 
 
 async def test_usage_is_a_table_and_a_spreadsheet(shell: Shell) -> None:
-    table = await shell.run("usage", "report", "--by", "endpoint")
-    csv = await shell.run("usage", "report", "--by", "team", "--csv")
+    table = (await shell.run("usage", "report", "--by", "team")).splitlines()
+    csv = (await shell.run("usage", "report", "--by", "team", "--csv")).splitlines()
 
-    assert table.splitlines()[0].split()[0] == "ENDPOINT"
-    assert csv.splitlines()[0].startswith("month,team,team,requests")
+    assert [line.split()[:3] for line in table] == [
+        ["TEAM", "REQUESTS", "ERRORS"], ["blue", "3", "0"], ["red", "3", "0"]
+    ]  # fmt: skip
+    assert csv[0].startswith("month,team,requests,errors,")
+    assert {len(line.split(",")) for line in csv} == {9}
+    assert not any("." in line for line in csv), "whole numbers"
+
+
+async def test_a_local_key_that_is_refused_is_named_with_the_way_to_a_new_one(shell: Shell) -> None:
+    server = Server(shell.url, "ph_revoked", key_file="/keys/admin.key")
+
+    with pytest.raises(InvalidApiKey, match=r"key in /keys/admin.key.*pilothouse restart"):
+        await asyncio.to_thread(server.get, "/admin/v1/keys")
 
 
 async def test_status_says_what_is_not_as_it_should_be(shell: Shell) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import click.testing
 import pytest
 
 from pilothouse.cli import main as entry
@@ -28,6 +29,13 @@ def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command
 
 
 ALL = dict(walk(cli, "pilothouse"))
+
+
+@pytest.mark.parametrize("path", [path for path, command in ALL.items() if isinstance(command, click.Group)])
+def test_a_list_of_commands_fits_a_narrow_terminal(path: str) -> None:
+    told = click.testing.CliRunner().invoke(ALL[path], ["--help"], terminal_width=80).output
+
+    assert not [line for line in told.partition("Commands:")[2].splitlines() if line.endswith("...")]
 
 
 @pytest.mark.parametrize("path", ALL)

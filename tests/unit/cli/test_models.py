@@ -24,7 +24,7 @@ def test_suggestions_fit_unless_all_are_wanted(monkeypatch: pytest.MonkeyPatch) 
     assert {one["fits"] for one in some} == {True}
     assert len(all_of_them) > len(some)
     assert all(one["reason"] for one in all_of_them if not one["fits"])
-    assert all(one["source"].startswith("https://") for one in some)
+    assert all(one["source"].startswith("hf:") for one in some)
 
 
 def test_a_pull_ends_with_its_model() -> None:

@@ -37,7 +37,7 @@ def test_each_value_gets_the_type_of_its_setting() -> None:
         ("drain_timeout=60", "fix: drain_timeout_s=..."),
         ("port=1", "there is no such setting"),
         ("drain_timeout_s", "fix: drain_timeout_s=..."),
-        ("drain_timeout_s=soon", "such as drain_timeout_s=30.0"),
+        ("drain_timeout_s=soon", "not a number. fix: such as drain_timeout_s=30.0"),
         ("journal_sync=never", "such as journal_sync=process"),
         ("trusted_proxies=everyone", "such as trusted_proxies=10.0.0.0/8"),
         ("proxy_protocol=perhaps", "such as proxy_protocol=false"),

@@ -1,10 +1,12 @@
 """From `up` to ready: what is shown, when it is given up, and the line to paste."""
 
+import io
 import json
 import shlex
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pilothouse import __version__
 from pilothouse.cli.start import Began, curl_line, tell_ready, wait_until_ready
@@ -119,6 +121,29 @@ def test_people_are_told_that_the_model_is_a_demonstration(capsys: pytest.Captur
     assert "demonstration model" in told
     assert "pilothouse model suggest" in told
     assert "pilothouse down --home /h" in told
+
+
+def test_what_the_shell_would_not_find_is_named_by_its_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [".venv/bin/pilothouse", "up"])
+    began = Began(url="http://127.0.0.1:1", pid=7, settings=make_settings(home="/h"), at_s=0.0)
+
+    tell_ready(began, Terminal(is_json=False), READY, took_s=1.0)
+    told = capsys.readouterr().out
+
+    assert ".venv/bin/pilothouse down --home /h" in told
+    assert ".venv/bin/pilothouse model suggest" in told
+
+
+def test_on_a_narrow_terminal_the_figures_stay_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(force_terminal=True, width=80, file=io.StringIO(), legacy_windows=False)
+    monkeypatch.setattr("pilothouse.cli.start.Console", lambda: screen)
+
+    wait(pulling(50, stage="unpacking SmolLM2-135M-Instruct.Q4_1.gguf"), pulling(50, stage="x" * 40), READY)
+
+    assert "50 B of 100 B" in screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_closed_terminal_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """A declaration is held against the machine's memory before anything of it starts."""
 
-import pytest
 from msgspec.structs import replace
 
 from control_fakes import model
@@ -148,10 +147,9 @@ def test_a_model_that_is_not_here_is_only_warned_of():
     assert "pilothouse model pull file:/m.gguf --name m" in warning
 
 
-@pytest.mark.parametrize("way", ["reference", "source"])
-def test_of_a_model_of_the_catalogue_the_sum_is_known_before_its_pull(way: str):
+def test_of_a_model_of_the_catalogue_the_sum_is_known_before_its_pull():
     listed = next(one for one in CATALOGUE if one.name == "qwen3-14b")
-    spec = replace(declared(), models={"m": ModelSpec(source=getattr(listed, way))})
+    spec = replace(declared(), models={"m": ModelSpec(source=listed.source)})
 
     found = fit(spec, versions=())
 

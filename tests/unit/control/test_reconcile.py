@@ -277,18 +277,16 @@ async def test_a_pull_that_only_a_correction_can_help_waits_long(fakes, rigs):
     assert rig.loop.status.deployments["d"].message == "no such package"
 
 
-async def test_a_model_whose_file_is_gone_is_pulled_again(fakes, rigs):
-    fakes.shelf.error = NotFound("no such blob")
+async def test_a_model_whose_file_is_gone_is_pulled_again_and_starts_without_a_pause(fakes, rigs):
+    fakes.shelf.lost.add(model().digest)
     rig = rigs()
     rig.loop.have_models([model()])
     rig.declare(spec())
-    await rig.until(lambda: not rig.loop.models)
 
-    fakes.shelf.error = None
-    fakes.clock.time += 1000
     await rig.until_ready(name_of(spec()))
 
     assert fakes.shelf.pulled == ["file:/m.gguf"]
+    assert name_of(spec()) not in rig.loop.observer._retries.all()
 
 
 async def test_a_new_controller_adopts_what_runs(fakes, rigs):
