@@ -10,52 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 
 import msgspec
-from msgspec import Struct
 
-from pilothouse.domain.chat import Delta, GenerateRequest, Sampling, Usage
+from pilothouse.domain.cached_answer import PIECES
+from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 
 NO_STORE = b"no-store"
 """Value of `x-pilothouse-cache` that a request keeps out of every cache with."""
 COMPLETE = frozenset({"stop", "length", "tool_calls"})
 """How an answer ended that may be given again; a filtered or a cut one may not."""
-_PIECES = 16
-"""Events that an answer is replayed in at most: several, for a client that shows text as it comes."""
-_OVERHEAD_BYTES = 1024
-"""Of one entry in memory: its key, its place in the order, and the structs that hold it together."""
-
 _encode = msgspec.json.Encoder().encode
-
-
-class CachedAnswer(Struct):
-    """
-    A whole answer: one delta a choice. `expires_at` is in Unix seconds.
-
-    `whole` and `events` are what clients get of it, all but the names and times of
-    a request; they are made at the first use and never leave the process.
-    """
-
-    team: str
-    endpoint: str
-    deltas: tuple[Delta, ...]
-    usage: Usage
-    expires_at: float
-    whole: bytes = b""
-    events: bytes = b""
-
-    @property
-    def size_bytes(self) -> int:
-        """What it will take up in memory at most, once both forms were asked for."""
-        size = _OVERHEAD_BYTES
-        for delta in self.deltas:
-            # Python has up to four bytes a character, as UTF-8 has. Each text is there three times.
-            wide = 3 if delta.text.isascii() else 12
-            size += wide * len(delta.text) + 100 * _PIECES
-            if delta.logprobs is not None:
-                size += 3 * len(delta.logprobs)
-            if delta.aside is not None:
-                size += 3 * len(_encode(delta.aside))
-        return size
 
 
 def is_complete(deltas: Iterable[Delta]) -> bool:
@@ -156,7 +120,7 @@ def pieces_of(text: str) -> list[str]:
     """The text in several parts for a stream, in order, none of them empty."""
     if not text:
         return []
-    step = max(8, -(-len(text) // _PIECES))
+    step = max(8, -(-len(text) // PIECES))
     return [text[i : i + step] for i in range(0, len(text), step)]
 
 

@@ -73,6 +73,8 @@ class GenerateRequest(Struct, frozen=True):
     """Of a completion: with more than one, `prompt` is their list, and `choices` are shared out evenly."""
     with_prompt: bool = False
     """The answer begins with the prompt, and so do its log probabilities."""
+    messages: object = None
+    """`prompt` taken apart, where the codec that read it keeps that; only that codec knows what it is."""
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):

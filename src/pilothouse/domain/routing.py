@@ -10,10 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import accumulate
-from typing import Literal, Protocol, TypeVar
-
-Balance = Literal["least_load", "round_robin", "prefix_affinity"]
-Sticky = Literal["none", "subject"]
+from typing import Protocol, TypeVar
 
 PREFIX_BYTES = 1024
 """The most bytes of a prompt that make its prefix: a long system prompt."""

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from pilothouse.domain.balance import Balance, Sticky
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.provider_secret import SealedSecret
-from pilothouse.domain.routing import Balance, Sticky
 
 Task = Literal["chat", "completion", "embedding", "moderation", "tensors"]
 """`tensors`: a model without text, asked by the Open Inference Protocol alone."""

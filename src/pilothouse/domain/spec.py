@@ -11,9 +11,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
+from pilothouse.domain.balance import Balance, Sticky
 from pilothouse.domain.limits import LimitWords
 from pilothouse.domain.options import CommonOptions
-from pilothouse.domain.routing import Balance, Sticky
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,6 @@ from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import EngineUnavailable, InvalidRequest, Overloaded, PilothouseError
 from pilothouse.domain.fairness import Priority
 from pilothouse.domain.routing import prefix_of
-from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import deliver
 from pilothouse.gateway.call import Ask, Call
 from pilothouse.gateway.choose import choose
@@ -111,14 +110,15 @@ class Attempts:
         self, call: Call, ask: Ask, place: Place, places: Places, deadline: float
     ) -> Coroutine[Any, Any, None]:
         left_s = max(0.001, deadline - time.monotonic())
+        if isinstance(ask, GenerateRequest):
+            if ask.needs:
+                _check_abilities(ask, place)
+            if ask.stream:
+                return deliver.stream(call, ask, place, places, self._keeper, deadline_s=left_s)
+            return deliver.whole(call, ask, place, places, self._keeper, deadline_s=left_s)
         if isinstance(ask, EmbedRequest):
             return deliver.embed(call, ask, place, self._keeper, deadline_s=left_s)
-        if isinstance(ask, InferRequest):
-            return deliver.infer(call, ask, place, self._keeper, deadline_s=left_s)
-        if ask.needs:
-            _check_abilities(ask, place)
-        hand_over = deliver.stream if ask.stream else deliver.whole
-        return hand_over(call, ask, place, places, self._keeper, deadline_s=left_s)
+        return deliver.infer(call, ask, place, self._keeper, deadline_s=left_s)
 
     def _count_hedge(self, call: Call) -> None:
         name = call.endpoint.name if call.endpoint else ""

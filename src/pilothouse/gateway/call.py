@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
-from pilothouse.domain.errors import Internal
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
@@ -52,7 +51,7 @@ class Call:
     reservation: Reservation | None = None
     life = 0
     cost_micro_usd = 0
-    limit_headers = ""
+    limit_headers = b""
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
     asides: Sequence[Aside] = ()
@@ -77,9 +76,7 @@ class Call:
     @property
     def generating(self) -> GenerateDialect:
         """The dialect of a request for text."""
-        if not isinstance(self.dialect, GenerateDialect):
-            raise Internal("a request for vectors came to where text is generated")
-        return self.dialect
+        return self.dialect.for_text()
 
     @property
     def answer_id(self) -> str:
@@ -102,5 +99,4 @@ class Call:
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
             f"x-pilothouse-overhead-us: {self.measure_overhead()}\r\n"
             f"x-pilothouse-cache: {self.cache}\r\nx-pilothouse-deployment: {self.deployment}\r\n"
-            f"{self.limit_headers}"
-        ).encode()
+        ).encode() + self.limit_headers

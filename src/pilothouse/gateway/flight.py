@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from pilothouse.domain.caching import CachedAnswer
+from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.record import CacheResult

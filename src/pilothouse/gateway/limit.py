@@ -231,23 +231,28 @@ def shown(scope: str) -> str:
     return f"each subject of {kind} {name}" if subject else f"{kind} {name}"
 
 
-def headers(plan: Plan, now: float) -> str:
+def headers(plan: Plan, now: float) -> bytes:
     """`x-ratelimit-*` of the tightest scope; nothing where no rate is limited."""
-    return _lines(plan.requests, "requests", now) + _lines(plan.tokens, "tokens", now)
+    return _lines(plan.requests, b"requests", now) + _lines(plan.tokens, b"tokens", now)
 
 
-def _lines(accounts: tuple[Account, ...], name: str, now: float) -> str:
+def _lines(accounts: tuple[Account, ...], name: bytes, now: float) -> bytes:
     if not accounts:
-        return ""
+        return b""
     tightest = accounts[0]
     remaining = tightest.remaining(now)
     for account in accounts:
         if account is not tightest and (there := account.remaining(now)) < remaining:
             tightest, remaining = account, there
     limit = tightest.limit
-    return (
-        f"x-ratelimit-limit-{name}: {limit}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
-        f"x-ratelimit-reset-{name}: {duration((limit - remaining) * 60 / limit)}\r\n"
+    reset = duration((limit - remaining) * 60 / limit).encode() if remaining < limit else b"0s"
+    return b"x-ratelimit-limit-%s: %d\r\nx-ratelimit-remaining-%s: %d\r\nx-ratelimit-reset-%s: %s\r\n" % (
+        name,
+        limit,
+        name,
+        remaining,
+        name,
+        reset,
     )
 
 

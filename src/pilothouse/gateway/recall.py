@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from copy import copy
 
 from pilothouse.domain import caching, likeness
-from pilothouse.domain.caching import CachedAnswer
+from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
 from pilothouse.domain.snapshot import EndpointEntry, SemanticPolicy, Snapshot

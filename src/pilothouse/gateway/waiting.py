@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from msgspec import Struct, field
 
+from pilothouse.domain.balance import Balance
 from pilothouse.domain.errors import Overloaded, PilothouseError
 from pilothouse.domain.fairness import FairQueue, Priority
-from pilothouse.domain.routing import Balance
 from pilothouse.gateway.place import Place
 
 LONGEST_RETRY_AFTER_S = 60.0

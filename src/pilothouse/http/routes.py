@@ -6,9 +6,8 @@ through to the controller, which has policies of its own.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
-
-from msgspec import Struct
 
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
@@ -18,7 +17,8 @@ Policy = Literal["key", "open", "controller"]
 """`key`: the handler authenticates first. `open`: no key. `controller`: decided there."""
 
 
-class Route(Struct, frozen=True):
+@dataclass(frozen=True)
+class Route:
     methods: frozenset[str]
     handler: Handler
     policy: Policy

@@ -89,6 +89,16 @@ class Pause:
         return True
 
 
+_OVER = Pause()
+"""Not waited for: it is said by a coroutine that is done."""
+
+
+def _driven(coro: Coroutine[Any, Any, None]) -> Generator[Any, None, None]:
+    """Say that it is over in the place of StopIteration: an error, which costs more than all of a step."""
+    yield from coro.__await__()
+    yield _OVER
+
+
 class CohortTask:
     """
     Runs a coroutine with others of its cohort. Made by `Cohort.start`.
@@ -100,6 +110,8 @@ class CohortTask:
     __slots__ = (
         "_cancelling",
         "_coro",
+        "_driven",
+        "_has_begun",
         "_loop",
         "_must_cancel",
         "_on_end",
@@ -115,8 +127,10 @@ class CohortTask:
         on_end: Callable[[Exception | None], None],
     ) -> None:
         self.cohort = cohort
-        self._loop = asyncio.get_running_loop()
+        self._loop = cohort.loop
         self._coro = coro
+        self._driven = _driven(coro)
+        self._has_begun = False
         self._on_end = on_end
         self._waits_for: Any = None
         self._must_cancel = False
@@ -132,8 +146,14 @@ class CohortTask:
         loop, waits_for, is_over, error = self._loop, None, True, None
         _enter_task(loop, self)  # type: ignore[arg-type]
         try:
-            waits_for = self._coro.send(None) if thrown is None else self._coro.throw(thrown)
-            is_over = False
+            if thrown is None:
+                self._has_begun = True
+                waits_for = self._driven.send(None)
+            else:
+                if not self._has_begun:
+                    self._coro.close()
+                waits_for = self._driven.throw(thrown)
+            is_over = waits_for is _OVER
         except (StopIteration, asyncio.CancelledError):
             pass
         # The cohort is protected from the defect of one task; whoever started it hears of it.
@@ -197,6 +217,14 @@ class Cohort:
         self._close: list[Callable[[], None]] = []
         self._out: list[tuple[Callable[[bytes], None], bytes]] = []
         self._is_due = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Asked for once: asking for the running one costs a system call."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def start(
         self, coro: Coroutine[Any, Any, None], on_end: Callable[[Exception | None], None]
@@ -244,7 +272,7 @@ class Cohort:
 
     def _schedule(self) -> None:
         self._is_due = True
-        asyncio.get_running_loop().call_soon(self._run)
+        self.loop.call_soon(self._run)
 
     def _run(self) -> None:
         for _ in range(_ROUNDS):

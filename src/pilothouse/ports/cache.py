@@ -8,7 +8,7 @@ looks into one. It may forget at any time, and must not give back what expired.
 from collections.abc import Callable
 from typing import Protocol
 
-from pilothouse.domain.caching import CachedAnswer
+from pilothouse.domain.cached_answer import CachedAnswer
 
 
 class Cache(Protocol):

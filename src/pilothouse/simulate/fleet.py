@@ -10,8 +10,8 @@ from collections.abc import Callable
 from itertools import count
 
 from pilothouse.domain import breaker, fairness, routing, scaling
+from pilothouse.domain.balance import Balance
 from pilothouse.domain.breaker import HEALTHY, RetryBudget
-from pilothouse.domain.routing import Balance
 from pilothouse.domain.scaling import ScalingRule, ScalingState, Signals
 from pilothouse.simulate.replica import VirtualReplica
 from pilothouse.simulate.scenario import DeploymentModel, TenantModel, seconds

@@ -4,10 +4,10 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from pilothouse.domain.balance import Balance
 from pilothouse.domain.duration import parse_duration_s
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.domain.fairness import Priority
-from pilothouse.domain.routing import Balance
 from pilothouse.domain.spec import ReplicaRange
 
 MOST_REQUESTS = 10_000_000

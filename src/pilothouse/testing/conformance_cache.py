@@ -9,7 +9,7 @@ import time
 
 from msgspec import Raw
 
-from pilothouse.domain.caching import CachedAnswer
+from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Delta, Usage
 from pilothouse.ports.cache import Cache
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from pilothouse.domain.caching import CachedAnswer
+from pilothouse.domain.cached_answer import CachedAnswer
 
 
 class FakeCache:

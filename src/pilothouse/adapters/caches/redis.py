@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pilothouse.domain.caching import CachedAnswer
+from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Aside, Delta, Usage
 from pilothouse.kit.resp import RespClient, RespError
 from pilothouse.kit.seal import SealBroken, Sealer, bind, key_id_of

@@ -18,6 +18,7 @@ import httptools
 
 from pilothouse.kit.cohort import Cohort, Pause
 from pilothouse.kit.http1.peer import Address, Timeouts
+from pilothouse.kit.http1.same_head import SameHead
 from pilothouse.kit.http1.sweep import Sweeper
 
 
@@ -72,6 +73,9 @@ class Exchange(asyncio.Protocol):
         self._is_left = False
         """Nobody reads on; it goes back once it is complete."""
         self.idle_since = 0.0
+        self._same = SameHead()
+        """Of the last answer that came whole, in one piece, and well."""
+        self._known: dict[bytes, bytes] | None = None
 
     # the consumer's side
 
@@ -188,7 +192,10 @@ class Exchange(asyncio.Protocol):
         if not self.in_use:
             self._transport.abort()
             return
+        begins = not self._got_bytes and self._wants_all
         self._got_bytes = True
+        if begins and self._known is not None and self._take_again(data, self._known):
+            return
         self._head_bytes += len(data)
         wait_by = time.monotonic() + self._idle_s
         self._wait_by = wait_by if wait_by < self._total_by else self._total_by
@@ -199,10 +206,28 @@ class Exchange(asyncio.Protocol):
             return
         if self._head_bytes > _MAX_HEAD:
             self._break("the head of the server's answer is too large")
+        elif begins and self.is_complete and self.status == 200 and self._keeps_alive:
+            learnt = self._same.learn(data, self._buffered)
+            self._known = self.headers if learnt else None
         elif self._buffered > _MAX_BUFFERED and not (self._is_paused or self._wants_all or self.is_complete):
             self._is_paused = True
             self._wait_by = self._total_by
             self._transport.pause_reading()
+
+    def _take_again(self, data: bytes, headers: dict[bytes, bytes]) -> bool:
+        """Take a whole answer with the head of an earlier one, whose `headers` those were."""
+        body = self._same.body_of(data)
+        if body is None or len(body) > self._client.max_whole_bytes:
+            return False
+        length = self._same.length
+        if headers[b"content-length"] != length:
+            headers = {**headers, b"content-length": length}
+        self.headers, self.status = headers, 200
+        self.has_head = self.is_complete = True
+        self._chunks.append(body)
+        self._wait_by = _NEVER
+        self._pause.end()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
@@ -210,7 +235,7 @@ class Exchange(asyncio.Protocol):
         self._client.forget(self)
         if self.in_use and not self.is_complete:
             ended = exc is None and self._failure is None  # a reset is no end
-            if ended and self.has_head and self._ends_with_connection():
+            if ended and self.has_head and _ends_with_connection(self.headers):
                 self.on_message_complete()
             else:
                 stage = "body" if self._got_bytes else "head"
@@ -219,9 +244,6 @@ class Exchange(asyncio.Protocol):
                 )
         # It holds this exchange's methods: a cycle, which would lie there until the collector comes.
         self._parser = None
-
-    def _ends_with_connection(self) -> bool:
-        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
 
     # httptools callbacks
 
@@ -277,6 +299,10 @@ class Exchange(asyncio.Protocol):
         if self._failure is None:
             self._failure = failure
         self._pause.end()
+
+
+def _ends_with_connection(headers: dict[bytes, bytes]) -> bool:
+    return b"content-length" not in headers and b"transfer-encoding" not in headers
 
 
 class Client:

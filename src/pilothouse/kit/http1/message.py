@@ -31,7 +31,7 @@ class Limits:
 
 
 class Request:
-    """One request, complete with its body. Header names are lower case."""
+    """One request, complete with its body. Header names are lower case; nobody changes headers."""
 
     __slots__ = (
         "body",
@@ -66,6 +66,18 @@ class Request:
         self.body = b""
         self.received_ns = 0
         """`time.perf_counter_ns()` when the last byte of the request was here."""
+
+    def again(self) -> "Request":
+        """Another request with the same head."""
+        return Request(
+            self.method,
+            self.path,
+            self.query,
+            self.headers,
+            self.peer,
+            keep_alive=self.keep_alive,
+            is_http11=self.is_http11,
+        )
 
 
 STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus} | {

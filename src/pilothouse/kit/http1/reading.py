@@ -13,6 +13,7 @@ import httptools
 
 from pilothouse.kit.http1.message import Limits, Request
 from pilothouse.kit.http1.proxy import ProxyHeader, client_address
+from pilothouse.kit.http1.same_head import SameHead
 
 _SMALL_BYTES = 64 * 1024
 _OF_UPGRADES = frozenset({b"upgrade", b"connection", b"http2-settings"})
@@ -70,6 +71,37 @@ class RequestReader:
         """Nothing that still comes is looked at."""
         self._refusal: tuple[int, str] | None = None
         """What a callback raised: the parser has an error of its own to tell."""
+        self._same = SameHead()
+        self._known: Request | None = None
+        """The request whose head `_same` knows."""
+        self._came: Request | None = None
+        """A request that became whole in what the parser took last."""
+
+    @property
+    def is_between(self) -> bool:
+        """No byte of a request is there that is not whole."""
+        return not (self._in_head or self._head_bytes) and self._request is None
+
+    def take_again(self, data: bytes) -> bool:
+        """Take a whole request with the head of an earlier one; False where the parser has to read it."""
+        known, self._came = self._known, None
+        if known is None or self._last or not self.is_between:
+            return False
+        body = self._same.body_of(data)
+        if body is None or len(body) > self._limits.max_body_bytes:
+            return False
+        self._request = request = known.again()
+        self._body = [body]
+        length = self._same.length
+        if request.headers[b"content-length"] != length:
+            request.headers = {**request.headers, b"content-length": length}
+        return True
+
+    def learn_head(self, request: Request, data: bytes) -> None:
+        """Remember the head of a request that was all of `data`."""
+        fits = len(data) - len(request.body) + 16 <= self._limits.max_head_bytes
+        learns = fits and request.keep_alive and b"expect" not in request.headers
+        self._known = request.again() if learns and self._same.learn(data, len(request.body)) else None
 
     def _refused(self, status: int, text: str) -> Refused:
         self._refusal = (status, text)

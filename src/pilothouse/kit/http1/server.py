@@ -68,6 +68,10 @@ class Connection(RequestReader, asyncio.Protocol):
                 data = self.take_proxy_header(data)
                 if not data:
                     return
+            if self.take_again(data):
+                self.on_message_complete()
+                return
+            begins = self.is_between
             self._head_bytes += len(data)
             self._is_behind_another = self._is_behind_another and self._in_head
             try:
@@ -76,6 +80,8 @@ class Connection(RequestReader, asyncio.Protocol):
                 self.read_as_plain(data[exc.args[0] :])
             if self._request is not None:
                 self.count_body()
+            elif begins and self._came is not None:
+                self.learn_head(self._came, data)
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(431, "request header fields too large")
         except Refused as exc:
@@ -127,6 +133,7 @@ class Connection(RequestReader, asyncio.Protocol):
         request.body = body[0] if len(body) == 1 else b"".join(body)
         self._body = []
         self._last = not request.keep_alive
+        self._came = request
         if self.task is None and self.drain_waiter is None:
             self._begin(request)
             return

@@ -12,10 +12,10 @@ from decimal import Decimal
 
 import msgspec
 
+from pilothouse.domain.balance import Balance
 from pilothouse.domain.options import AttachOptions, written
 from pilothouse.domain.price import PriceRow
 from pilothouse.domain.provider_secret import host_of
-from pilothouse.domain.routing import Balance
 from pilothouse.domain.spec import (
     CacheSpec,
     DeploymentSpec,

@@ -18,6 +18,7 @@ from pilothouse.kit import sse
 
 _encode = msgspec.json.Encoder().encode
 
+_USUAL_ENDS = {"stop": b'"stop"', "length": b'"length"'}
 _CHOICES = b',"choices":['
 _SEAM = b"\0"
 """Between events whose beginning and end are left out: JSON never holds this byte."""
@@ -107,19 +108,19 @@ def write_whole(
             return _write_richer(request, choices, usage, answer_id=answer_id, created=created)
     else:
         kind = b"text_completion"
-    parts = [_whole_choice(choice, is_chat=request.kind == "chat") for choice in choices]
+    is_chat = request.kind == "chat"
+    if len(choices) == 1:
+        parts = _whole_choice(choices[0], is_chat=is_chat)
+    else:
+        parts = b",".join([_whole_choice(choice, is_chat=is_chat) for choice in choices])
     return b'{"id":"%s","object":"%s","created":%d,"model":%s,"choices":[%s],"usage":%s}' % (
-        answer_id.encode(),
-        kind,
-        created,
-        _encode(request.endpoint),
-        parts[0] if len(parts) == 1 else b",".join(parts),
-        usage_json(usage),
-    )
+        answer_id.encode(), kind, created, _encode(request.endpoint), parts, usage_json(usage),
+    )  # fmt: skip
 
 
 def _whole_choice(choice: Delta, *, is_chat: bool) -> bytes:
-    text, finish = _encode(choice.text), _encode(choice.finish_reason or "stop")
+    text, reason = _encode(choice.text), choice.finish_reason or "stop"
+    finish = _USUAL_ENDS.get(reason) or _encode(reason)
     logprobs = b"null" if choice.logprobs is None else bytes(choice.logprobs)
     if is_chat:
         return (

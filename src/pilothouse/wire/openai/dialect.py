@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.caching import CachedAnswer, steps_of
+from pilothouse.domain.cached_answer import CachedAnswer
+from pilothouse.domain.caching import steps_of
 from pilothouse.domain.chat import Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.domain.snapshot import Task

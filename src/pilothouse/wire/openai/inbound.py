@@ -30,6 +30,7 @@ from pilothouse.wire.openai.shapes import (
 
 MOST_PROMPTS: Final = 64
 """Of one request for completions."""
+_NO_NEEDS: Final[frozenset[Ability]] = frozenset()
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -61,7 +62,7 @@ def read_chat(body: bytes) -> GenerateRequest:
     sampling = _sampling(
         chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
     )
-    ask = _request(chat, "chat", chat.messages, max_tokens, sampling)
+    ask = _request(chat, "chat", chat.messages, max_tokens, sampling, said)
     needs = ask.needs | messages.needs_of(said)
     if chat.store is not None or chat.safety_identifier is not None:
         subject = chat.safety_identifier or chat.user
@@ -123,7 +124,8 @@ def canonical_prompt(ask: GenerateRequest) -> bytes:
     """
     if ask.kind == "completion":
         return bytes(ask.prompt)
-    return messages.encode(messages.decode(ask.prompt))
+    said = messages.decode(ask.prompt) if ask.messages is None else ask.messages
+    return messages.encode(said)
 
 
 def last_question(prompt: bytes) -> tuple[bytes, str] | None:
@@ -174,6 +176,7 @@ def _request(
     prompt: Raw,
     max_tokens: int | None,
     sampling: Sampling,
+    said: object = None,
 ) -> GenerateRequest:
     options = asked.stream_options
     if options is not None and not asked.stream:
@@ -189,6 +192,12 @@ def _request(
         asked.n or 1,
         sampling,
         asked.user,
+        _NO_NEEDS,
+        None,
+        False,
+        1,
+        False,
+        said,
     )
     if asked.logit_bias:
         bias = Raw(_encode(asked.logit_bias))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from pilothouse.adapters.caches.memory import MemoryCache
-from pilothouse.domain.caching import CachedAnswer, steps_of
+from pilothouse.domain.cached_answer import CachedAnswer
+from pilothouse.domain.caching import steps_of
 from pilothouse.domain.chat import Delta, Usage
 from pilothouse.domain.chat import GenerateRequest as Ask
 from pilothouse.wire.openai import answers

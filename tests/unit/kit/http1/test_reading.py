@@ -163,6 +163,35 @@ def test_a_request_that_comes_byte_by_byte_is_the_same(loop, written):
     assert [said(request) for request in found.requests] == [says]
 
 
+AGAIN = b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-Team: b\r\n\r\n"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    bodies=st.lists(st.binary(max_size=30), min_size=2, max_size=5),
+    damage=st.none() | st.tuples(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from(
+        [b"\r\n", b"\n", b"0", b"9", b" ", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"x"]
+    )),
+)  # fmt: skip
+def test_a_head_that_comes_again_says_the_same_as_one_that_is_parsed(loop, bodies, damage):
+    messages = [AGAIN % (b"a", len(body)) + body for body in bodies]
+    if damage is not None:
+        at, removed, inserted = damage
+        last = messages[-1]
+        at %= len(last) + 1
+        messages[-1] = last[:at] + inserted + last[at + removed :]
+    data = b"".join(messages)
+    ends = [sum(map(len, messages[:i])) for i in range(1, len(messages))]
+
+    whole, parsed = talk(loop, data, ends), talk(loop, data, list(range(len(data))))
+
+    found = [(said(request), request.headers.get(b"content-length")) for request in whole.requests]
+    expected = [(said(request), request.headers.get(b"content-length")) for request in parsed.requests]
+    assert found == expected[: len(found)]
+    # What follows upon a whole request in the same piece, and is none, cuts its answer too.
+    assert len(found) >= len(bodies) - 1
+
+
 @settings(deadline=None, max_examples=50)
 @given(data=st.binary(max_size=400), cuts=CUTS)
 def test_random_bytes_end_in_a_refusal_or_in_waiting(loop, data, cuts):
