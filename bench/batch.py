@@ -1,8 +1,9 @@
 """
 Batches beside live traffic: what the live requests notice, and what a kill loses.
 
-Live requests stream at a constant rate, each counted from the moment it was due. First
-alone, then while a batch of 10,000 small requests runs. A second batch has its controller
+Live requests stream at a constant rate, each counted from the moment it was due. Alone,
+while a batch of 10,000 small requests runs, and alone again, so that a machine that
+becomes slower or faster meanwhile decides nothing. Another batch has its controller
 and all workers killed with -9 on the way; each of its lines must be in exactly one file.
 The mock is the engine; then a smaller batch runs on the real one and is killed as well.
 
@@ -13,7 +14,6 @@ import contextlib
 import json
 import os
 import signal
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,13 +21,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import quantiles
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-from rig.client import Door
 from rig.engine import artifact
-from rig.instruments import mock
+from rig.instruments import Run, body_file, loading, mock
 from rig.report import Figure, Report, figure, options, publish, ratios, tell
 from rig.server import Server, server, wait_until
 
@@ -37,6 +35,8 @@ ALONE_S = 10.0
 DELAY_US, EVENTS, INTERVAL_US = 20_000, 8, 5_000
 REAL_LINES = 200
 BATCH_S = 600.0
+LOOK_S = 0.25
+"""How often a batch is asked how far it is: seldom enough to be no load."""
 
 
 def main() -> None:
@@ -47,9 +47,10 @@ def main() -> None:
     report = Report(
         bench="batches: beside live traffic, and through kill -9",
         method=(
-            f"{rounds} rounds: {RATE:.0f} streamed live requests a second, alone for {ALONE_S:.0f} s and "
-            f"beside a batch of {count:,} (mock: first token after {DELAY_US // 1000} ms); then a batch with "
-            f"controller and workers killed twice; real engine: {REAL_LINES} requests of 4 tokens, two "
+            f"{rounds} rounds: {RATE:.0f} streamed live requests a second, alone for {ALONE_S:.0f} s "
+            f"before and after, and beside a batch of {count:,} (mock: first token after "
+            f"{DELAY_US // 1000} ms); then a batch with controller and "
+            f"workers killed twice; real engine: {REAL_LINES} requests of 4 tokens, two "
             "slots, killed once"
         ),
         peer="the same live traffic without a batch",
@@ -71,23 +72,42 @@ def on_mock(folder: Path, count: int, rounds: int) -> Iterator[Figure]:
             "endpoints": {"m": {"routes": [{"deployment": "m"}]}},
         }
         with running(folder / "mock", spec) as house:
-            alone, beside, rates = [], [], []
-            for number in range(rounds):
-                tell(f"round {number + 1} of {rounds}")
-                with live(house) as waits:
-                    time.sleep(ALONE_S)
-                alone.append(p95(waits))
-                with live(house) as waits:
-                    rates.append(count / run_batch(house, count)[0])
-                beside.append(p95(waits))
+            seen = [one_round(house, count, f"round {number + 1} of {rounds}") for number in range(rounds)]
             tell("a batch through kill -9")
             _, killed = run_batch(house, count, kill_at=(0.25, 0.6))
-    yield figure("live TTFT p95, alone", [wait * 1000 for wait in alone], unit="ms")
-    yield figure("live TTFT p95, beside a batch", [wait * 1000 for wait in beside], unit="ms")
+    alone, beside = [one.alone_ms for one in seen], [one.beside_ms for one in seen]
+    yield figure("live TTFT p95, alone", alone, unit="ms")
+    yield figure("live TTFT p95, beside a batch", beside, unit="ms")
     yield figure("live TTFT p95: beside / alone", ratios(beside, alone), unit="x", goal="<= 1.2")
-    yield figure("requests of the batch", rates, unit="req/s")
+    yield figure("requests of the batch, beside live traffic", [one.per_s for one in seen], unit="req/s")
+    yield figure("requests of the batch, alone", [one.alone_per_s for one in seen], unit="req/s")
     yield figure("lost after kill -9", [count - len(killed)], goal="<= 0")
     yield figure("in the files twice after kill -9", [sum(killed.values()) - len(killed)], goal="<= 0")
+
+
+class Round(NamedTuple):
+    """What one round saw: the 95th percentile of live requests' times to the first token, and rates."""
+
+    alone_ms: float
+    beside_ms: float
+    per_s: float
+    alone_per_s: float
+
+
+def one_round(house: Server, count: int, name: str) -> Round:
+    tell(name)
+    alone_per_s = count / run_batch(house, count)[0]
+    before_ms = alone(house)
+    with live(house) as run:
+        per_s = count / run_batch(house, count)[0]
+        beside_ms = first_token_ms(run)
+    return Round((before_ms + alone(house)) / 2, beside_ms, per_s, alone_per_s)
+
+
+def alone(house: Server) -> float:
+    with live(house) as run:
+        time.sleep(ALONE_S)
+        return first_token_ms(run)
 
 
 def on_engine(folder: Path, is_quick: bool) -> Iterator[Figure]:
@@ -115,44 +135,21 @@ def running(home: Path, spec: dict[str, Any]) -> Iterator[Server]:
 
 
 @contextmanager
-def live(house: Server) -> Iterator[list[float]]:
-    """Seconds to the first token of each live request, from when it was due."""
-    door = Door(house.url, key=house.admin_key)
-    body = {"model": "m", "max_tokens": 8, "messages": [{"role": "user", "content": "live"}]}
-    waits: list[float] = []
-    ending = threading.Event()
-
-    def ask(due: float) -> None:
-        events = door.stream("/v1/chat/completions", body)
-        for event in events:
-            if any(choice["delta"].get("content") for choice in event["choices"]):
-                waits.append(time.monotonic() - due)
-                break
-        for _ in events:
-            pass
-
-    def go_on() -> None:
-        asking: list[threading.Thread] = []
-        due = time.monotonic()
-        while not ending.is_set():
-            time.sleep(max(0.0, due - time.monotonic()))
-            asking.append(threading.Thread(target=ask, args=(due,)))
-            asking[-1].start()
-            due += 1 / RATE
-        for thread in asking:
-            thread.join()
-
-    beat = threading.Thread(target=go_on)
-    beat.start()
-    try:
-        yield waits
-    finally:
-        ending.set()
-        beat.join()
+def live(house: Server) -> Iterator[Run]:
+    """Live requests that stream, at a constant rate; `load` is small, and takes from nobody."""
+    body = body_file(house.home.parent, stream=True, model="m")
+    argv = ["--port", str(house.port), "--body", str(body), "--connections", "32", "--rate", str(RATE)]
+    key = f"Authorization: Bearer {house.admin_key}"
+    with loading([*argv, "--seconds", str(BATCH_S)], [key]) as run:
+        yield run
 
 
-def p95(waits: list[float]) -> float:
-    return quantiles(waits, n=20)[-1]
+def first_token_ms(run: Run) -> float:
+    """The 95th percentile, each counted from when its request was due."""
+    found = run.end()
+    if found.failed:
+        raise RuntimeError(f"{found.failed} live requests failed: {found.fault}")
+    return found.first_byte_p95_us / 1000
 
 
 def run_batch(house: Server, count: int, *, kill_at: tuple[float, ...] = ()) -> tuple[float, Counter[str]]:
@@ -172,7 +169,12 @@ def run_batch(house: Server, count: int, *, kill_at: tuple[float, ...] = ()) -> 
         for pid in (pids["controller"], *pids["workers"]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    wait_until("the batch ended", lambda: seen(house, batch).get("status") == "completed", timeout_s=BATCH_S)
+    wait_until(
+        "the batch ended",
+        lambda: seen(house, batch).get("status") == "completed",
+        timeout_s=BATCH_S,
+        every_s=LOOK_S,
+    )
     took_s = time.monotonic() - began
     ended = seen(house, batch)
     ids: Counter[str] = Counter()

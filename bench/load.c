@@ -14,6 +14,7 @@
  * are the same.
  *
  * --requests ends the run after so many answers, all of which count; no warm-up.
+ * SIGTERM ends the window early, for a run that lasts as long as something else.
  * Prints one line of JSON: times in microseconds, `answered` the answers of the
  * whole run (warm-up included, for CPU per request), `events` those of streams.
  */
@@ -22,6 +23,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -67,6 +69,7 @@ static struct samples latency, first_byte;
 static long answered, failed, events_all, events_in_window;
 static bool is_in_window;
 static char first_fault[200];
+static volatile sig_atomic_t is_asked_to_end;
 
 static int64_t now_ns(void)
 {
@@ -318,6 +321,12 @@ static void on_readable(struct connection *c)
 
 /* ---- the run ---- */
 
+static void on_term(int number)
+{
+    (void)number;
+    is_asked_to_end = 1;
+}
+
 static bool is_over(int64_t now)
 {
     if (request_limit)
@@ -341,6 +350,10 @@ static void run(void)
         next_request(&connections[i]);
     for (;;) {
         int64_t now = now_ns();
+        if (is_asked_to_end && now < window_end_ns) {
+            window_end_ns = now;
+            seconds = (double)(now - window_start_ns) / 1e9;
+        }
         is_in_window = now >= window_start_ns && now < window_end_ns;
         if (is_over(now))
             return;
@@ -398,8 +411,8 @@ static void print_result(void)
            (double)latency.count / window);
     printf("\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,", percentile(&latency, 0.5),
            percentile(&latency, 0.9), percentile(&latency, 0.99), percentile(&latency, 0.999));
-    printf("\"first_byte_p50_us\":%.1f,\"first_byte_p99_us\":%.1f,", percentile(&first_byte, 0.5),
-           percentile(&first_byte, 0.99));
+    printf("\"first_byte_p50_us\":%.1f,\"first_byte_p95_us\":%.1f,\"first_byte_p99_us\":%.1f,",
+           percentile(&first_byte, 0.5), percentile(&first_byte, 0.95), percentile(&first_byte, 0.99));
     printf("\"events\":%ld,\"event_rate\":%.1f,\"fault\":\"%s\"}\n", events_all, (double)events_in_window / window,
            first_fault);
 }
@@ -435,6 +448,7 @@ int main(int argc, char **argv)
         return 2;
     }
     make_request(path, headers, body);
+    signal(SIGTERM, on_term);
     run();
     print_result();
 }

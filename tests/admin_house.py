@@ -21,7 +21,9 @@ from pilothouse.control.evidence import Evidence
 from pilothouse.control.feedback import FeedbackInbox
 from pilothouse.control.files import Files, Room
 from pilothouse.control.fitting import Fit
+from pilothouse.control.fleet import Fleet
 from pilothouse.control.keyring import Keyring, NewKey
+from pilothouse.control.pace import Pace
 from pilothouse.control.purges import Purges
 from pilothouse.control.registry import Verified
 from pilothouse.control.rollouts import Rollouts, Surroundings
@@ -29,6 +31,7 @@ from pilothouse.control.seals import Seals
 from pilothouse.control.secrets import Secrets
 from pilothouse.control.status import StatusReport, Vitals, status_report
 from pilothouse.control.tenants import Tenants
+from pilothouse.control.totals import WorkerTotals
 from pilothouse.control.transact import Transact
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.events import Occurrence
@@ -232,6 +235,7 @@ class AdminHouse:
                 ),
                 ask=self._ask,
                 gate=Gate(lambda _: 2),
+                pace=Pace(Fleet(WorkerTotals()), self.clock),
                 clock=self.clock,
             ),
             Tasks(lambda name, error: log.failure("batch_interrupted", error, batch=name)),

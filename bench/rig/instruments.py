@@ -1,5 +1,6 @@
 """The C instruments from Python: a mock upstream for a `with` block, and one run of load."""
 
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class LoadResult(msgspec.Struct):
     p99_us: float
     p999_us: float
     first_byte_p50_us: float
+    first_byte_p95_us: float
     first_byte_p99_us: float
     events: int
     event_rate: float
@@ -70,7 +72,9 @@ def running(argv: Sequence[str], **options: object) -> Iterator["subprocess.Pope
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        process.stdout.close()
+        for end in (process.stdout, process.stderr):
+            if end:
+                end.close()
 
 
 def load(
@@ -85,15 +89,42 @@ def load(
     path: str = "/v1/chat/completions",
 ) -> LoadResult:
     """One run; a warm-up of a second is not in the window, but in `answered`."""
-    argv = [str(build("load")), "--port", str(port), "--body", str(body), "--seconds", str(seconds)]
+    argv = ["--port", str(port), "--body", str(body), "--seconds", str(seconds)]
     argv += ["--connections", str(connections), "--rate", str(rate), "--requests", str(requests)]
     argv += ["--path", path]
-    for header in headers:
-        argv += ["--header", header]
-    done = subprocess.run(pinned(LOAD_CORE, argv), capture_output=True, check=False, timeout=600)
-    if done.returncode:
-        raise RuntimeError(f"load failed: {done.stderr.decode().strip()}")
-    return msgspec.json.decode(done.stdout, type=LoadResult)
+    with loading(argv, headers) as run:
+        return run.result(timeout_s=600)
+
+
+class Run:
+    """A run of `load` that goes on."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def end(self) -> LoadResult:
+        """End it now; what was asked so far."""
+        self._process.send_signal(signal.SIGTERM)
+        return self.result(timeout_s=10)
+
+    def result(self, *, timeout_s: float) -> LoadResult:
+        said, complaint = self._process.communicate(timeout=timeout_s)
+        if self._process.returncode:
+            raise RuntimeError(f"load failed: {complaint.decode().strip()}")
+        return msgspec.json.decode(said, type=LoadResult)
+
+
+@contextmanager
+def loading(argv: Sequence[str], headers: Sequence[str] = ()) -> Iterator[Run]:
+    """
+    A run for the block, or shorter.
+
+    Args:
+        argv: Options of `load`.
+    """
+    given = [part for header in headers for part in ("--header", header)]
+    with running(pinned(LOAD_CORE, [str(build("load")), *argv, *given]), stderr=subprocess.PIPE) as process:
+        yield Run(process)
 
 
 def body_file(

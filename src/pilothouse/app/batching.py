@@ -19,6 +19,8 @@ from pilothouse.config import Settings
 from pilothouse.control.batch_run import Answer, Gate, Works
 from pilothouse.control.batches import SWEEP_S, Batches
 from pilothouse.control.files import Files, Room
+from pilothouse.control.fleet import Fleet
+from pilothouse.control.pace import Pace
 from pilothouse.control.publish import Publishing
 from pilothouse.control.seals import Seals
 from pilothouse.control.store_thread import StoreThread
@@ -149,6 +151,7 @@ def build_batching(
     publishing: Publishing,
     *,
     keys: FileKeys,
+    fleet: Fleet,
     log: Log,
 ) -> Batching:
     clock = SystemClock()
@@ -166,6 +169,7 @@ def build_batching(
         files=Files(settings.files_path, store, seals, clock=clock, room=room),
         ask=door,
         gate=Gate(places),
+        pace=Pace(fleet, clock),
         clock=clock,
     )
     tasks = Tasks(lambda name, error: log.failure("batch_interrupted", error, batch=name), limit=4096)

@@ -85,6 +85,7 @@ class Loop:
     targets: dict[str, Target]
     drivers: Mapping[str, EngineDriver]
     totals: WorkerTotals
+    fleet: Fleet
     publisher: Publisher
     publishing: Publishing
     registry: Registry
@@ -183,7 +184,9 @@ def build_parts(settings: Settings) -> Parts:
         releases=releases,
         drain=Drain(open_journal(settings, keys), seals, watch=releases.evidence.take),
         ledger=build_ledger(settings, store, clock, loop.publishing, log),
-        batching=build_batching(settings, store, seals, loop.publishing, keys=keys, log=log),
+        batching=build_batching(
+            settings, store, seals, loop.publishing, keys=keys, fleet=loop.fleet, log=log
+        ),
         retention=Retention(),
         lag=lag,
     )
@@ -325,6 +328,7 @@ def build_loop(
         targets=targets,
         drivers=drivers,
         totals=totals,
+        fleet=fleet,
         publisher=publisher,
         publishing=publishing,
         registry=registry,

@@ -260,6 +260,8 @@ class Worker:
             connections=self.server.connections,
             journal_dropped=self.keeper.dropped,
             demand=dict(self.state.demand),
+            low_priority=self.state.low_priority,
+            cpu_s=time.process_time(),
             is_leaving=self._is_leaving,
             slots=self.state.held_slots() if self._is_leaving else {},
             metrics=self.meters.dump(),

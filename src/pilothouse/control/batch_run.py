@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pilothouse.control.files import USUAL_S, Files
+from pilothouse.control.pace import Pace
 from pilothouse.control.transact import Transact
 from pilothouse.domain.batch import Batch, BatchFault, Line, StoredFile, close, move, why_unasked
 from pilothouse.domain.errors import NotFound, StoreUnavailable
@@ -98,6 +99,7 @@ class Works:
     files: Files
     ask: Ask
     gate: Gate
+    pace: Pace
     clock: Clock
 
 
@@ -225,6 +227,7 @@ class BatchRun:
 
     async def _enter(self, model: str) -> bool:
         """False: it is not to be asked any more."""
+        await self._works.pace.turn()
         while not why_unasked(self.batch, self._now()):
             if await self._works.gate.enter(model, timeout_s=ROUND_S):
                 if not why_unasked(self.batch, self._now()):

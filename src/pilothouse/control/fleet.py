@@ -17,6 +17,10 @@ class Fleet:
         self._totals = totals
         self._connected: set[str] = set()
         self._arrived: Counter[str] = Counter()
+        self.live = 0
+        """Requests that arrived and are not of low priority; it only grows, as `cpu_s` does."""
+        self.cpu_s = 0.0
+        """Processor time that workers have used, all together."""
         self.heard: Callable[[], None] = lambda: None
         """Called after each report that shows requests which wait."""
 
@@ -47,8 +51,10 @@ class Fleet:
     def hear(self, report: WorkerReport) -> None:
         known = self.reports.get(report.worker)
         if known is not None and known.pid == report.pid:
-            for endpoint, count in report.demand.items():
-                self._arrived[endpoint] += max(0, count - known.demand.get(endpoint, 0))
+            new = {name: max(0, count - known.demand.get(name, 0)) for name, count in report.demand.items()}
+            self._arrived.update(new)
+            self.live += max(0, sum(new.values()) - max(0, report.low_priority - known.low_priority))
+            self.cpu_s += max(0.0, report.cpu_s - known.cpu_s)
         self._totals.follow(report)
         if report.queues:
             self.heard()

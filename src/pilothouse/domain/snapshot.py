@@ -194,6 +194,10 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     journal_dropped: int = 0
     demand: dict[str, int] = field(default_factory=dict)
     """Requests that arrived, by endpoint, since the worker started."""
+    low_priority: int = 0
+    """How many of them asked to go behind the others, as those of batches do."""
+    cpu_s: float = 0.0
+    """Processor time that the worker has used."""
     replicas: dict[str, int] = field(default_factory=dict)
     """Requests in flight, by replica; those without any may be absent."""
     queues: dict[str, int] = field(default_factory=dict)

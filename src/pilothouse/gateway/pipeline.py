@@ -105,6 +105,8 @@ class Pipeline:
                 call.is_unstored = admit.is_unstored(ask.store, endpoint)
             ask = admit.bounded(ask, endpoint)
         state.demand[endpoint.name] += 1
+        if asked:
+            state.low_priority += priority == "low"
         subject = request.headers.get(b"x-pilothouse-subject") or ask.subject
         if subject:
             self._keeper.hash_subject(call, subject)

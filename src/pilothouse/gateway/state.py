@@ -49,6 +49,7 @@ class GatewayState:
         self.on_ejected: Callable[[str, str], None] = lambda _deployment, _replica: None
         """Told of a replica that failed too often and is left alone from now on."""
         self.demand: dict[str, int] = {}
+        self.low_priority = 0
         self.followers: list[Callable[[Snapshot], None]] = []
         """Told of each snapshot that takes effect."""
         self._connect = connect
