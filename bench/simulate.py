@@ -3,7 +3,7 @@ The simulation: how fast it is, and whether it tells what the real engine will d
 
 First a million requests over 1,000 replicas, on one core. Then three workloads on
 the real engine (SmolLM2, four slots, one thread): the speed of its virtual twin is
-fitted on one of them and judged on the two others. All three are played in turns,
+fitted to the answers of one of them and judged on the two others. All three are played in turns,
 three times, and each request counts with its median: a machine that is slower for a
 while tells nothing about the simulation.
 
@@ -13,7 +13,7 @@ while tells nothing about the simulation.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.spec import ReplicaRange
-from pilothouse.simulate.calibrate import Measured, fit
+from pilothouse.simulate.calibrate import Answered, fit
 from pilothouse.simulate.run import simulate
 from pilothouse.simulate.scenario import (
     Arrivals,
@@ -116,22 +116,22 @@ async def _against_the_engine(duration_s: float) -> list[Figure]:
                 rounds[name].append(await _play(connected, tenant, duration_s))
                 tell(f"round {number + 1} of {ROUNDS}, {name}: {_told(rounds[name][-1])}")
     found = {name: _measured(answers) for name, answers in rounds.items()}
-    for name, (one, rate) in found.items():
-        tell(f"{name}: TTFT p50 {one.ttft.p50_ms:.0f} ms, p95 {one.ttft.p95_ms:.0f} ms, {rate:.1f} tokens/s")
-    fitted = fit(_scenario(FITTED_ON, duration_s, GUESS), "engine", found[FITTED_ON][0])
+    for name, (spread, rate) in found.items():
+        tell(f"{name}: TTFT p50 {spread.p50_ms:.0f} ms, p95 {spread.p95_ms:.0f} ms, {rate:.1f} tokens/s")
+    fitted = fit([[one.answered() for one in answers] for answers in rounds[FITTED_ON]], GUESS)
     tell(
         f"fitted: step {fitted.step_ms:.2f} ms, prompt token {fitted.prefill_ms:.2f} ms, "
         f"answer {fitted.decode_ms:.2f} ms, request {fitted.request_ms:.2f} ms"
     )
     figures = []
-    for name, (measured, tokens_per_s) in found.items():
+    for name, (real_ttft, tokens_per_s) in found.items():
         outcome = simulate(_scenario(name, duration_s, fitted))
         ttft = outcome.total.ttft
         assert ttft is not None
         goal = "" if name == FITTED_ON else "<= 25"
         for what, simulated, real in (
-            ("TTFT p50", ttft.p50_ms, measured.ttft.p50_ms),
-            ("TTFT p95", ttft.p95_ms, measured.ttft.p95_ms),
+            ("TTFT p50", ttft.p50_ms, real_ttft.p50_ms),
+            ("TTFT p95", ttft.p95_ms, real_ttft.p95_ms),
             ("tokens/s", outcome.output_tokens_per_s, tokens_per_s),
         ):
             off = abs(simulated / real - 1) * 100
@@ -151,16 +151,24 @@ def _scenario(name: str, duration_s: float, model: EngineModel) -> Scenario:
 
 
 class _Answer(Struct, frozen=True):
-    """One request to the engine; times in seconds since it was due, the last two since the round began."""
+    """One request to the engine; times in seconds since its round began."""
 
-    ttft: float
-    latency: float
+    prompt: int
     tokens: int
+    due: float
+    began: float
+    """When it had one of the places."""
+    first: float
     ended: float
 
     @property
-    def tpot(self) -> float:
-        return (self.latency - self.ttft) / max(self.tokens - 1, 1)
+    def ttft(self) -> float:
+        return self.first - self.due
+
+    def answered(self) -> Answered:
+        return Answered(
+            began=self.began, prompt=self.prompt, output=self.tokens, first=self.first, ended=self.ended
+        )
 
 
 async def _play(connected: OpenAIEngine, tenant: TenantModel, duration_s: float) -> list[_Answer]:
@@ -168,37 +176,25 @@ async def _play(connected: OpenAIEngine, tenant: TenantModel, duration_s: float)
     arriving = requests_of("t", 0, tenant, Random("1/t"))
     requests = list(takewhile(lambda request: request.arrived <= duration_s, arriving))
     places = asyncio.Semaphore(SLOTS)
-    began = time.monotonic()
+    start = time.monotonic()
 
-    async def one(arrived: float, prompt: int, output: int) -> _Answer:
-        due = began + arrived
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    async def one(due: float, prompt: int, output: int) -> _Answer:
+        await asyncio.sleep(max(0.0, start + due - time.monotonic()))
         async with places:
+            began = time.monotonic()
             first, last, made = await ask(connected, " the" * prompt, max_tokens=output)
         if made != output:
             tell(f"asked for {output} tokens, got {made}")
-        return _Answer(first - due, last - due, made, last - began)
+        return _Answer(prompt, made, due, began - start, first - start, last - start)
 
     return await asyncio.gather(*(one(r.arrived, r.prompt, r.output) for r in requests))
 
 
-def _measured(rounds: Sequence[Sequence[_Answer]]) -> tuple[Measured, float]:
-    """The spread of the requests' medians over the rounds, and tokens a second."""
-    requests = list(zip(*rounds, strict=True))
-
-    def spread(of: Callable[[_Answer], float]) -> Spread:
-        return _spread([median(of(answer) for answer in answers) for answers in requests])
-
+def _measured(rounds: Sequence[Sequence[_Answer]]) -> tuple[Spread, float]:
+    """The spread of the requests' first tokens, the median of each over the rounds; and tokens a second."""
+    waits = [median(answer.ttft for answer in answers) for answers in zip(*rounds, strict=True)]
     ended = median(max(answer.ended for answer in answers) for answers in rounds)
-    tokens = sum(answer.tokens for answer in rounds[0])
-    return (
-        Measured(
-            ttft=spread(lambda answer: answer.ttft),
-            tpot=_spread([median(a.tpot for a in answers) for answers in requests if answers[0].tokens > 1]),
-            latency=spread(lambda answer: answer.latency),
-        ),
-        tokens / ended,
-    )
+    return _spread(waits), sum(answer.tokens for answer in rounds[0]) / ended
 
 
 def _told(answers: Sequence[_Answer]) -> str:

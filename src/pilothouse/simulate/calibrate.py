@@ -1,52 +1,62 @@
 """
-Fits an engine's speed to one workload that was measured on the real engine.
+Fits an engine's speed to requests that a real engine answered.
 
-The simulation itself is the model that is fitted: the four times of an
-`EngineModel` are moved until its percentiles are the measured ones. Judge the
-result on other workloads than the one it was fitted on.
+The requests are played again on the virtual engine, each from when it really began,
+and the four times of an `EngineModel` are moved until first tokens and last ones
+come when they came. No percentile is looked at: they do not tell the four times
+apart. Judge the result on other traffic than it was fitted on.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pilothouse.simulate.run import simulate
-from pilothouse.simulate.scenario import EngineModel, Scenario
-from pilothouse.simulate.tally import Spread
+from pilothouse.simulate.replica import VirtualReplica
+from pilothouse.simulate.scenario import EngineModel
+from pilothouse.simulate.traffic import Request
 
 _TIMES = ("step_ms", "prefill_ms", "decode_ms", "request_ms")
 _FIRST_STRIDE, _LAST_STRIDE = 1.0, 0.01
 """Of the logarithm of a time: from a factor of e to one of a hundredth."""
 _MOST_ROUNDS = 60
+_LEAST_MS, _LEAST_S = 1e-3, 1e-6
 _MOST_REQUEST_MS = 50.0
-"""What is outside of steps is small, whatever a coincidence of percentiles says."""
+"""What is outside of steps is small, whatever a coincidence says."""
 
 
-class Measured(Struct, frozen=True, kw_only=True):
-    """What the real engine did on the scenario's traffic."""
+class Answered(Struct, frozen=True, kw_only=True):
+    """One request to one replica; times in seconds of one clock."""
 
-    ttft: Spread
-    tpot: Spread
-    latency: Spread
+    began: float
+    """When the replica had it, not when it came to wait for a place."""
+    prompt: int
+    output: int
+    first: float
+    """When its first token came, and `ended`, its last."""
+    ended: float
 
 
-def fit(scenario: Scenario, deployment: str, measured: Measured) -> EngineModel:
+def fit(plays: Sequence[Sequence[Answered]], model: EngineModel) -> EngineModel:
     """
-    The engine model under which the scenario comes out as it was measured.
+    The engine model under which every answer comes nearest to when it came.
 
     A pattern search: each time is tried larger and smaller, the best of all is taken,
     and the stride is halved when none is better. Deterministic.
 
+    Args:
+        plays: What one replica was asked, each time that it was; beginnings in order.
+        model: Where to begin; its slots and batch stay.
+
     Source: Hooke and Jeeves, "Direct Search" (1961).
     """
-    model = scenario.deployments[deployment].engine
-    best = distance(scenario, deployment, model, measured)
+    best = distance(plays, model)
     stride = _FIRST_STRIDE
     for _ in range(_MOST_ROUNDS):
-        tried = [(distance(scenario, deployment, one, measured), one) for one in _around(model, stride)]
-        off, nearest = min(tried, key=lambda pair: pair[0])
+        off, nearest = min(
+            ((distance(plays, one), one) for one in _around(model, stride)), key=lambda pair: pair[0]
+        )
         if off < best:
             model, best = nearest, off
             continue
@@ -56,28 +66,48 @@ def fit(scenario: Scenario, deployment: str, measured: Measured) -> EngineModel:
     return model
 
 
-def distance(scenario: Scenario, deployment: str, model: EngineModel, measured: Measured) -> float:
-    """Sum of the squared logarithms of simulated over measured percentiles."""
-    deployments = dict(scenario.deployments)
-    deployments[deployment] = replace(deployments[deployment], engine=model)
-    total = simulate(replace(scenario, deployments=deployments)).total
-    off = 0.0
-    for found, real in (
-        (total.ttft, measured.ttft),
-        (total.tpot, measured.tpot),
-        (total.latency, measured.latency),
-    ):
-        if found is None:
-            return math.inf
-        for name in ("mean_ms", "p50_ms", "p95_ms"):
-            off += math.log(max(getattr(found, name), 1e-3) / max(getattr(real, name), 1e-3)) ** 2
-    return off
+def distance(plays: Sequence[Sequence[Answered]], model: EngineModel) -> float:
+    """
+    How far off an answer is, in the mean: of its wait for the first token and its writing after that,
+    the logarithms of played over real, without sign: one request that was disturbed moves nothing.
+    """
+    off = []
+    for play in plays:
+        for answer, (first, ended) in zip(play, _played(play, model), strict=True):
+            off.append(_apart(first - answer.began, answer.first - answer.began))
+            if answer.output > 1:
+                off.append(_apart(ended - first, answer.ended - answer.first))
+    return sum(off) / len(off)
+
+
+def _apart(played_s: float, real_s: float) -> float:
+    return abs(math.log(max(played_s, _LEAST_S) / max(real_s, _LEAST_S)))
+
+
+def _played(play: Sequence[Answered], model: EngineModel) -> Iterator[tuple[float, float]]:
+    """First and last token of each on the virtual engine."""
+    replica = VirtualReplica("", 0, model, play[0].began)
+    ends: dict[Request, float] = {}
+
+    def until(now: float) -> None:
+        while (at := replica.due()) <= now:
+            for done in replica.happened(at)[1]:
+                ends[done] = at + replica.request_s
+
+    requests = []
+    for answer in play:
+        until(answer.began)
+        requests.append(Request("", answer.began, answer.prompt, answer.output, 0))
+        replica.begin(requests[-1], 0, answer.began)
+    while len(ends) < len(requests):
+        until(replica.due())
+    return ((request.first_at, ends[request]) for request in requests)
 
 
 def _around(model: EngineModel, stride: float) -> Iterator[EngineModel]:
     """Neighbours: each time alone, and those of a step together, for a machine that is slower in all."""
     for names in (*((name,) for name in _TIMES), _TIMES[:3]):
         for factor in (math.exp(stride), math.exp(-stride)):
-            times = {name: max(getattr(model, name), 1e-3) * factor for name in names}
+            times = {name: max(getattr(model, name), _LEAST_MS) * factor for name in names}
             if times.get("request_ms", 0.0) <= _MOST_REQUEST_MS:
                 yield replace(model, **times)
