@@ -3,10 +3,12 @@ Each engine that is installed here: what Pilothouse adds to it, and what it cost
 
 The whole program serves one replica. A pair is the same streamed requests once through the gateway and
 once straight to the engine, by its own protocol, each on a new connection; pairs are interleaved and
-change their order. The gateway's runs are charged with every process of Pilothouse and the engine, the
-direct ones with the engine alone. Then the engine is killed with -9 under load.
+change their order. For the first token a pair is one short request by each way, for a machine that is
+shared changes its speed within seconds; for the CPU of a token it is some longer ones, the gateway's
+charged with every process of Pilothouse and the engine, the direct ones with the engine alone. Then the
+engine is killed with -9 under load.
 
-    python bench/engines.py [--engine NAME] [--quick] [--json] [--pairs N] [--kills N]
+    python bench/engines.py [--engine NAME] [--quick] [--json] [--pairs N] [--firsts N] [--kills N]
 
 An engine is one row of `rig/rows.py`.
 """
@@ -18,12 +20,12 @@ import os
 import signal
 import time
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
-from msgspec import Struct
 
 from pilothouse.app.engines import engine_drivers
 from rig.askers import asking
@@ -34,6 +36,8 @@ from rig.rows import DEADLINE_S, ENDPOINT, ROWS, Row, openai
 from rig.server import Server, server, wait_until
 
 TOKENS, REQUESTS, CLIENTS = 48, 4, 2
+FIRST_TOKENS = 2
+"""Of an answer whose first is timed: the shorter, the closer are the two of a pair."""
 READY_S = 300.0
 SLACK_S = 1.0
 """What an answer may come later than its deadline: the deadline is the gateway's, the clock the client's."""
@@ -45,17 +49,22 @@ def main() -> None:
     parser.add_argument(
         "--pairs", type=int, default=0, help="interleaved pairs; by default 20, with --quick 4"
     )
+    parser.add_argument(
+        "--firsts", type=int, default=0, help="pairs for the first token; by default 400, with --quick 40"
+    )
     parser.add_argument("--kills", type=int, default=0, help="by default 3, with --quick 1")
     given = parser.parse_args()
     for row in ROWS:
         if given.engine in ("", row.engine):
             if engine_drivers()[row.engine].installed().ok:
-                publish(_measured(row, given.pairs or (4 if given.quick else 20), given), given)
+                publish(_measured(row, given), given)
             else:
                 tell(f"{row.engine} is not installed: pilothouse engine install {row.engine}")
 
 
-def _measured(row: Row, pairs: int, given: Any) -> Report:
+def _measured(row: Row, given: Any) -> Report:
+    pairs = given.pairs or (4 if given.quick else 20)
+    firsts = given.firsts or (40 if given.quick else 400)
     kills = given.kills or (1 if given.quick else 3)
     with TemporaryDirectory(prefix="ph-engines-") as folder:
         spec = Path(folder) / "spec.json"
@@ -63,25 +72,20 @@ def _measured(row: Row, pairs: int, given: Any) -> Report:
         with server(Path(folder) / "home", config=spec) as running:
             bench = _Bench(running, row)
             starts = [bench.start_s()]
-            figures = [*bench.compare(pairs), bench.memory(), *bench.kill(kills, starts)]
+            first_tokens, costs = bench.first_tokens(firsts), bench.costs(pairs)
+            figures = [*first_tokens, *costs, bench.memory(), *bench.kill(kills, starts)]
     return Report(
         bench=f"engines: {row.engine}",
         method=(
-            f"{row.model}; {pairs} interleaved pairs of {REQUESTS} streamed answers of up to {TOKENS} "
-            "tokens, one at a time, a new connection for each; the bound is the 95th percentile of "
-            "bootstrapped medians of the pairs' ratios; memory is the proportional share (PSS) of all its "
+            f"{row.model}; the first token: {firsts} interleaved pairs of one streamed answer of "
+            f"{FIRST_TOKENS} tokens; CPU: {pairs} interleaved pairs of {REQUESTS} of up to {TOKENS}; one at "
+            "a time, a new connection for each; a bound is the 95th percentile of bootstrapped medians of "
+            "the pairs; memory is the proportional share (PSS) of all its "
             f"processes; {kills} kills under {CLIENTS} clients whose deadline is {DEADLINE_S} s"
         ),
         peer="the same engine process, asked directly by its own protocol",
         figures=[*figures, figure("start to the first token", starts, unit="s")],
     )
-
-
-class _Run(Struct):
-    """What some requests took: seconds to the first piece of each, and CPU seconds a token of all."""
-
-    first_s: list[float]
-    cpu_s_per_token: float
 
 
 class _Bench:
@@ -90,6 +94,8 @@ class _Bench:
         self._numbers = itertools.count()
         self._engine: dict[str, Any] = {}
         """Of the replica that runs now."""
+        self._doors: list[Door] = []
+        """The gateway's, and the engine's own."""
 
     def start_s(self) -> float:
         """From the birth of the engine's process to ready, which is its first token."""
@@ -99,30 +105,45 @@ class _Bench:
         tell(f"{self._row.engine}: ready {took_s:.2f} s after its start")
         return took_s
 
-    def compare(self, pairs: int) -> list[Figure]:
-        gateway, engine = Door(self._server.url, key=self._server.admin_key), self._direct()
-        through: list[_Run] = []
-        bare: list[_Run] = []
-        ours = (through, lambda prompt: openai(ENDPOINT)(gateway, prompt, TOKENS), True)
-        theirs = (bare, lambda prompt: self._row.ask(engine, prompt, TOKENS), False)
-        for _, ask, charge_all in (ours, theirs):  # warm both
-            self._run(ask, charge_all=charge_all)
-        for number in range(pairs):
-            for runs, ask, charge_all in (ours, theirs) if number % 2 else (theirs, ours):
-                runs.append(self._run(ask, charge_all=charge_all))
-            tell(f"pair {number + 1} of {pairs}")
-        costs = ratios([run.cpu_s_per_token for run in through], [run.cpu_s_per_token for run in bare])
-        added = [
-            1000 * (a - b)
-            for ours_, theirs_ in zip(through, bare, strict=True)
-            for a, b in zip(ours_.first_s, theirs_.first_s, strict=True)
-        ]
+    def first_tokens(self, pairs: int) -> list[Figure]:
+        """What Pilothouse adds to the wait for one."""
+        waits: tuple[list[float], list[float]] = ([], [])
+        for number in range(pairs + 1):
+            for side in (0, 1) if number % 2 else (1, 0):
+                began = time.monotonic()
+                pieces = self._ask(side, FIRST_TOKENS)
+                next(pieces)
+                waits[side].append(1000 * (time.monotonic() - began))
+                for _ in pieces:
+                    pass
+            if number % 100 == 0:
+                tell(f"{number} of {pairs} pairs of first tokens")
+        through, bare = (side[1:] for side in waits)  # the first of each warmed it
+        added = [ours - theirs for ours, theirs in zip(through, bare, strict=True)]
         return [
-            figure("first token, directly", [1000 * s for run in bare for s in run.first_s], unit="ms"),
+            figure("first token, directly", bare, unit="ms"),
             figure("added to it by Pilothouse", added, unit="ms", goal="<= 2"),
-            figure("CPU a token, directly", [1000 * run.cpu_s_per_token for run in bare], unit="ms"),
-            figure("CPU a token: through Pilothouse / directly", costs, unit="x", goal="<= 1.05"),
-            Figure(what="that ratio's 95% bound", value=upper_bound(costs), unit="x", samples=pairs),
+            Figure(what="that wait's 95% bound", value=upper_bound(added), unit="ms", samples=pairs),
+        ]
+
+    def costs(self, pairs: int) -> list[Figure]:
+        """CPU seconds a token, by both ways."""
+        used: tuple[list[float], list[float]] = ([], [])
+        for number in range(pairs):
+            cpu, tokens = [0.0, 0.0], [0, 0]
+            for turn in range(REQUESTS):
+                for side in (0, 1) if (number + turn) % 2 else (1, 0):
+                    before = self._cpu_s(charge_all=side == 0)
+                    tokens[side] += max(self._ask(side, TOKENS))
+                    cpu[side] += self._cpu_s(charge_all=side == 0) - before
+            for side in (0, 1):
+                used[side].append(1000 * cpu[side] / tokens[side])
+            tell(f"pair {number + 1} of {pairs}")
+        ratio = ratios(*used)
+        return [
+            figure("CPU a token, directly", used[1], unit="ms"),
+            figure("CPU a token: through Pilothouse / directly", ratio, unit="x", goal="<= 1.05"),
+            Figure(what="that ratio's 95% bound", value=upper_bound(ratio), unit="x", samples=pairs),
         ]
 
     def memory(self) -> Figure:
@@ -155,17 +176,11 @@ class _Bench:
             ),
         ]
 
-    def _run(self, ask: Any, *, charge_all: bool) -> _Run:
-        first: list[float] = []
-        tokens = 0
-        before = self._cpu_s(charge_all=charge_all)
-        for _ in range(REQUESTS):
-            began = time.monotonic()
-            pieces = ask(f"{next(self._numbers):06}. Once")
-            said = next(pieces)
-            first.append(time.monotonic() - began)
-            tokens += max([said, *pieces])
-        return _Run(first, (self._cpu_s(charge_all=charge_all) - before) / tokens)
+    def _ask(self, side: int, tokens: int) -> Iterator[int]:
+        """One streamed answer, through the gateway (0) or by the engine's own door (1)."""
+        prompt = f"{next(self._numbers):06}. Once"
+        ask = self._row.ask if side else openai(ENDPOINT)
+        return ask(self._doors[side], prompt, tokens)
 
     def _cpu_s(self, *, charge_all: bool) -> float:
         used = cpu_s(self._engine["pid"])
@@ -187,6 +202,7 @@ class _Bench:
             for item in self._server.get("/admin/v1/replicas")["items"]:
                 if item["state"] == "ready" and item["pid"] != without:
                     self._engine = item
+                    self._doors = [Door(self._server.url, key=self._server.admin_key), self._direct()]
                     return True
         return False
 
