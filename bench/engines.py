@@ -35,7 +35,7 @@ from rig.report import Figure, Report, figure, options, publish, ratios, tell, u
 from rig.rows import DEADLINE_S, ENDPOINT, ROWS, Row, openai
 from rig.server import Server, server, wait_until
 
-TOKENS, REQUESTS, CLIENTS = 48, 4, 2
+TOKENS, REQUESTS, CLIENTS = 24, 8, 2
 FIRST_TOKENS = 2
 """Of an answer whose first is timed: the shorter, the closer are the two of a pair."""
 READY_S = 300.0
@@ -107,41 +107,28 @@ class _Bench:
 
     def first_tokens(self, pairs: int) -> list[Figure]:
         """What Pilothouse adds to the wait for one."""
-        waits: tuple[list[float], list[float]] = ([], [])
-        for number in range(pairs + 1):
-            for side in (0, 1) if number % 2 else (1, 0):
-                began = time.monotonic()
-                pieces = self._ask(side, FIRST_TOKENS)
-                next(pieces)
-                waits[side].append(1000 * (time.monotonic() - began))
-                for _ in pieces:
-                    pass
-            if number % 100 == 0:
-                tell(f"{number} of {pairs} pairs of first tokens")
-        through, bare = (side[1:] for side in waits)  # the first of each warmed it
-        added = [ours - theirs for ours, theirs in zip(through, bare, strict=True)]
+        self._first_pair(0)  # warms both
+        waits = []
+        for number in range(pairs):
+            waits.append(self._first_pair(number))
+            if number % 100 == 99:
+                tell(f"{number + 1} of {pairs} pairs of first tokens")
+        added = [1000 * (ours - theirs) for ours, theirs in waits]
         return [
-            figure("first token, directly", bare, unit="ms"),
+            figure("first token, directly", [1000 * theirs for _, theirs in waits], unit="ms"),
             figure("added to it by Pilothouse", added, unit="ms", goal="<= 2"),
             Figure(what="that wait's 95% bound", value=upper_bound(added), unit="ms", samples=pairs),
         ]
 
     def costs(self, pairs: int) -> list[Figure]:
         """CPU seconds a token, by both ways."""
-        used: tuple[list[float], list[float]] = ([], [])
+        used = []
         for number in range(pairs):
-            cpu, tokens = [0.0, 0.0], [0, 0]
-            for turn in range(REQUESTS):
-                for side in (0, 1) if (number + turn) % 2 else (1, 0):
-                    before = self._cpu_s(charge_all=side == 0)
-                    tokens[side] += max(self._ask(side, TOKENS))
-                    cpu[side] += self._cpu_s(charge_all=side == 0) - before
-            for side in (0, 1):
-                used[side].append(1000 * cpu[side] / tokens[side])
-            tell(f"pair {number + 1} of {pairs}")
-        ratio = ratios(*used)
+            used.append(self._cost_pair())
+            tell(f"pair {number + 1} of {pairs}: {used[-1][0] / used[-1][1]:.3f}")
+        ratio = ratios([ours for ours, _ in used], [theirs for _, theirs in used])
         return [
-            figure("CPU a token, directly", used[1], unit="ms"),
+            figure("CPU a token, directly", [1000 * theirs for _, theirs in used], unit="ms"),
             figure("CPU a token: through Pilothouse / directly", ratio, unit="x", goal="<= 1.05"),
             Figure(what="that ratio's 95% bound", value=upper_bound(ratio), unit="x", samples=pairs),
         ]
@@ -176,6 +163,28 @@ class _Bench:
             ),
         ]
 
+    def _first_pair(self, number: int) -> list[float]:
+        """Seconds to the first token, through the gateway and directly."""
+        waits = [0.0, 0.0]
+        for side in _order(number):
+            began = time.monotonic()
+            pieces = self._ask(side, FIRST_TOKENS)
+            next(pieces)
+            waits[side] = time.monotonic() - began
+            for _ in pieces:
+                pass
+        return waits
+
+    def _cost_pair(self) -> list[float]:
+        """CPU seconds a token, through the gateway and of the engine alone."""
+        cpu, tokens = [0.0, 0.0], [0, 0]
+        for turn in range(REQUESTS):
+            for side in _order(turn):
+                before = self._cpu_s(charge_all=side == 0)
+                tokens[side] += max(self._ask(side, TOKENS))
+                cpu[side] += self._cpu_s(charge_all=side == 0) - before
+        return [cpu[side] / tokens[side] for side in (0, 1)]
+
     def _ask(self, side: int, tokens: int) -> Iterator[int]:
         """One streamed answer, through the gateway (0) or by the engine's own door (1)."""
         prompt = f"{next(self._numbers):06}. Once"
@@ -205,6 +214,10 @@ class _Bench:
                     self._doors = [Door(self._server.url, key=self._server.admin_key), self._direct()]
                     return True
         return False
+
+
+def _order(number: int) -> tuple[int, int]:
+    return (0, 1) if number % 2 else (1, 0)
 
 
 if __name__ == "__main__":
