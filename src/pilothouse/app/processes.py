@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -264,7 +265,8 @@ def detach(log: Path) -> int:
     Fork: the child (0 is returned) has no terminal and writes to `log`; the parent gets its pid.
 
     Call it while there is one thread. What was opened before is shared, so a
-    lock or a listening socket passes over without a gap.
+    lock or a listening socket passes over without a gap. What the caller of this
+    program left open in it does not: else a server would hold a stranger's lock or pipe.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -276,4 +278,14 @@ def detach(log: Path) -> int:
         os.dup2(nothing.fileno(), 0)
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    _let_go_of_strangers()
     return 0
+
+
+def _let_go_of_strangers() -> None:
+    """Close what came with the start of this program: what it opened itself is never inherited (PEP 446)."""
+    for fd in [int(entry.name) for entry in Path("/dev/fd").iterdir()]:
+        # The listing's own descriptor is closed by now.
+        with suppress(OSError):
+            if fd > 2 and os.get_inheritable(fd):
+                os.close(fd)

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,7 @@ class Bench:
         self.first_path = folder / "first"
         """Where children look for modules before they look into the real package."""
 
-    def up(self, *flags: str, worker: str = "worker") -> subprocess.Popen[str]:
+    def up(self, *flags: str, worker: str = "worker", fds: Sequence[int] = ()) -> subprocess.Popen[str]:
         argv = [
             sys.executable,
             str(UP),
@@ -46,7 +47,9 @@ class Bench:
         ]
         paths = [str(self.first_path), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, pass_fds=fds
+        )
         self.started.append(process)
         return process
 
@@ -197,6 +200,20 @@ def test_a_detached_server_is_ready_when_up_returns_and_down_leaves_nothing(benc
     assert down.returncode == 0, down.stderr
     assert not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE
     assert not bench.family()
+
+
+def test_a_detached_server_keeps_nothing_open_of_its_caller(bench: Bench) -> None:
+    reading, writing = os.pipe()
+    detached = bench.up("--detach", fds=[writing])
+    os.close(writing)
+
+    detached.communicate(timeout=20)
+
+    with os.fdopen(reading, "rb") as pipe:
+        ready, _, _ = select.select([pipe], [], [], 10.0)
+        assert ready, "the server holds the other end"
+        assert pipe.read() == b""
+    bench.run("down")
 
 
 def test_a_detached_server_survives_the_hangup_of_its_terminal(bench: Bench) -> None:
