@@ -62,6 +62,7 @@ MODULES = (
     "kit.metrics",
     "kit.sse",
     "wire.openai.answers",
+    "wire.openai.conversation",
     "wire.openai.dialect",
     "wire.openai.inbound",
     "wire.openai.outbound",

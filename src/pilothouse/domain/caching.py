@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import msgspec
 
-from pilothouse.domain.cached_answer import PIECES
+from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 
@@ -19,12 +19,31 @@ NO_STORE = b"no-store"
 """Value of `x-pilothouse-cache` that a request keeps out of every cache with."""
 COMPLETE = frozenset({"stop", "length", "tool_calls"})
 """How an answer ended that may be given again; a filtered or a cut one may not."""
+PIECES = 16
+"""Events that an answer is replayed in at most: several, for a client that shows text as it comes."""
+_OVERHEAD_BYTES = 1024
+"""Of one entry in memory: its key, its place in the order, and the structs that hold it together."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 def is_complete(deltas: Iterable[Delta]) -> bool:
     """Whether every choice came to an end that the engine itself named."""
     return all(delta.finish_reason in COMPLETE for delta in deltas)
+
+
+def size_bytes(answer: CachedAnswer) -> int:
+    """What it will take up in memory at most, once both of its written forms were asked for."""
+    size = _OVERHEAD_BYTES
+    for delta in answer.deltas:
+        # Python has up to four bytes a character, as UTF-8 has. Each text is there three times.
+        wide = 3 if delta.text.isascii() else 12
+        size += wide * len(delta.text) + 100 * PIECES
+        if delta.logprobs is not None:
+            size += 3 * len(delta.logprobs)
+        if delta.aside is not None:
+            size += 3 * len(_encode(delta.aside))
+    return size
 
 
 def is_repeatable(sampling: Sampling) -> bool:

@@ -133,9 +133,10 @@ class Limiter:
             prompt, answer = bounds(call, ask, endpoint)
             tokens = prompt + answer
             if plan.costs:
-                cost = max(
-                    [p.bound_micro_usd(prompt, answer) for p in self._dearest[endpoint.name]], default=0
-                )
+                for price in self._dearest[endpoint.name]:
+                    bound = price.bound_micro_usd(prompt, answer)
+                    if bound > cost:
+                        cost = bound
         now = time.monotonic()
         made = self._book.reserve(plan, tokens, cost, now=now, expires=now + endpoint.timeout_s)
         call.limit_headers = headers(plan, now)

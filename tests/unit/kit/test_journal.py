@@ -615,7 +615,7 @@ def test_any_bytes_are_read_as_a_header_or_a_head_without_error(data):
 @given(st.binary(min_size=16, max_size=100), st.binary(min_size=12, max_size=12))
 @settings(deadline=None)
 def test_a_frame_takes_the_room_that_was_said(body, nonce):
-    frame = encode_frame(nonce, body, framed_bytes(len(body) - 16))
+    frame = b"".join(encode_frame(nonce, body, framed_bytes(len(body) - 16)))
     head = decode_head(frame, room=len(frame))
 
     assert head.fits(body[-16:])

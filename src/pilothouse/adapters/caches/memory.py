@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from pilothouse.domain.cached_answer import CachedAnswer
+from pilothouse.domain.caching import size_bytes
 
 _LARGEST_SHARE = 16
 """An entry may take up one part in so many of the room."""
@@ -43,7 +44,7 @@ class MemoryCache:
         return answer
 
     def put(self, key: bytes, answer: CachedAnswer) -> None:
-        size = answer.size_bytes
+        size = size_bytes(answer)
         if size * _LARGEST_SHARE > self._cap_bytes:
             return
         if key in self._entries:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from pilothouse.domain.cached_answer import CachedAnswer
+from pilothouse.domain.caching import size_bytes
 from pilothouse.domain.chat import Aside, Delta, Usage
 from pilothouse.kit.resp import RespClient, RespError
 from pilothouse.kit.seal import SealBroken, Sealer, bind, key_id_of
@@ -102,7 +103,7 @@ class RedisCache:
 
     def put(self, key: bytes, answer: CachedAnswer) -> None:
         left_ms = int((answer.expires_at - time.time()) * 1000)
-        if left_ms <= 0 or answer.size_bytes > MAX_ENTRY_BYTES:
+        if left_ms <= 0 or size_bytes(answer) > MAX_ENTRY_BYTES:
             return
         if len(self._queue) >= MAX_QUEUED:
             self._on_failure("put")

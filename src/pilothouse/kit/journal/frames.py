@@ -35,6 +35,8 @@ _HEADER: Final = struct.Struct("<8sHH4xQ")
 _HEAD: Final = struct.Struct(f"<4sII{NONCE_BYTES}s")
 _CRC: Final = struct.Struct("<I")
 
+_PADDING: Final = [b"\0" * size for size in range(ALIGN)]
+
 FRAME_HEAD_BYTES: Final = _HEAD.size
 MOST_FRAMING_BYTES: Final = FRAME_HEAD_BYTES + TAG_BYTES + ALIGN - 1
 """What a frame takes beside its payload at most."""
@@ -91,10 +93,10 @@ def binding(writer: str, seq: int) -> bytes:
     return len(name).to_bytes(2, "little") + name + seq.to_bytes(8, "little")
 
 
-def encode_frame(nonce: bytes, body: bytes, size: int) -> bytes:
-    """A frame, filled up to `size` bytes."""
-    head = _HEAD.pack(MARK, len(body), crc32(nonce + body[-TAG_BYTES:]), nonce)
-    return (head + body).ljust(size, b"\0")
+def encode_frame(nonce: bytes, body: bytes, size: int) -> tuple[bytes, bytes, bytes]:
+    """A frame of `size` bytes in its parts, to be joined once with those of the frames beside it."""
+    head = _HEAD.pack(MARK, len(body), crc32(body[-TAG_BYTES:], crc32(nonce)), nonce)
+    return head, body, _PADDING[size - FRAME_HEAD_BYTES - len(body)]
 
 
 @dataclass(frozen=True)

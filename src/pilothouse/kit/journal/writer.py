@@ -129,6 +129,7 @@ class JournalWriter:
         segment = self._current
         at = start = segment.at if segment is not None else 0
         frames: list[bytes] = []
+        """Parts of frames, in their order."""
         nonces = self._nonces
         for payload in payloads:
             size = framed_bytes(len(payload))
@@ -142,14 +143,14 @@ class JournalWriter:
                 nonces = self._draw_nonces()
             nonce = nonces.pop()
             body = segment.aead.encrypt(nonce, payload, segment.binding + at.to_bytes(8, "little"))
-            frames.append(encode_frame(nonce, body, size))
+            frames += encode_frame(nonce, body, size)
             at += size
         if segment is not None:
             self._write(segment, frames, start)
         self._appended += len(payloads)
 
     def _write(self, segment: _Segment, frames: list[bytes], start: int) -> None:
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        data = b"".join(frames)
         try:
             written = os.pwrite(segment.fd, data, start)
         except OSError as exc:

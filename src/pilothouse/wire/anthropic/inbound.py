@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from pilothouse.domain.chat import Ability, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.anthropic import shapes
-from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import invalid
 
 NOT_CARRIED = frozenset(
@@ -65,10 +65,10 @@ def read_prompt(body: bytes) -> GenerateRequest:
 
 def _request(asked: shapes.Prompt, *, max_tokens: int | None, sampling: Sampling) -> GenerateRequest:
     said = _messages(asked)
-    if fault := messages.problem_of(said):
+    if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages: {fault[1]}", param="messages")
     written = messages.encode(said)
-    needs: frozenset[Ability] = messages.needs_of(said)
+    needs: frozenset[Ability] = conversation.needs_of(said)
     if asked.tools:
         offered = Raw(messages.encode([_tool(tool) for tool in asked.tools]))
         sampling = msgspec.structs.replace(sampling, tools=offered)

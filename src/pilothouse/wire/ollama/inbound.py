@@ -14,7 +14,7 @@ from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
-from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import invalid, sub_read
 from pilothouse.wire.openai.shapes import Penalty, Seed, Share, Stop, Temperature
 
@@ -208,7 +208,7 @@ def _request(
             tools=tools,
             reasoning_effort=_effort(asked.think),
         ),
-        needs=needs | messages.needs_of(said or ()),
+        needs=needs | conversation.needs_of(said or ()),
     )
 
 

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
-from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import NULL, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.openai.shapes import (
@@ -46,7 +46,7 @@ def read_chat(body: bytes) -> GenerateRequest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         chat = read_object(body, decode_chat, Chat, CHAT_FATES)
         said = sub_read(chat.messages, messages.decode, "messages")
-    if fault := messages.problem_of(said):
+    if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
     response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
     if response_format is not None:
@@ -63,7 +63,9 @@ def read_chat(body: bytes) -> GenerateRequest:
         chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
     )
     ask = _request(chat, "chat", chat.messages, max_tokens, sampling, said)
-    needs = ask.needs | messages.needs_of(said)
+    needs = conversation.needs_of(said)
+    if ask.needs:
+        needs |= ask.needs
     if chat.store is not None or chat.safety_identifier is not None:
         subject = chat.safety_identifier or chat.user
         ask = msgspec.structs.replace(ask, store=chat.store, subject=subject)

@@ -7,13 +7,10 @@ this shape when they come in, and read it when they go out.
 Source: the OpenAI API reference, chat completions, `messages`.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-
-from pilothouse.domain.chat import Ability
 
 Name = Annotated[str, Meta(max_length=256)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -112,35 +109,3 @@ decode = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1)]).deco
 """Messages from JSON; raises what msgspec raises."""
 encode = msgspec.json.Encoder().encode
 """Canonical JSON of messages: no whitespace, one order of fields."""
-
-_NEEDS: dict[type[Struct], Ability] = {Image: "image", Audio: "audio", File: "file"}
-
-
-def problem_of(messages: Sequence[Message]) -> tuple[str, str] | None:
-    """
-    What the shapes alone do not say: the path of a message's fault and the fault, if there is one.
-
-    An assistant says or calls something; a tool's answer belongs to an earlier call.
-    """
-    calls: set[str] = set()
-    for i, message in enumerate(messages):
-        if isinstance(message, Assistant):
-            if message.tool_calls is not None:
-                ids = {call.id for call in message.tool_calls}
-                if len(ids) < len(message.tool_calls):
-                    return f"[{i}].tool_calls", "two calls have the same id"
-                calls |= ids
-            elif message.content is None and message.refusal is None:
-                return f"[{i}].content", "an assistant's message has content, a refusal or tool_calls"
-        elif isinstance(message, Tool) and message.tool_call_id not in calls:
-            return f"[{i}].tool_call_id", "no tool_calls of a message before it have this id"
-    return None
-
-
-def needs_of(messages: Sequence[Message]) -> frozenset[Ability]:
-    """What a model must be able to read for these."""
-    found: set[Ability] = set()
-    for message in messages:
-        if isinstance(message, User) and not isinstance(message.content, str):
-            found.update(_NEEDS[type(part)] for part in message.content if type(part) in _NEEDS)
-    return frozenset(found)

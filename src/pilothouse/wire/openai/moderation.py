@@ -18,7 +18,7 @@ from pilothouse.domain.chat import Ability, Delta, GenerateRequest, Sampling, Us
 from pilothouse.domain.errors import AnswerUnfit, Internal, InvalidRequest, PilothouseError
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.dialect import GenerateDialect, Writer
-from pilothouse.wire.openai import answers, logprobs, messages
+from pilothouse.wire.openai import answers, conversation, logprobs, messages
 from pilothouse.wire.openai.fields import Fates, read_object
 
 CATEGORIES = {
@@ -102,7 +102,7 @@ class Moderations(GenerateDialect):
         prompt = _encode(prompts if len(prompts) > 1 else prompts[0])
         needs: set[Ability] = set()
         for said in prompts:
-            needs |= messages.needs_of(said)
+            needs |= conversation.needs_of(said)
         return GenerateRequest(
             kind="chat",
             endpoint=self._endpoint,

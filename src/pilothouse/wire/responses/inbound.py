@@ -15,7 +15,7 @@ from msgspec import Meta, Raw, Struct
 
 from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
-from pilothouse.wire.openai import messages, tools
+from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import Fates, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.openai.shapes import PositiveInt, Share, Subject, Temperature
@@ -216,7 +216,7 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
     said = _said(asked, before)
     offered = _tools(asked.tools)
     prompt = Raw(messages.encode(said))
-    needs = messages.needs_of(said)
+    needs = conversation.needs_of(said)
     if offered is not None:
         needs |= {"tools"}
     return ResponseRequest(
@@ -241,7 +241,7 @@ def _said(asked: Create, before: list[Message]) -> list[Message]:
     if asked.instructions or before:
         system = [messages.System(asked.instructions)] if asked.instructions else []
         said = [*system, *before, *said]
-    if fault := messages.problem_of(said):
+    if fault := conversation.problem_of(said):
         raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
     return said
 

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.caching import steps_of
+from pilothouse.domain.caching import size_bytes, steps_of
 from pilothouse.domain.chat import Delta, Usage
 from pilothouse.domain.chat import GenerateRequest as Ask
 from pilothouse.wire.openai import answers
@@ -22,7 +22,7 @@ def answer(text: str, *, team: str = "a", expires_at: float = 100.0) -> CachedAn
 
 
 async def test_the_least_recently_used_goes_first():
-    size = answer("x" * 1000).size_bytes
+    size = size_bytes(answer("x" * 1000))
     cache = MemoryCache(size * 20, now=lambda: 0.0)
     for i in range(20):
         cache.put(b"%d" % i, answer("x" * 1000))
@@ -91,17 +91,17 @@ def test_it_behaves_as_a_list_of_the_last_used_that_never_exceeds_its_room(steps
         if action == "put":
             entry = answer(text * repeat)
             cache.put(key, entry)
-            if entry.size_bytes * 16 <= cap:
+            if size_bytes(entry) * 16 <= cap:
                 model.pop(key, None)
                 model[key] = entry
-                while sum(kept.size_bytes for kept in model.values()) > cap:
+                while sum(size_bytes(kept) for kept in model.values()) > cap:
                     model.popitem(last=False)
         else:
             got = _run(cache.get(key))
             assert got is model.get(key)
             if got is not None:
                 model.move_to_end(key)
-        assert cache.size_bytes == sum(kept.size_bytes for kept in model.values()) <= cap
+        assert cache.size_bytes == sum(size_bytes(kept) for kept in model.values()) <= cap
         assert len(cache) == len(model)
 
 
@@ -130,7 +130,7 @@ def test_the_counted_size_covers_what_is_really_taken(texts, with_logprobs):
         )
     ) + sum(len(d.logprobs) for d in entry.deltas if d.logprobs is not None)
 
-    assert taken <= entry.size_bytes
+    assert taken <= size_bytes(entry)
 
 
 def _run(coroutine):
