@@ -26,6 +26,7 @@ from tensorflow_model import artifact_of, make_savedmodel, needs_tensorflow
 pytestmark = [pytest.mark.engine, pytest.mark.slow, needs_tensorflow]
 READY_S = 300.0
 CONTEXT_TOKENS = 4096
+PROTOCOLS = ("rest", "grpc")
 CHAT = {"user": "{content}\n", "assistant": "{content}\n"}
 
 
@@ -60,14 +61,14 @@ async def ready(home: Home, replica: Replica) -> None:
         await engine.aclose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=PROTOCOLS)
 def running_replica(
-    savedmodel: Artifact, tmp_path_factory: pytest.TempPathFactory
+    savedmodel: Artifact, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Home, Replica]]:
     home = Home(make_private(tmp_path_factory.mktemp("tf")))
 
     async def begin() -> Replica:
-        replica = await home.start(launch_of(savedmodel))
+        replica = await home.start(launch_of(savedmodel, protocol=request.param))
         await ready(home, replica)
         return replica
 
@@ -84,10 +85,11 @@ class Lab:
     def __init__(self, replica: Replica) -> None:
         self.context_tokens = replica.context_tokens
         self.engine = connected(replica)
+        self.options = replica.options
 
     def dead(self) -> TensorFlowEngine:
         return TensorFlowDriver().connect(
-            "unix:/nobody.sock", model="m", context_tokens=1024, options={"piece_tokens": 4}
+            "unix:/nobody.sock", model="m", context_tokens=1024, options=self.options
         )
 
 
@@ -103,7 +105,10 @@ class TestTensorFlow(EngineConformance):
         texts = set()
         for size in (1, 7, 64):
             engine = TensorFlowDriver().connect(
-                running_replica[1].address, model="m", context_tokens=4096, options={"piece_tokens": size}
+                running_replica[1].address,
+                model="m",
+                context_tokens=4096,
+                options=lab.options | {"piece_tokens": size},
             )
             texts.add(text_of(await answer(engine, request)))
             await engine.aclose()
@@ -112,7 +117,10 @@ class TestTensorFlow(EngineConformance):
 
     async def test_the_context_bounds_an_answer_that_names_no_limit(self, lab: Lab, running_replica) -> None:
         engine = TensorFlowDriver().connect(
-            running_replica[1].address, model="m", context_tokens=50, options={"piece_tokens": 16}
+            running_replica[1].address,
+            model="m",
+            context_tokens=50,
+            options=lab.options | {"piece_tokens": 16},
         )
 
         chunks = await answer(engine, ask(max_tokens=None))
@@ -131,7 +139,7 @@ class TestTensorFlow(EngineConformance):
             running_replica[1].address,
             model="m",
             context_tokens=4096,
-            options={"piece_tokens": 16, "chat": CHAT},
+            options=lab.options | {"piece_tokens": 16, "chat": CHAT},
         )
 
         formed = text_of(await answer(engine, chat))
@@ -155,9 +163,12 @@ class TestTensorFlow(EngineConformance):
         assert not {"PILOTHOUSE_HOME", "PYTHONPATH", "USER"} & process.environ().keys()
 
 
-async def test_a_crash_is_told_and_a_new_one_takes_its_place(savedmodel: Artifact, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_crash_is_told_and_a_new_one_takes_its_place(
+    savedmodel: Artifact, tmp_path: Path, protocol: str
+) -> None:
     home = Home(tmp_path)
-    replica = await home.start(launch_of(savedmodel))
+    replica = await home.start(launch_of(savedmodel, protocol=protocol))
     try:
         await ready(home, replica)
         engine = connected(replica)
@@ -172,7 +183,7 @@ async def test_a_crash_is_told_and_a_new_one_takes_its_place(savedmodel: Artifac
         await engine.aclose()
         failed = await seen_as(home.target(), replica.name, "failed")
         assert "SIGKILL" in failed.reason
-        again = await home.start(launch_of(savedmodel))
+        again = await home.start(launch_of(savedmodel, protocol=protocol))
         await ready(home, again)
     finally:
         await home.stop_all()

@@ -3,12 +3,14 @@ The process of one replica of a SavedModel: `python _tensorflow_child.py CONFIG`
 
 Speaks TensorFlow Serving's REST API at a private socket: predict, status and
 metadata of one model, and two routes that are ours: `/open` counts an answer for
-as long as its connection is held, `/load` says how many there are. A SavedModel is
-a program: what it may do is looked at before it is loaded.
+as long as its connection is held, `/load` says how many there are. Its gRPC door is
+`_tensorflow_child_grpc`. A SavedModel is a program: what it may do is looked at
+before it is loaded.
 
 Only TensorFlow's environment is there: nothing of Pilothouse is imported.
 """
 
+import asyncio
 import base64
 import json
 import socket
@@ -16,7 +18,9 @@ import socketserver
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 MODEL = "model"
@@ -52,7 +56,36 @@ class Model:
         name = body.get("signature_name", "serving_default")
         if name not in self.signatures:
             raise Refused(400, f'Serving signature name: "{name}" not found in signature def')
-        columns = self._columns(name, _rows(body, list(self._inputs(name))))
+        said = self._run(name, self._columns(name, _rows(body, list(self._inputs(name)))))
+        lists = {one: _written(one, array.tolist()) for one, array in said.items()}
+        if len(lists) == 1:
+            return next(iter(lists.values()))
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+    def run_arrays(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Arrays of NumPy by the names of the signature's tensors, as they are."""
+        if name not in self.signatures:
+            raise Refused(400, f'Serving signature name: "{name}" not found in signature def')
+        specs = self._inputs(name)
+        if wrong := sorted(specs.keys() ^ given.keys()):
+            raise Refused(400, f"input tensor alias not found in signature, or missing: {wrong[0]}")
+        for key, spec in specs.items():
+            array = given[key]
+            is_text = spec.dtype == self._tf.string and array.dtype == object
+            if not (is_text or spec.dtype == array.dtype) or not spec.shape.is_compatible_with(array.shape):
+                raise Refused(400, f"the tensor {key} is not of the input's type and shape")
+        return self._run(
+            name, {key: self._tf.constant(given[key], spec.dtype) for key, spec in specs.items()}
+        )
+
+    def specs(self) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        """What each signature takes and gives."""
+        return {
+            name: (self._inputs(name), dict(function.structured_outputs))
+            for name, function in self.signatures.items()
+        }
+
+    def _run(self, name: str, columns: dict[str, Any]) -> dict[str, Any]:
         try:
             said = self.signatures[name](**columns)
         except self._tf.errors.InvalidArgumentError as exc:
@@ -61,19 +94,16 @@ class Model:
             raise Refused(503, exc.message) from exc
         except self._tf.errors.OpError as exc:
             raise Refused(500, exc.message) from exc
-        lists = {one: _written(one, tensor.numpy().tolist()) for one, tensor in said.items()}
-        if len(lists) == 1:
-            return next(iter(lists.values()))
-        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+        return {one: tensor.numpy() for one, tensor in said.items()}
 
     def metadata(self) -> dict[str, Any]:
         found = {
             name: {
-                "inputs": {key: _told(spec) for key, spec in self._inputs(name).items()},
-                "outputs": {key: _told(spec) for key, spec in function.structured_outputs.items()},
+                "inputs": {key: _told(spec) for key, spec in inputs.items()},
+                "outputs": {key: _told(spec) for key, spec in outputs.items()},
                 "method_name": "tensorflow/serving/predict",
             }
-            for name, function in self.signatures.items()
+            for name, (inputs, outputs) in self.specs().items()
         }
         return {
             "model_spec": {"name": MODEL, "signature_name": "", "version": VERSION},
@@ -257,10 +287,27 @@ def found_in(folder: Path) -> Path:
     return places[0]
 
 
+def beside(name: str) -> ModuleType:
+    """A file of this folder, which is on no path: the others in it are Pilothouse's."""
+    loader = SourceFileLoader(name, str(Path(__file__).with_name(f"{name}.py")))
+    module = ModuleType(name)
+    loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     config = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    slots = config["slots"]
     model = Model(found_in(Path(config["model_path"])), threads=config["threads"])
-    with Host(config["socket"], model, Places(config["slots"])) as host:
+    if config["protocol"] == "grpc":
+        door = beside("_tensorflow_child_grpc")
+        services = door.Services(
+            beside("_serving_pb2"), sys.modules[__name__], model, Places(slots), slots=slots
+        )
+        most = 2 * (slots + MAX_WAITING) + 1  # each answer that is open, and its call
+        asyncio.run(door.serve(config["socket"], services, max_bytes=MAX_BODY, most_calls=most))
+        return
+    with Host(config["socket"], model, Places(slots)) as host:
         print(f"pilothouse: ready at {config['socket']}", flush=True)
         host.serve_forever()
 

@@ -7,7 +7,7 @@ is made of predictions (`_tensorflow_engine`), the host itself (`_tensorflow_chi
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from msgspec import Meta
 from pilothouse.adapters.engines import _tensorflow_child
 from pilothouse.adapters.engines._attached import bearer, pinned, token_of
 from pilothouse.adapters.engines._environment import declared, look, python_of
+from pilothouse.adapters.engines._extras import over_grpc
 from pilothouse.adapters.engines._launching import check_fits, threads_of, world
 from pilothouse.adapters.engines._tensorflow_engine import Reading, TensorFlowEngine
 from pilothouse.adapters.engines._tensorflow_rest import HostServer, RestServer
@@ -50,6 +51,8 @@ PIECE_TOKENS = 16
 class TensorFlowOptions(AttachOptions, frozen=True, kw_only=True):
     """`engine_options` of `engine: tensorflow`."""
 
+    protocol: Literal["rest", "grpc"] = "rest"
+    """`grpc` needs the extra of that name; `base_url` is the host and port of that then, and https is TLS."""
     signature: str = ""
     """The model's signature that generates text; by default `generate`, else `serving_default`."""
     inputs: dict[str, str] = {}  # noqa: RUF012 - msgspec gives each a copy
@@ -95,12 +98,15 @@ class TensorFlowDriver:
     ) -> Launch:
         options = read_options(TensorFlowOptions, spec.engine_options)
         reading = _reading(options)
+        if options.protocol == "grpc":
+            over_grpc("_tensorflow_grpc")
         need = PROCESS_BYTES + 2 * artifact.bytes
         check_fits(need, machine, f"TensorFlow and twice its {artifact.bytes / 1e6:.0f} MB")
         threads = threads_of(options.threads, machine)
         config = {
             "model_path": artifact.path,
             "socket": "{socket}",
+            "protocol": options.protocol,
             "threads": threads,
             "slots": options.slots or DEFAULT_SLOTS,
         }
@@ -118,7 +124,7 @@ class TensorFlowDriver:
             context_tokens=options.context_tokens or DEFAULT_CONTEXT_TOKENS,
             memory_bytes=need,
             ready_timeout_s=READY_TIMEOUT_S,
-            options=msgspec.to_builtins(reading),
+            options={"protocol": options.protocol, **msgspec.to_builtins(reading)},
         )
 
     def connect(
@@ -133,20 +139,28 @@ class TensorFlowDriver:
     ) -> TensorFlowEngine:
         """
         Raises:
-            OperationFailed: The address, the secret or a tensor's role is not one.
+            OperationFailed: The address, the secret or a tensor's role is not one, or the extra is missing.
         """
         info = EngineInfo(name=self.name, context_tokens=context_tokens)
+        is_grpc = options.get("protocol") == "grpc"
         if address.startswith("unix:"):
-            host = HostServer(address, model=_tensorflow_child.MODEL, cohort=self._cohort)
+            ours = _tensorflow_child.MODEL
+            host = (
+                over_grpc("_tensorflow_grpc").GrpcHost(address, model=ours)
+                if is_grpc
+                else HostServer(address, model=ours, cohort=self._cohort)
+            )
             return TensorFlowEngine(info, host, msgspec.convert(options, Reading), host=host)
-        server = RestServer(
-            address.rstrip("/"),
-            model=model,
-            credential=bearer(token_of(secret)),
-            pin=pinned(address, allow_private=allow_private),
-            cohort=self._cohort,
+        reading = _reading(read_options(TensorFlowOptions, options))
+        credential, pin = bearer(token_of(secret)), pinned(address, allow_private=allow_private)
+        server = (
+            over_grpc("_tensorflow_grpc").GrpcServer(address, model=model, credential=credential, pin=pin)
+            if is_grpc
+            else RestServer(
+                address.rstrip("/"), model=model, credential=credential, pin=pin, cohort=self._cohort
+            )
         )
-        return TensorFlowEngine(info, server, _reading(read_options(TensorFlowOptions, options)))
+        return TensorFlowEngine(info, server, reading)
 
 
 def _reading(options: TensorFlowOptions) -> Reading:
