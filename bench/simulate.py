@@ -3,9 +3,9 @@ The simulation: how fast it is, and whether it tells what the real engine will d
 
 First a million requests over 1,000 replicas, on one core. Then three workloads on
 the real engine (SmolLM2, four slots, one thread): the speed of its virtual twin is
-fitted to the answers of one of them and judged on the two others. All three are played in turns,
-three times, and each request counts with its median: a machine that is slower for a
-while tells nothing about the simulation.
+fitted to the answers of one of them and judged on the two others. Three minutes of
+each are played, in turns of a minute, so that a machine that is slower for a while is
+so for all three.
 
     python bench/simulate.py [--quick] [--json] [--skip-engine]
 """
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from random import Random
-from statistics import median
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -35,14 +34,14 @@ from pilothouse.simulate.scenario import (
     Tokens,
 )
 from pilothouse.simulate.tally import Spread
-from pilothouse.simulate.traffic import requests_of
+from pilothouse.simulate.traffic import Request, requests_of
 from rig.engine import artifact, ask, engine
 from rig.report import Figure, Report, options, publish, tell
 
 SLOTS, CONTEXT = 4, 1024
 GUESS = EngineModel(slots=SLOTS, batch_tokens=64, step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5)
 FITTED_ON = "even"
-ROUNDS = 3
+TURNS = 3
 WORKLOADS = {
     "long prompts": TenantModel(
         arrivals=Arrivals(rate=0.15),
@@ -69,13 +68,12 @@ def main() -> None:
     given = parser.parse_args()
     figures = [] if given.skip_speed else _speed(100_000 if given.quick else 1_000_000)
     if not given.skip_engine:
-        figures += asyncio.run(_against_the_engine(30.0 if given.quick else 60.0))
+        figures += asyncio.run(_against_the_engine(20.0 if given.quick else 60.0))
     report = Report(
         bench="simulate: speed, and against the real engine",
         method=(
             "1,000 replicas, Poisson and bursty tenants, least_load; then SmolLM2 with four slots and one "
-            f"thread, three workloads of a minute in turns, {ROUNDS} times, the median of each request; "
-            f"fitted on `{FITTED_ON}` alone"
+            f"thread, {TURNS} minutes of three workloads, in turns of a minute; fitted on `{FITTED_ON}` alone"
         ),
         figures=figures,
     )
@@ -106,26 +104,27 @@ def _speed(requests: int) -> list[Figure]:
     return [*figures, Figure(what="runs of one seed that differ", value=float(not same), goal="<= 0")]
 
 
-async def _against_the_engine(duration_s: float) -> list[Figure]:
-    rounds: dict[str, list[list[_Answer]]] = {name: [] for name in WORKLOADS}
+async def _against_the_engine(turn_s: float) -> list[Figure]:
+    turns: dict[str, list[list[_Answer]]] = {name: [] for name in WORKLOADS}
     async with engine(artifact(), slots=SLOTS, context_tokens=CONTEXT) as (connected, _, pid):
         _prefer(pid)
         await ask(connected, " the" * 64, max_tokens=8)
-        for number in range(ROUNDS):
-            for name, tenant in WORKLOADS.items():
-                rounds[name].append(await _play(connected, tenant, duration_s))
-                tell(f"round {number + 1} of {ROUNDS}, {name}: {_told(rounds[name][-1])}")
-    found = {name: _measured(answers) for name, answers in rounds.items()}
+        for turn in range(TURNS):
+            for name in WORKLOADS:
+                asked = [one for one in _requests(name, TURNS * turn_s) if one.arrived // turn_s == turn]
+                turns[name].append(await _play(connected, asked, turn * turn_s))
+                tell(f"turn {turn + 1} of {TURNS}, {name}: {_told(turns[name][-1])}")
+    found = {name: _measured(played) for name, played in turns.items()}
     for name, (spread, rate) in found.items():
         tell(f"{name}: TTFT p50 {spread.p50_ms:.0f} ms, p95 {spread.p95_ms:.0f} ms, {rate:.1f} tokens/s")
-    fitted = fit([[one.answered() for one in answers] for answers in rounds[FITTED_ON]], GUESS)
+    fitted = fit([[one.answered() for one in answers] for answers in turns[FITTED_ON]], GUESS)
     tell(
         f"fitted: step {fitted.step_ms:.2f} ms, prompt token {fitted.prefill_ms:.2f} ms, "
         f"answer {fitted.decode_ms:.2f} ms, request {fitted.request_ms:.2f} ms"
     )
     figures = []
     for name, (real_ttft, tokens_per_s) in found.items():
-        outcome = simulate(_scenario(name, duration_s, fitted))
+        outcome = simulate(_scenario(name, TURNS * turn_s, fitted))
         ttft = outcome.total.ttft
         assert ttft is not None
         goal = "" if name == FITTED_ON else "<= 25"
@@ -151,7 +150,7 @@ def _scenario(name: str, duration_s: float, model: EngineModel) -> Scenario:
 
 
 class _Answer(Struct, frozen=True):
-    """One request to the engine; times in seconds since its round began."""
+    """One request to the engine; times in seconds of the scenario."""
 
     prompt: int
     tokens: int
@@ -171,12 +170,16 @@ class _Answer(Struct, frozen=True):
         )
 
 
-async def _play(connected: OpenAIEngine, tenant: TenantModel, duration_s: float) -> list[_Answer]:
-    """The very requests of the simulation's seed, sent when they are due; their answers in that order."""
-    arriving = requests_of("t", 0, tenant, Random("1/t"))
-    requests = list(takewhile(lambda request: request.arrived <= duration_s, arriving))
+def _requests(name: str, duration_s: float) -> list[Request]:
+    """The very requests of the simulation's seed."""
+    arriving = requests_of("t", 0, WORKLOADS[name], Random("1/t"))
+    return list(takewhile(lambda request: request.arrived < duration_s, arriving))
+
+
+async def _play(connected: OpenAIEngine, requests: Sequence[Request], begins_s: float) -> list[_Answer]:
+    """Each is sent when due, at most as many at once as there are slots; their answers in that order."""
     places = asyncio.Semaphore(SLOTS)
-    start = time.monotonic()
+    start = time.monotonic() - begins_s
 
     async def one(due: float, prompt: int, output: int) -> _Answer:
         await asyncio.sleep(max(0.0, start + due - time.monotonic()))
@@ -190,11 +193,11 @@ async def _play(connected: OpenAIEngine, tenant: TenantModel, duration_s: float)
     return await asyncio.gather(*(one(r.arrived, r.prompt, r.output) for r in requests))
 
 
-def _measured(rounds: Sequence[Sequence[_Answer]]) -> tuple[Spread, float]:
-    """The spread of the requests' first tokens, the median of each over the rounds; and tokens a second."""
-    waits = [median(answer.ttft for answer in answers) for answers in zip(*rounds, strict=True)]
-    ended = median(max(answer.ended for answer in answers) for answers in rounds)
-    return _spread(waits), sum(answer.tokens for answer in rounds[0]) / ended
+def _measured(turns: Sequence[Sequence[_Answer]]) -> tuple[Spread, float]:
+    """First tokens of all turns, and tokens a second until the last."""
+    answers = [answer for turn in turns for answer in turn]
+    ended = max(answer.ended for answer in answers)
+    return _spread([one.ttft for one in answers]), sum(one.tokens for one in answers) / ended
 
 
 def _told(answers: Sequence[_Answer]) -> str:

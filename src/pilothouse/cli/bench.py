@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -11,7 +12,7 @@ from msgspec import Struct
 
 from pilothouse.cli.client import Server
 from pilothouse.cli.find import find_server, is_loopback
-from pilothouse.cli.load import Answer, Load, Plan, Report, Spread, closed_loop, constant_rate, report
+from pilothouse.cli.load import OK, Answer, Load, Plan, Report, Spread, closed_loop, constant_rate, report
 from pilothouse.cli.load_http import HttpTransport, Question, resolve
 from pilothouse.cli.options import home_options, json_option
 from pilothouse.cli.output import Output
@@ -25,6 +26,7 @@ from pilothouse.domain.errors import (
     ServerUnreachable,
 )
 from pilothouse.kit.http1.sweep import Sweeper
+from pilothouse.simulate.calibrate import Answered
 
 HOPELESS: dict[str, type[PilothouseError]] = {
     "invalid_api_key": InvalidApiKey,
@@ -49,6 +51,7 @@ class BenchOptions(Struct, frozen=True, kw_only=True):
     slo_ttft: float | None
     max_inflight: int
     timeout: float
+    answers: Path | None
     yes: bool
     is_json: bool
 
@@ -97,6 +100,12 @@ class BenchOptions(Struct, frozen=True, kw_only=True):
     metavar="SECONDS",
     help="Of one request.",
 )
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --stream: write the times of each answer, for simulate --fit.",
+)
 @click.option("--api-key", metavar="KEY", help="Key to present (better: PILOTHOUSE_API_KEY).")
 @click.option("--yes", is_flag=True, help="Yes, load a machine that is not this one.")
 @home_options
@@ -117,6 +126,8 @@ def bench(**given: object) -> None:
     options = msgspec.convert(given, BenchOptions)
     if options.rate is not None and options.concurrency is not None:
         raise InvalidRequest("--rate and --concurrency are two different tests. fix: give one of them")
+    if options.answers and not options.stream:
+        raise InvalidRequest("--answers has first tokens, which only a stream shows. fix: --stream")
     server = _server(options)
     host = urlsplit(server.url).hostname or ""
     if not is_loopback(host) and not options.yes:
@@ -124,13 +135,37 @@ def bench(**given: object) -> None:
             f"{host} is not this machine, and a load test can harm it. fix: --yes, if it may"
         )
     out = Output(is_json=options.is_json)
-    result = report(uvloop.run(_run(server, options, out)), slo_ttft_s=_seconds(options.slo_ttft))
+    load = uvloop.run(_run(server, options, out))
+    if options.answers:
+        write_answers(options.answers, load)
+    result = report(load, slo_ttft_s=_seconds(options.slo_ttft))
     if out.is_json:
         out.json(result)
     else:
         show(out, result)
     if not result.ok:
         raise OperationFailed("no request was answered. fix: see the errors by code above")
+
+
+def write_answers(file: Path, load: Load) -> None:
+    """A line for each answer that has tokens, in the order in which they were asked for."""
+    lines = [
+        msgspec.json.encode(
+            Answered(
+                began=sample.sent_s,
+                prompt=answer.prompt_tokens,
+                output=answer.tokens,
+                first=answer.first_s,
+                ended=answer.ended_s,
+            )
+        )
+        for sample in sorted(load.samples, key=lambda one: one.sent_s)
+        if (answer := sample.answer).code == OK and answer.first_s is not None and answer.prompt_tokens
+    ]
+    try:
+        file.write_bytes(b"".join(line + b"\n" for line in lines))
+    except OSError as exc:
+        raise OperationFailed(f"{file} cannot be written: {exc.strerror}") from exc
 
 
 def _server(options: BenchOptions) -> Server:

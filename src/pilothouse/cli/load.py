@@ -28,6 +28,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     ended_s: float
     first_s: float | None = None
     """When the first token was there; None when none came."""
+    prompt_tokens: int = 0
+    """Those that the engine computed: without a beginning that it had already."""
     tokens: int = 0
     gaps_s: tuple[float, ...] = ()
     """Between one token and the next."""

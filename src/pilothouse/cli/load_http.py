@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 from urllib.parse import urlsplit
@@ -40,8 +41,20 @@ class _Choice(Struct, frozen=True):
     delta: _Delta = _Delta()
 
 
+class _Cached(Struct, frozen=True):
+    cached_tokens: int = 0
+
+
 class _Usage(Struct, frozen=True):
+    prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: _Cached | None = None
+
+    @property
+    def computed(self) -> int:
+        """Tokens of the prompt that the engine did not have already."""
+        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else 0
+        return max(self.prompt_tokens - cached, 0)
 
 
 class _Event(Struct, frozen=True):
@@ -105,13 +118,13 @@ class HttpTransport:
 
 async def _whole(exchange: Exchange) -> Answer:
     event = _decode_event(await exchange.read_all(MAX_ANSWER_BYTES))
-    return _ended(OK, tokens=event.usage.completion_tokens if event.usage else 0)
+    return _ended(OK, usage=event.usage or _Usage())
 
 
 async def _streamed(exchange: Exchange) -> Answer:
     parser = EventParser()
     times: list[float] = []
-    tokens = 0
+    usage = _Usage()
     is_done = False
     while data := await exchange.read():
         now = time.perf_counter()
@@ -123,20 +136,20 @@ async def _streamed(exchange: Exchange) -> Answer:
             if event.error is not None:
                 return _ended(str(event.error.get("code") or "error"), times=times)
             if event.usage:
-                tokens = event.usage.completion_tokens
+                usage = event.usage
             if any(choice.delta.content for choice in event.choices):
                 times.append(now)
-    return _ended(OK if is_done else "cut", times=times, tokens=tokens or len(times))
+    return _ended(OK if is_done else "cut", times=times, usage=usage)
 
 
-def _ended(code: str, *, times: list[float] | None = None, tokens: int = 0) -> Answer:
-    seen = times or []
+def _ended(code: str, *, times: Sequence[float] = (), usage: _Usage = _Usage()) -> Answer:  # noqa: B008 - frozen
     return Answer(
         code=code,
         ended_s=time.perf_counter(),
-        first_s=seen[0] if seen else None,
-        tokens=tokens,
-        gaps_s=tuple(after - before for before, after in pairwise(seen)),
+        first_s=times[0] if times else None,
+        prompt_tokens=usage.computed,
+        tokens=usage.completion_tokens or len(times),
+        gaps_s=tuple(after - before for before, after in pairwise(times)),
     )
 
 

@@ -1,16 +1,21 @@
 """`pilothouse simulate`: the production policies over virtual replicas and traffic."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from msgspec.structs import replace
+import msgspec
+from msgspec.structs import asdict, replace
 
 from pilothouse.cli.options import json_option
 from pilothouse.cli.output import Output
 from pilothouse.cli.text import dollars
 from pilothouse.config import read_prices, read_values
+from pilothouse.domain.errors import InvalidRequest
+from pilothouse.simulate.calibrate import TIMES, Answered, distance, fit
 from pilothouse.simulate.run import simulate as run
-from pilothouse.simulate.scenario import Scenario
+from pilothouse.simulate.scenario import Scenario, check
 from pilothouse.simulate.tally import Group, Outcome
 
 SHOWN_DECISIONS = 20
@@ -28,8 +33,18 @@ SHOWN_DECISIONS = 20
 )
 @click.option("--seed", type=int, metavar="N", help="In the place of the file's own seed.")
 @click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="Your prices an hour.")
+@click.option(
+    "--fit",
+    "answers",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="ANSWERS",
+    help="Print how fast the engine is that gave these answers (bench --answers), and simulate nothing.",
+)
 @json_option
-def simulate(*, file: Path, seed: int | None, prices: Path | None, is_json: bool) -> None:
+def simulate(
+    *, file: Path, seed: int | None, prices: Path | None, answers: tuple[Path, ...], is_json: bool
+) -> None:
     """
     Try a scenario of traffic and failures with the policies that production runs.
 
@@ -38,8 +53,12 @@ def simulate(*, file: Path, seed: int | None, prices: Path | None, is_json: bool
     \b
     Example:
       pilothouse simulate -f scenario.yaml --prices prices.yaml
+      pilothouse simulate -f scenario.yaml --fit answers.jsonl
     """
     scenario = read_values(file, Scenario, hint="see docs/howto/simulate.md")
+    if answers:
+        _fit(scenario, answers, Output(is_json=is_json))
+        return
     if seed is not None:
         scenario = replace(scenario, seed=seed)
     outcome = run(scenario, prices=read_prices(prices) if prices else None)
@@ -48,6 +67,38 @@ def simulate(*, file: Path, seed: int | None, prices: Path | None, is_json: bool
         out.json(outcome)
         return
     _show(out, outcome)
+
+
+def _fit(scenario: Scenario, files: Sequence[Path], out: Output) -> None:
+    """Print the scenario's only engine as these answers show it to be."""
+    check(scenario)
+    if len(scenario.deployments) != 1:
+        raise InvalidRequest("--fit is of one engine. fix: a scenario with one deployment")
+    (deployment,) = scenario.deployments.values()
+    plays = [_answers(file) for file in files]
+    fitted = fit(plays, deployment.engine)
+    fitted = replace(fitted, **{name: float(f"{getattr(fitted, name):.3g}") for name in TIMES})
+    if out.is_json:
+        out.json(fitted)
+        return
+    fields = ", ".join(f"{name}: {value}" for name, value in asdict(fitted).items())
+    out.line(f"engine: {{{fields}}}")
+    off = math.expm1(distance(plays, fitted))
+    out.line(f"the times of {sum(map(len, plays))} answers are off by {off:.0%} in the mean")
+
+
+def _answers(file: Path) -> list[Answered]:
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as exc:
+        raise InvalidRequest(f"{file} cannot be read: {exc.strerror}") from exc
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(msgspec.json.decode(line, type=Answered))
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise InvalidRequest(f"{file}:{number}: {exc}. fix: pilothouse bench --answers") from exc
+    return sorted(found, key=lambda one: one.began)
 
 
 def _show(out: Output, outcome: Outcome) -> None:

@@ -9,15 +9,18 @@ apart. Judge the result on other traffic than it was fitted on.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from pilothouse.domain.errors import InvalidRequest
 from pilothouse.simulate.replica import VirtualReplica
 from pilothouse.simulate.scenario import EngineModel
 from pilothouse.simulate.traffic import Request
 
-_TIMES = ("step_ms", "prefill_ms", "decode_ms", "request_ms")
+TIMES = ("step_ms", "prefill_ms", "decode_ms", "request_ms")
 _FIRST_STRIDE, _LAST_STRIDE = 1.0, 0.01
 """Of the logarithm of a time: from a factor of e to one of a hundredth."""
 _MOST_ROUNDS = 60
@@ -26,13 +29,16 @@ _MOST_REQUEST_MS = 50.0
 """What is outside of steps is small, whatever a coincidence says."""
 
 
-class Answered(Struct, frozen=True, kw_only=True):
+Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Answered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One request to one replica; times in seconds of one clock."""
 
     began: float
     """When the replica had it, not when it came to wait for a place."""
-    prompt: int
-    output: int
+    prompt: Tokens
+    output: Tokens
     first: float
     """When its first token came, and `ended`, its last."""
     ended: float
@@ -49,8 +55,12 @@ def fit(plays: Sequence[Sequence[Answered]], model: EngineModel) -> EngineModel:
         plays: What one replica was asked, each time that it was; beginnings in order.
         model: Where to begin; its slots and batch stay.
 
+    Raises:
+        InvalidRequest: There is no answer, or more were under way at once than the model has slots.
+
     Source: Hooke and Jeeves, "Direct Search" (1961).
     """
+    _check(plays, model)
     best = distance(plays, model)
     stride = _FIRST_STRIDE
     for _ in range(_MOST_ROUNDS):
@@ -80,6 +90,19 @@ def distance(plays: Sequence[Sequence[Answered]], model: EngineModel) -> float:
     return sum(off) / len(off)
 
 
+def _check(plays: Sequence[Sequence[Answered]], model: EngineModel) -> None:
+    if not plays or not all(plays):
+        raise InvalidRequest("there is no answer to fit to. fix: pilothouse bench --stream --answers FILE")
+    for play in plays:
+        changes = sorted([(one.began, 1) for one in play] + [(one.ended, -1) for one in play])
+        most = max(accumulate(change for _, change in changes))
+        if most > model.slots:
+            raise InvalidRequest(
+                f"{most} answers were under way at once, but the engine has {model.slots} slots: "
+                "some waited, and that is not the engine's speed. fix: fewer at once, or say `slots`"
+            )
+
+
 def _apart(played_s: float, real_s: float) -> float:
     return abs(math.log(max(played_s, _LEAST_S) / max(real_s, _LEAST_S)))
 
@@ -106,7 +129,7 @@ def _played(play: Sequence[Answered], model: EngineModel) -> Iterator[tuple[floa
 
 def _around(model: EngineModel, stride: float) -> Iterator[EngineModel]:
     """Neighbours: each time alone, and those of a step together, for a machine that is slower in all."""
-    for names in (*((name,) for name in _TIMES), _TIMES[:3]):
+    for names in (*((name,) for name in TIMES), TIMES[:3]):
         for factor in (math.exp(stride), math.exp(-stride)):
             times = {name: max(getattr(model, name), _LEAST_MS) * factor for name in names}
             if times.get("request_ms", 0.0) <= _MOST_REQUEST_MS:

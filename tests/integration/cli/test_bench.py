@@ -76,6 +76,17 @@ async def test_a_stream_gives_first_token_gaps_and_the_servers_token_count() -> 
     assert 0.01 < answer.gaps_s[0] < 1.0
 
 
+async def test_of_a_prompt_those_tokens_count_that_were_computed() -> None:
+    usage = (
+        b'data: {"choices":[],"usage":{"prompt_tokens":40,"completion_tokens":2,'
+        b'"prompt_tokens_details":{"cached_tokens":26}}}\n\n'
+    )
+    async with answering(body(HEAD, DELTA, DELTA, usage, b"data: [DONE]\n\n")) as url:
+        answer = await ask(url)
+
+    assert (answer.prompt_tokens, answer.tokens) == (14, 2)
+
+
 @pytest.mark.parametrize(
     ("parts", "code"),
     [

@@ -7,8 +7,8 @@ from pilothouse.simulate.run import simulate
 from pilothouse.simulate.scenario import Arrivals, DeploymentModel, EngineModel, Scenario, TenantModel, Tokens
 from pilothouse.simulate.traffic import requests_of
 
-REAL = EngineModel(step_ms=20, prefill_ms=3, decode_ms=4, request_ms=8)
-GUESS = EngineModel(step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5)
+REAL = EngineModel(slots=32, step_ms=20, prefill_ms=3, decode_ms=4, request_ms=8)
+GUESS = EngineModel(slots=32, step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5)
 
 
 def tenant(rate: float = 1.0, prompt: int = 80) -> TenantModel:
@@ -65,7 +65,7 @@ def test_a_fit_tells_a_token_of_a_prompt_from_one_of_an_answer() -> None:
 
 
 def test_a_play_that_was_disturbed_moves_little() -> None:
-    slow = EngineModel(step_ms=40, prefill_ms=6, decode_ms=8, request_ms=16)
+    slow = EngineModel(slots=32, step_ms=40, prefill_ms=6, decode_ms=8, request_ms=16)
 
     fitted = fit([answered_by(REAL), answered_by(slow, 2), answered_by(REAL, 3)], GUESS)
 
