@@ -154,14 +154,14 @@ class Worker:
         """
         Serve until told to end, and drain.
 
-        TERM, INT, a supervisor that is gone: the server ends. HUP: only this
-        worker does, and another one has taken its place.
+        TERM, INT, a supervisor that is gone: the server ends; a second signal waits
+        for no request. HUP: only this worker does, and another one has taken its place.
         """
         self.journal.open()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self._stop, stop)
         loop.add_signal_handler(signal.SIGHUP, self._leave, stop)
         self._sweeper.start()
         self._tasks.keep("feed", self._follow_feed)
@@ -190,6 +190,11 @@ class Worker:
         self.keeper.flush()
         self.journal.close()
         self.log.event("worker_stopped")
+
+    def _stop(self, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            self.server.hurry()
+        stop.set()
 
     def _leave(self, stop: asyncio.Event) -> None:
         self._is_leaving = True

@@ -62,7 +62,7 @@ class Timing(Struct, frozen=True, kw_only=True):
     port_patience_s: float = 5.0
     """After a killed server: its workers close the port when they notice."""
     hurry_s: float = 5.0
-    """What is left to the controller after the second signal."""
+    """What is left to whoever ends after the second signal."""
     roll_s: float = 0.05
     """How often a replacement under way is looked at."""
 
@@ -331,8 +331,8 @@ class Supervisor:
         self._listener.close()
         controllers = [child for child in self._everyone() if child.name == "controller"]
         workers = [child for child in self._everyone() if child not in controllers]
-        self._end(workers, self.settings.drain_timeout_s + self._timing.after_drain_s, hurry_s=0.0)
-        self._end(controllers, self._timing.controller_grace_s, hurry_s=self._timing.hurry_s)
+        self._end(workers, self.settings.drain_timeout_s + self._timing.after_drain_s)
+        self._end(controllers, self._timing.controller_grace_s)
         self._sweep(self.settings.run_path)
         self.settings.state_file.unlink(missing_ok=True)
         self._settings_file.unlink(missing_ok=True)
@@ -343,8 +343,8 @@ class Supervisor:
         self._tell.event("stopped")
         self._lock.release()
 
-    def _end(self, children: Sequence[Child], patience_s: float, *, hurry_s: float) -> None:
-        """TERM and wait; KILL after `patience_s`, or `hurry_s` after the second signal."""
+    def _end(self, children: Sequence[Child], patience_s: float) -> None:
+        """TERM and wait; KILL after `patience_s`. A second signal is passed on, and shortens the wait."""
         for child in children:
             child.signal(signal.SIGTERM)
         kill_at = time.monotonic() + patience_s
@@ -352,8 +352,10 @@ class Supervisor:
         while alive := [child for child in children if not child.has_ended()]:
             now = time.monotonic()
             if self._signals.count > 1 and not hurried:
-                hurried, kill_at = True, min(kill_at, now + hurry_s)
+                hurried, kill_at = True, min(kill_at, now + self._timing.hurry_s)
                 self._tell.event("stopping_at_once", "warning")
+                for child in alive:
+                    child.signal(signal.SIGTERM)
             if now >= kill_at:
                 for child in alive:
                     child.signal(signal.SIGKILL)

@@ -72,7 +72,7 @@ def follow(
     )
     if seen is None:
         return None
-    if not seen.is_ready:
+    if not seen.is_ready and not seen.is_empty:
         return seen.failure or "; ".join(seen.reasons) or "the server did not become ready"
     tell_ready(began, terminal, seen, took_s=time.monotonic() - began.at_s)
     return ""
@@ -93,6 +93,8 @@ def wait_until_ready(
                 ready_since = ready_since or now
                 if seen.endpoints or now - ready_since > NAMES_PATIENCE_S:
                     return seen
+            if seen.is_empty:
+                return seen
             show(seen)
             failing_since = (failing_since or now) if seen.failure else None
             if fail_after_s is not None and failing_since and now - failing_since >= fail_after_s:
@@ -202,7 +204,9 @@ def tell_ready(began: Began, terminal: Terminal, seen: Seen, *, took_s: float) -
     endpoint = seen.endpoints[0] if seen.endpoints else DEMONSTRATION_MODEL
     terminal.say(f"Pilothouse {__version__} is ready, after {took_s:.1f} s", color="green")
     terminal.say(f"  server    {began.url}    (OpenAI base URL: {began.url}/v1)")
-    terminal.say(f"  endpoint  {', '.join(seen.endpoints) or endpoint}")
+    terminal.say(
+        f"  endpoint  {'none is declared' if seen.is_empty else ', '.join(seen.endpoints) or endpoint}"
+    )
     terminal.say(f"  key file  {settings.admin_key_file}")
     program = invoked_as()
     terminal.say(f"  stop      {program} down --home {shlex.quote(settings.home)}")
@@ -211,6 +215,9 @@ def tell_ready(began: Began, terminal: Terminal, seen: Seen, *, took_s: float) -
             f"  {DEMONSTRATION_MODEL} is a small demonstration model and often wrong; "
             f"better ones for this machine: {program} model suggest"
         )
+    if seen.is_empty:
+        terminal.say(f"\nDeclare one: {program} apply --home {shlex.quote(settings.home)} -f FILE\n")
+        return
     terminal.say("\nAsk it:")
     terminal.say(curl_line(began.url, key_file, endpoint, certificate=settings.tls_certificate) + "\n")
 

@@ -24,6 +24,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     deployments: tuple[DeploymentStatus, ...] = ()
     endpoints: tuple[str, ...] = ()
+    is_empty: bool = False
+    """No endpoint is declared: there is nothing to be ready for."""
 
     @property
     def failure(self) -> str:
@@ -53,6 +55,7 @@ class Watch:
             reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
             deployments=report.deployments if report else (),
             endpoints=tuple(e.name for e in report.endpoints if e.phase in SERVING) if report else (),
+            is_empty=report is not None and report.spec_revision > 0 and not report.endpoints,
         )
 
     def _names(self) -> tuple[str, ...]:

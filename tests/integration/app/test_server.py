@@ -195,6 +195,45 @@ def test_down_ends_engines_that_a_killed_supervisor_left(house: House) -> None:
     assert not lives(engine)
 
 
+def test_down_now_cuts_a_stream_and_keeps_its_record(house: House) -> None:
+    spec = json.loads(house.config.read_text())
+    spec["endpoints"]["smollm2"]["limits"]["max_tokens"] = 2000
+    house.config.write_text(json.dumps(spec))
+    house.up()
+    host, port = house.state["url"].removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    message = {"role": "user", "content": "Count from one to a thousand, in words."}
+    body = {"model": "smollm2", "stream": True, "max_tokens": 2000, "messages": [message]}
+    key = house.settings.admin_key_file.read_text().strip()
+    connection.request(
+        "POST",
+        "/v1/chat/completions",
+        body=json.dumps(body),
+        headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
+    )
+    response = connection.getresponse()
+    response.readline()
+
+    down = house.run("down", "--now")
+
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        response.read()
+    connection.close()
+    assert down.returncode == 0, down.stderr
+    house.up()
+    wait_for(lambda: bool(house.json("get", "records")["items"]), what="record")
+    assert house.json("get", "records")["items"][0]["code"] == "client_closed"
+
+
+def test_a_server_without_endpoints_starts_and_says_what_to_declare(house: House) -> None:
+    house.config.write_text("version: 1\n")
+
+    started = house.run("up", "--port", "0", "--detach", "--config", str(house.config))
+
+    assert started.returncode == 0, started.stderr
+    assert f"pilothouse apply --home {house.settings.home} -f FILE" in started.stdout
+
+
 def test_a_start_with_everything_there_is_quick(
     house: House, record_property: Callable[[str, object], None]
 ) -> None:

@@ -336,6 +336,20 @@ async def test_drain_cuts_what_takes_too_long_and_waits_until_it_has_ended():
         assert await raw.read_until_closed(timeout_s=0.5) == b""
 
 
+async def test_a_drain_that_is_hurried_cuts_what_it_waited_for_and_waits_until_it_has_ended():
+    held = Held()
+
+    async with serving(held) as door, connected(door.port) as raw:
+        await raw.send(NEXT)
+        await held.began.wait()
+        draining = asyncio.create_task(door.server.drain(60.0))
+        await asyncio.sleep(0.02)
+        door.server.hurry()
+        await asyncio.wait_for(draining, 5.0)
+
+        assert held.tidied
+
+
 async def test_a_server_that_lingers_answers_an_idle_client_once_more_and_sends_it_away():
     """Nobody is closed while it may just be asking: a successor accepts, and this one waits a little."""
     async with serving() as door, connected(door.port) as kept:

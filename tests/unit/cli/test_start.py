@@ -123,6 +123,21 @@ def test_people_are_told_that_the_model_is_a_demonstration(capsys: pytest.Captur
     assert "pilothouse down --home /h" in told
 
 
+def test_a_server_without_endpoints_has_started_and_says_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = wait(Seen(reasons=("no endpoint is declared",), is_empty=True))
+    assert seen is not None
+    began = Began(url="http://127.0.0.1:1", pid=7, settings=make_settings(home="/h"), at_s=0.0)
+
+    tell_ready(began, Terminal(is_json=False), seen, took_s=1.0)
+    told = capsys.readouterr().out
+
+    assert "none is declared" in told
+    assert "apply --home /h -f FILE" in told
+    assert "curl" not in told
+
+
 def test_what_the_shell_would_not_find_is_named_by_its_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -270,6 +270,7 @@ class Server:
         self.sweeper = Sweeper()
         self.arriving = Arriving()
         self.is_draining = False
+        self._is_hurried = False
         self.lingers = False
         """While draining: others accept for us, so clients are told to leave and never thrown out."""
         self.idle_s = limits.keepalive_timeout_s
@@ -326,7 +327,7 @@ class Server:
                 else:
                     member.close()
         deadline = now + timeout_s
-        while self._busy() and (left_s := deadline - time.monotonic()) > 0:
+        while self._busy() and not self._is_hurried and (left_s := deadline - time.monotonic()) > 0:
             self._gone.clear()
             await _bounded(self._gone.wait(), left_s)
         cut = self._busy()
@@ -337,6 +338,11 @@ class Server:
         while any(member.task for member in cut) and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(0.005)
         self.sweeper.stop()
+
+    def hurry(self) -> None:
+        """Wait for nobody: a drain, under way or to come, cuts what runs."""
+        self._is_hurried = True
+        self._gone.set()
 
     def connection_gone(self) -> None:
         self._gone.set()
