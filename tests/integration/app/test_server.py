@@ -218,6 +218,7 @@ def test_down_now_cuts_a_stream_and_keeps_its_record(house: House) -> None:
 
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         response.read()
+    response.close()
     connection.close()
     assert down.returncode == 0, down.stderr
     house.up()

@@ -107,7 +107,7 @@ def test_a_mistyped_field_gets_the_nearest_name() -> None:
         ({"seed": 2**70}, "seed"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
-        ({"messages": [{"role": "user"}]}, "messages[0]"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "x", "cache_prompt": True}]}, "messages[0]"),
@@ -127,6 +127,13 @@ def test_a_bad_value_is_refused_with_its_field(fields: dict[str, Any], param: st
         read_chat(body(**fields))
 
     assert caught.value.param == param
+
+
+def test_a_field_that_is_missing_is_named() -> None:
+    with pytest.raises(InvalidRequest, match=r"^messages: is required$") as caught:
+        read_chat(b'{"model": "m"}')
+
+    assert caught.value.param == "messages"
 
 
 @pytest.mark.parametrize(

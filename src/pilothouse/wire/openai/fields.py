@@ -6,6 +6,7 @@ the field that is wrong and to leave away those that change no answer.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ NULL = Raw(b"null")
 """Of fields that are carried as they are: msgspec takes Raw alone, not in a union with None."""
 _OF_A_NAME = "key` in `"
 """How msgspec says that it is not about a value of an object."""
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,5 +97,8 @@ def invalid(message: str, prefix: str) -> InvalidRequest:
     text, found, path = message.partition(" - at `")
     if path.startswith(_OF_A_NAME):
         text, path = f"one of its names is wrong: {text}", path.removeprefix(_OF_A_NAME)
-    place = (prefix + path.rstrip("`").removeprefix("$") if found else prefix).lstrip(".")
+    place = prefix + path.rstrip("`").removeprefix("$") if found else prefix
+    if missing := _MISSING.fullmatch(text):
+        place, text = f"{place}.{missing[1]}", "is required"
+    place = place.lstrip(".")
     return InvalidRequest(f"{place}: {text}" if place else text, param=place or None)
