@@ -121,7 +121,11 @@ def key_of(stem: bytes, ask: GenerateRequest, sampling: Sampling, prompt: bytes)
     """
     # `{` begins the sampling and no number, so no two questions give the same bytes.
     head = b"%s%s %d %d" % (stem, ask.kind.encode(), ask.max_tokens or 0, ask.choices)
-    return sha256(head + _encode(sampling) + prompt).digest()
+    return sha256(head + _encode(sampling) + prompt + _remembered(ask)).digest()
+
+
+def _remembered(ask: GenerateRequest) -> bytes:
+    return _encode(ask.thoughts) if ask.thoughts else b""
 
 
 def scene_of(stem: bytes, ask: GenerateRequest, sampling: Sampling, rest: bytes, embedder: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
-Ability = Literal["tools", "image", "audio", "file", "logit_bias", "token_ids", "echo"]
+Ability = Literal["tools", "image", "audio", "file", "logit_bias", "token_ids", "echo", "redacted_thinking"]
 """What a request may need of an engine beyond text in and text out."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -39,6 +39,25 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     logit_bias: Raw | None = None
+
+
+class Thought(Struct, frozen=True, omit_defaults=True):
+    """
+    What a provider's model thought, as that provider takes it back: signed, or `data` that only it can read.
+    """
+
+    text: str = ""
+    signature: str = ""
+    data: str = ""
+    block: int = 0
+    """Which of its answer's blocks it is, from 0."""
+
+
+class Remembered(Struct, frozen=True):
+    """A thought of an earlier answer, and the message that it belongs to."""
+
+    message: int
+    thought: Thought
 
 
 class GenerateRequest(Struct, frozen=True):
@@ -75,6 +94,8 @@ class GenerateRequest(Struct, frozen=True):
     """The answer begins with the prompt, and so do its log probabilities."""
     messages: object = None
     """`prompt` taken apart, where the codec that read it keeps that; only that codec knows what it is."""
+    thoughts: tuple[Remembered, ...] = ()
+    """Beside `prompt`, in whose shape they have no place: for the provider that gave them, and no other."""
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
@@ -114,6 +135,8 @@ class Aside(Struct, frozen=True):
     reasoning: str = ""
     refusal: str = ""
     tools: tuple[ToolCall, ...] = ()
+    thoughts: tuple[Thought, ...] = ()
+    """Where a provider signs them: each once more when it is whole, beside the pieces in `reasoning`."""
 
 
 class Delta(Struct, frozen=True):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, Thought, ToolCall, Usage
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.price import BYTES_PER_TOKEN
 from pilothouse.gateway.permit import Places
@@ -145,11 +145,12 @@ class Gathered:
 class _Beside:
     """Collects what one choice says beside its text."""
 
-    __slots__ = ("_calls", "_reasoning", "_refusal", "pieces")
+    __slots__ = ("_calls", "_reasoning", "_refusal", "_thoughts", "pieces")
 
     def __init__(self) -> None:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._thoughts: list[Thought] = []
         self._calls: dict[int, tuple[list[str], list[str], list[str]]] = {}
         self.pieces = 0
 
@@ -159,6 +160,9 @@ class _Beside:
         self._reasoning.append(aside.reasoning)
         self._refusal.append(aside.refusal)
         size = len(aside.reasoning) + len(aside.refusal)
+        for thought in aside.thoughts:
+            self._thoughts.append(thought)
+            size += len(thought.text) + len(thought.signature) + len(thought.data)
         for call in aside.tools:
             if call.index not in self._calls:
                 self._begin(call)
@@ -185,4 +189,4 @@ class _Beside:
             ToolCall(index, "".join(ids), "".join(names), "".join(arguments))
             for index, (ids, names, arguments) in sorted(self._calls.items())
         ]
-        return Aside("".join(self._reasoning), "".join(self._refusal), tuple(calls))
+        return Aside("".join(self._reasoning), "".join(self._refusal), tuple(calls), tuple(self._thoughts))

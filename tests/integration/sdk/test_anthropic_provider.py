@@ -1,7 +1,7 @@
 """A deployment at Anthropic's protocol, declared in a spec: the real program, asked by both clients."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from gateway_rig import DEVELOPER, House, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, Thought, ToolCall, Usage
 from pilothouse.domain.errors import RateLimitExceeded
 from program_rig import Program, program
 from watched_engine import WatchedEngine, fails, words
@@ -31,7 +31,9 @@ endpoints:
 
 @pytest.fixture(scope="module")
 def engine() -> WatchedEngine:
-    return WatchedEngine(words("One ", "two.", usage=Usage(7, 2)))
+    return WatchedEngine(
+        words("One ", "two.", usage=Usage(7, 2)), can=frozenset({"tools", "redacted_thinking"})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,49 @@ def test_anthropics_client_is_answered_by_the_provider(served: Program) -> None:
     assert whole.to_dict()["content"] == [{"type": "text", "text": "One two."}]
     assert message.content[0].text == "One two."  # type: ignore[union-attr]
     assert whole.usage.output_tokens == message.usage.output_tokens == 2
+
+
+async def _thinks(ask: GenerateRequest) -> AsyncGenerator[Chunk]:
+    yield Chunk((Delta("", 0, None, None, Aside("I must look.")),))
+    yield Chunk((Delta("", 0, None, None, Aside(thoughts=(Thought("I must look.", "c2ln", "", 0),))),))
+    yield Chunk((Delta("", 0, None, None, Aside(thoughts=(Thought(data="c2VjcmV0", block=1),))),))
+    yield Chunk((Delta("", 0, None, None, Aside(tools=(ToolCall(0, "c1", "look", '{"at":"sky"}'),))),))
+    yield Chunk((Delta("", 0, "tool_calls"),), Usage(5, 3))
+
+
+def test_signed_thoughts_come_through_and_go_back_with_the_result_of_a_tool(
+    served: Program, engine: WatchedEngine
+) -> None:
+    said, engine.say = engine.say, _thinks
+    asked: Any = {
+        "model": "assistant",
+        "max_tokens": 2000,
+        "messages": HELLO,
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+    try:
+        with anthropic.Anthropic(base_url=served.url, api_key=served.admin_key) as client:
+            whole = client.messages.create(**asked)
+            with client.messages.stream(**asked) as stream:
+                message = stream.get_final_message()
+            result = {"type": "tool_result", "tool_use_id": "c1", "content": "blue"}
+            turn: Any = [
+                {"role": "assistant", "content": message.content},
+                {"role": "user", "content": [result]},
+            ]
+            client.messages.create(**{**asked, "messages": [*HELLO, *turn]})
+    finally:
+        engine.say = said
+
+    thoughts = [
+        {"type": "thinking", "thinking": "I must look.", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "c2VjcmV0"},
+    ]
+    assert [block.to_dict() for block in message.content[:2]] == thoughts
+    assert message.to_dict(exclude_none=True)["content"] == whole.to_dict(exclude_none=True)["content"]
+    remembered = [(one.message, one.thought) for one in engine.asked[-1][0].thoughts]
+    assert remembered == [(1, Thought("I must look.", "c2ln", "", 0)), (1, Thought("", "", "c2VjcmV0", 1))]
 
 
 def test_a_provider_that_is_busy_is_told_as_that(served: Program, engine: WatchedEngine) -> None:

@@ -55,4 +55,4 @@ class AnthropicDriver(AttachedDriver):
         )
 
 
-_READS: frozenset[Ability] = frozenset({"tools", "image", "file"})
+_READS: frozenset[Ability] = frozenset({"tools", "image", "file", "redacted_thinking"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, Thought, ToolCall, Usage
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, UpstreamError
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -34,6 +34,7 @@ _KINDS = {
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":'
 _TEXT = _DELTA + b'"text_delta","text":%s}}\n\n'
 _THINKING = _DELTA + b'"thinking_delta","thinking":%s}}\n\n'
+_SIGNATURE = _DELTA + b'"signature_delta","signature":%s}}\n\n'
 _ARGUMENTS = _DELTA + b'"input_json_delta","partial_json":%s}}\n\n'
 _OPEN = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%s}\n\n'
 _CLOSE = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
@@ -92,9 +93,11 @@ class EventWriter:
     def _step(self, delta: Delta) -> bytes:
         written = []
         aside = delta.aside
-        if aside is not None and aside.reasoning and not self._ask.hide_reasoning:
-            written.append(self._opened("thinking", b'{"type":"thinking","thinking":"","signature":""}'))
-            written.append(_THINKING % (self._index, _encode(aside.reasoning)))
+        if aside is not None:
+            if aside.thoughts:
+                written.extend([self._thought(one, is_new=bool(aside.reasoning)) for one in aside.thoughts])
+            elif aside.reasoning and not self._ask.hide_reasoning:
+                written.append(self._thinking(aside.reasoning))
         text = delta.text
         if aside is not None and aside.refusal:
             self._reason = "refusal"
@@ -108,6 +111,20 @@ class EventWriter:
             self._reason = self._reason or reason_of(delta.finish_reason, has_calls=bool(self._calls))
             written.append(self._closed())
         return b"".join(written)
+
+    def _thinking(self, text: str) -> bytes:
+        opening = self._opened("thinking", b'{"type":"thinking","thinking":"","signature":""}')
+        return opening + (_THINKING % (self._index, _encode(text)) if text else b"")
+
+    def _thought(self, thought: Thought, *, is_new: bool) -> bytes:
+        """A block of its own, or the signature and the end of the one whose pieces were written already."""
+        if thought.data:
+            block = _encode({"type": "redacted_thinking", "data": thought.data})
+            return self._opened("redacted_thinking", block) + self._closed()
+        is_begun = self._open == "thinking" and not is_new
+        text = "" if is_begun or self._ask.hide_reasoning else thought.text
+        signature = _encode(thought.signature)
+        return self._thinking(text) + _SIGNATURE % (self._index, signature) + self._closed()
 
     def _called(self, call: ToolCall) -> bytes:
         """
@@ -167,7 +184,7 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
     aside = delta.aside or Aside()
     reason = "refusal" if aside.refusal else reason_of(delta.finish_reason or "", has_calls=bool(aside.tools))
     content: list[dict[str, Any]] = []
-    if aside.reasoning and not ask.hide_reasoning:
+    if aside.reasoning and not aside.thoughts and not ask.hide_reasoning:
         content.append({"type": "thinking", "thinking": aside.reasoning, "signature": ""})
     if delta.text or aside.refusal:
         content.append({"type": "text", "text": delta.text + aside.refusal})
@@ -177,6 +194,8 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
         if given is not None:
             made_id = call.id or _made_id(answer_id, call.index)
             content.append({"type": "tool_use", "id": made_id, "name": call.name, "input": given})
+    for thought in aside.thoughts:
+        content.insert(thought.block, _thought_block(thought, is_hidden=ask.hide_reasoning))
     return (
         b'{"id":"%s","type":"message","role":"assistant","model":%s,"content":%s,"stop_reason":"%s",'
         b'"stop_sequence":null,"usage":%s}'
@@ -188,6 +207,14 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
             usage_json(usage),
         )
     )
+
+
+def _thought_block(thought: Thought, *, is_hidden: bool) -> dict[str, str]:
+    """One that is hidden keeps its signature, by which its provider knows it again."""
+    if thought.data:
+        return {"type": "redacted_thinking", "data": thought.data}
+    text = "" if is_hidden else thought.text
+    return {"type": "thinking", "thinking": text, "signature": thought.signature}
 
 
 def reason_of(finish: str, *, has_calls: bool) -> str:

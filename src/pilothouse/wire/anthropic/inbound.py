@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Ability, GenerateRequest, Sampling
+from pilothouse.domain.chat import Ability, GenerateRequest, Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.anthropic import shapes
 from pilothouse.wire.openai import conversation, messages, tools
@@ -64,11 +64,13 @@ def read_prompt(body: bytes) -> GenerateRequest:
 
 
 def _request(asked: shapes.Prompt, *, max_tokens: int | None, sampling: Sampling) -> GenerateRequest:
-    said = _messages(asked)
+    said, thoughts = _messages(asked)
     if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages: {fault[1]}", param="messages")
     written = messages.encode(said)
     needs: frozenset[Ability] = conversation.needs_of(said)
+    if any(one.thought.data for one in thoughts):
+        needs |= {"redacted_thinking"}
     if asked.tools:
         offered = Raw(messages.encode([_tool(tool) for tool in asked.tools]))
         sampling = msgspec.structs.replace(sampling, tools=offered)
@@ -80,13 +82,16 @@ def _request(asked: shapes.Prompt, *, max_tokens: int | None, sampling: Sampling
         "chat",
         asked.model,
         Raw(written),
-        len(written) + (len(sampling.tools) if sampling.tools is not None else 0),
+        len(written)
+        + (len(sampling.tools) if sampling.tools is not None else 0)
+        + sum(len(one.thought.data) for one in thoughts),
         include_usage=True,
         max_tokens=max_tokens,
         sampling=sampling,
         needs=needs,
         hide_reasoning=not isinstance(thinking, shapes.Enabled | shapes.Adaptive)
         or thinking.display == "omitted",
+        thoughts=tuple(thoughts),
     )
 
 
@@ -151,8 +156,10 @@ def _choosing(
     )
 
 
-def _messages(asked: shapes.Prompt) -> list[messages.Message]:
+def _messages(asked: shapes.Prompt) -> tuple[list[messages.Message], list[Remembered]]:
+    """And what their shape has no place for."""
     said: list[messages.Message] = []
+    thoughts: list[Remembered] = []
     if asked.system:
         said.append(messages.System(_plain(asked.system)))
     for i, message in enumerate(asked.messages):
@@ -160,12 +167,33 @@ def _messages(asked: shapes.Prompt) -> list[messages.Message]:
         if isinstance(message, shapes.System):
             said.append(messages.System(_plain(message.content)))
         elif isinstance(message, shapes.Assistant):
+            thoughts.extend(_remembered(message, len(said)))
             said.append(_assistant(message))
         elif isinstance(content, str):
             said.append(messages.User(content))
         else:
             said.extend(_user(message, f"messages[{i}].content"))
-    return said
+    return said, thoughts
+
+
+def _remembered(message: shapes.Assistant, number: int) -> Iterable[Remembered]:
+    """The thoughts that a provider signed; others are a message's `reasoning_content`, and no block there."""
+    if isinstance(message.content, str):
+        return
+    place = 0
+    for block in message.content:
+        thought = None
+        if isinstance(block, shapes.RedactedThinking):
+            thought = Thought(data=block.data, block=place)
+        elif isinstance(block, shapes.Thinking):
+            if not block.signature:
+                continue
+            thought = Thought(block.thinking, block.signature, "", place)
+        elif isinstance(block, shapes.Text) and not block.text:
+            continue
+        if thought is not None:
+            yield Remembered(number, thought)
+        place += 1
 
 
 def _user(message: shapes.User, at: str) -> Iterable[messages.Message]:
@@ -208,7 +236,7 @@ def _assistant(message: shapes.Assistant) -> messages.Assistant:
             thoughts.append(block.thinking)
         elif isinstance(block, shapes.Text):
             texts.append(block)
-        else:
+        elif isinstance(block, shapes.ToolUse):
             arguments = messages.encode(block.input).decode()
             calls.append(messages.Call(block.id, messages.Function(block.name, arguments)))
     spoken: Any = _plain(texts) if texts else None

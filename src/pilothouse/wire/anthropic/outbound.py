@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import GenerateRequest, Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
@@ -73,7 +73,7 @@ def _prompt(request: GenerateRequest) -> dict[str, Any]:
     while begin < len(said) and isinstance(one := said[begin], _SYSTEM):
         system.extend(_texts(one.content))
         begin += 1
-    prompt: dict[str, Any] = {"messages": _messages(said, begin)}
+    prompt: dict[str, Any] = {"messages": _messages(said, begin, request.thoughts)}
     if system:
         prompt["system"] = system[0]["text"] if len(system) == 1 else system
     return prompt
@@ -82,7 +82,7 @@ def _prompt(request: GenerateRequest) -> dict[str, Any]:
 _SYSTEM = (messages.System, messages.Developer)
 
 
-def _messages(said: Sequence[messages.Message], begin: int) -> list[Any]:
+def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[Remembered] = ()) -> list[Any]:
     """What tools gave stands in the message of the user after it. Plain messages are the same there."""
     written: list[Any] = []
     results: list[Block] = []
@@ -106,7 +106,8 @@ def _messages(said: Sequence[messages.Message], begin: int) -> list[Any]:
             written.append({"role": "user", "content": results})
             results = []
         if isinstance(one, messages.Assistant):
-            written.append(_assistant(one, f"messages[{i}]"))
+            own = [thought for thought in thoughts if thought.message == i] if thoughts else ()
+            written.append(_assistant(one, f"messages[{i}]", own))
         else:
             written.append({"role": "system", "content": _short(list(_texts(one.content)))})
     if results:
@@ -157,14 +158,23 @@ def _source(url: str, at: str) -> Block:
     return {"type": "base64", "media_type": media_type, "data": data}
 
 
-def _assistant(message: messages.Assistant, at: str) -> Any:
+def _assistant(message: messages.Assistant, at: str, thoughts: Iterable[Remembered]) -> Any:
     """
-    What it thought before is not sent: Anthropic takes back its own thoughts alone, by their signature.
+    Of what it thought before, only what is signed is sent: Anthropic takes back its own thoughts alone.
     """
     content = message.content
-    if isinstance(content, str) and message.tool_calls is None and message.refusal is None:
+    if not thoughts and isinstance(content, str) and message.tool_calls is None and message.refusal is None:
         return messages.Assistant(content)
-    return {"role": "assistant", "content": _short(list(_spoken(message, at)))}
+    blocks = [block for block in _spoken(message, at) if not thoughts or block.get("text") != ""]
+    for one in thoughts:
+        blocks.insert(one.thought.block, _thought(one.thought))
+    return {"role": "assistant", "content": _short(blocks)}
+
+
+def _thought(thought: Thought) -> Block:
+    if thought.data:
+        return {"type": "redacted_thinking", "data": thought.data}
+    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
 
 
 def _spoken(message: messages.Assistant, at: str) -> Iterator[Block]:

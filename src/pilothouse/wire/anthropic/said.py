@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, Thought, ToolCall, Usage
 from pilothouse.domain.errors import Overloaded, PilothouseError, UpstreamError
 
 _FINISH = {
@@ -36,6 +36,8 @@ class _Block(Struct):
     type: str
     text: str = ""
     thinking: str = ""
+    signature: str = ""
+    data: str = ""
     id: str = ""
     name: str = ""
     input: dict[str, Any] | None = None
@@ -51,6 +53,7 @@ class _Piece(Struct):
     type: str | None = None
     text: str = ""
     thinking: str = ""
+    signature: str = ""
     partial_json: str = ""
     stop_reason: str | None = None
 
@@ -95,7 +98,18 @@ _encode = msgspec.json.Encoder().encode
 class StreamReader:
     """Reads one answer's events, in their order."""
 
-    __slots__ = ("_block", "_calls", "_has_arguments", "_index", "_is_begun", "_usage", "finish", "is_over")
+    __slots__ = (
+        "_block",
+        "_calls",
+        "_has_arguments",
+        "_index",
+        "_is_begun",
+        "_signature",
+        "_thought",
+        "_usage",
+        "finish",
+        "is_over",
+    )
 
     def __init__(self) -> None:
         self.is_over = False
@@ -108,6 +122,8 @@ class StreamReader:
         self._index = -1
         self._calls = -1
         self._has_arguments = False
+        self._thought: list[str] = []
+        self._signature = ""
 
     def end(self) -> None:
         """
@@ -162,9 +178,14 @@ class StreamReader:
             return _call(ToolCall(self._calls, block.id, block.name))
         if block.text:
             return Chunk((Delta(block.text),))
-        if block.thinking:
-            return Chunk((Delta("", 0, None, None, Aside(block.thinking)),))
-        return None
+        if block.type == "redacted_thinking":
+            return _beside(Aside(thoughts=(Thought(data=block.data, block=index),)))
+        self._thought, self._signature = [], block.signature
+        return self._think(block.thinking) if block.thinking else None
+
+    def _think(self, text: str) -> Chunk:
+        self._thought.append(text)
+        return _beside(Aside(text))
 
     def _delta(self, index: int, piece: _Piece) -> Chunk | None:
         if not self._block or index != self._index:
@@ -177,14 +198,18 @@ class StreamReader:
             self._has_arguments = True
             return _call(ToolCall(self._calls, "", "", piece.partial_json))
         if piece.thinking:
-            return Chunk((Delta("", 0, None, None, Aside(piece.thinking)),))
+            return self._think(piece.thinking)
+        self._signature += piece.signature
         return None
 
     def _stop(self, index: int) -> Chunk | None:
         if not self._block or index != self._index:
             raise _misplaced("content_block_stop")
         is_empty = self._block == "tool_use" and not self._has_arguments
+        is_signed = self._block == "thinking" and self._signature
         self._block = ""
+        if is_signed:
+            return _beside(Aside(thoughts=(Thought("".join(self._thought), self._signature, "", index),)))
         return _call(ToolCall(self._calls, "", "", "{}")) if is_empty else None
 
     def _end(self, piece: _Piece, usage: _Usage | None) -> Chunk | None:
@@ -226,7 +251,12 @@ def read_whole(data: bytes) -> Chunk:
     )
     thoughts = "".join([block.thinking for block in message.content])
     text = "".join([block.text for block in message.content if block.type == "text"])
-    aside = Aside(thoughts, "", tools) if thoughts or tools else None
+    kept = tuple(
+        Thought(block.thinking, block.signature, block.data, i)
+        for i, block in enumerate(message.content)
+        if block.signature or block.type == "redacted_thinking"
+    )
+    aside = Aside(thoughts, "", tools, kept) if thoughts or tools or kept else None
     usage = _usage(message.usage) if message.usage is not None else None
     return Chunk((Delta(text, 0, finish_of(message.stop_reason), None, aside),), usage)
 
@@ -264,7 +294,11 @@ def _usage(usage: _Usage) -> Usage:
 
 
 def _call(call: ToolCall) -> Chunk:
-    return Chunk((Delta("", 0, None, None, Aside("", "", (call,))),))
+    return _beside(Aside("", "", (call,)))
+
+
+def _beside(aside: Aside) -> Chunk:
+    return Chunk((Delta("", 0, None, None, aside),))
 
 
 def _misplaced(kind: str) -> UpstreamError:

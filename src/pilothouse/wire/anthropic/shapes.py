@@ -69,7 +69,11 @@ class Document(Struct, tag_field="type", tag="document", forbid_unknown_fields=T
 class Thinking(Struct, tag_field="type", tag="thinking", forbid_unknown_fields=True):
     thinking: str
     signature: str = ""
-    """Dropped: it proves to Anthropic's own service what its model thought."""
+    """It proves to Anthropic's own service what its model thought; no other engine is given it."""
+
+
+class RedactedThinking(Struct, tag_field="type", tag="redacted_thinking", forbid_unknown_fields=True):
+    data: Annotated[str, Meta(min_length=1)]
 
 
 class ToolUse(Struct, tag_field="type", tag="tool_use", forbid_unknown_fields=True):
@@ -94,7 +98,7 @@ class User(Struct, tag_field="role", tag="user", forbid_unknown_fields=True):
 
 
 class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    content: str | list[Text | Thinking | ToolUse]
+    content: str | list[Text | Thinking | RedactedThinking | ToolUse]
 
 
 class System(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
