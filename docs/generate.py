@@ -9,7 +9,7 @@ classes and the text under each field, metrics from where they are registered.
 import ast
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -20,7 +20,7 @@ from pilothouse.app.engines import option_types, own_drivers
 from pilothouse.cli.main import COMMANDS, EXIT_STATUS, cli
 from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
-from pilothouse.ports.engine import NotedDriver
+from pilothouse.ports.engine import EngineDriver, NotedDriver
 from pilothouse.testing.conformance_engine import PROMISES
 from pilothouse.wire.openai import reference
 from pilothouse.wire.responses import answers as responses_answers
@@ -249,6 +249,7 @@ def engines() -> str:
             "engine that is only attached to keeps is for whoever runs it.\n",
             f"| | {' | '.join(f'`{name}`' for name in started)} |\n|---|{'---|' * len(started)}",
             *promises,
+            *_protocols(started),
             "\n## Why not\n",
             *reasons,
             *(f"- `{name}`, all of it: not tried, {reason}." for name, reason in untried.items()),
@@ -256,6 +257,16 @@ def engines() -> str:
             "",
         ]
     )
+
+
+def _protocols(started: Mapping[str, EngineDriver]) -> Iterator[str]:
+    """Those that speak several ways are tried by each: a column holds for all of them."""
+    names = [f"`{name}`" for name, one in started.items() if "protocol" in one.options.__struct_fields__]
+    if names:
+        yield (
+            f"\nWhat is said of {' and '.join(names)} holds over REST and over gRPC "
+            "(`engine_options.protocol`): the suite runs once over each."
+        )
 
 
 def _refused_versions() -> Iterator[str]:
