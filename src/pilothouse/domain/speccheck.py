@@ -197,7 +197,7 @@ def _endpoint(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
         yield "routes: at least one is needed"
     for place, route in enumerate(endpoint.routes):
         if route.deployment not in spec.deployments:
-            yield f"routes[{place}].deployment: {_not_one_of(route.deployment, spec.deployments)}"
+            yield f"routes[{place}].deployment: {_no_deployment(route.deployment, spec)}"
         elif route.deployment in (one.deployment for one in endpoint.routes[:place]):
             yield f"routes[{place}].deployment: {route.deployment!r} is named twice; add up its weights"
         if not 0 <= route.weight <= WHOLE:
@@ -252,7 +252,7 @@ def _routing(endpoint: EndpointSpec, spec: Spec) -> Iterator[str]:
     routed = {route.deployment for route in endpoint.routes if route.weight > 0}
     for place, name in enumerate(endpoint.fallback):
         if name not in spec.deployments:
-            yield f"fallback[{place}]: {_not_one_of(name, spec.deployments)}"
+            yield f"fallback[{place}]: {_no_deployment(name, spec)}"
         elif name in routed:
             yield f"fallback[{place}]: {name!r} is a route already; routes stand in for each other"
         elif name in endpoint.fallback[:place]:
@@ -304,6 +304,13 @@ def _cache(cache: CacheSpec, spec: Spec) -> Iterator[str]:
         yield f"cache.semantic.embedder: {_not_one_of(semantic.embedder, spec.endpoints)}"
     if not 0 < semantic.threshold <= 1:
         yield f"cache.semantic.threshold: {semantic.threshold} is not within 0..1"
+
+
+def _no_deployment(name: str, spec: Spec) -> str:
+    if name not in spec.endpoints:
+        return _not_one_of(name, spec.deployments)
+    there = ", ".join(sorted(spec.deployments)[:20]) or "none"
+    return f"{name!r} is an endpoint, and this is for a deployment; there are: {there}"
 
 
 def _not_one_of(value: str, known: Collection[str]) -> str:

@@ -109,6 +109,7 @@ def test_many_faults_do_not_make_an_endless_message():
     ("more", "fault"),
     [
         ({"fallback": ("nowhere",)}, "fallback[0]: 'nowhere' is not known"),
+        ({"fallback": ("other",)}, "fallback[0]: 'other' is an endpoint, and this is for a deployment"),
         ({"fallback": ("smollm2",)}, "is a route already"),
         ({"fallback": ("spare", "spare")}, "named twice"),
         ({"aliases": ("smollm2",)}, "is the name of an endpoint"),
