@@ -38,10 +38,11 @@ class Launch(Struct, frozen=True, kw_only=True):
     The target makes what has a place, and fills it in: in argv, env, config and
     address `{socket}`, a private socket's path; `{port.NAME}`, a free port of
     loopback for each name in `ports`; `{folder}`, a private folder, the working
-    folder too, that holds `files`; `{token_file}`, a file with a random token. In
-    argv and env `{config}` is the path of the 0600 file that `config` is written
-    to. In env and config `{token}` is the token itself: argv, which everybody can
-    read, never holds a secret.
+    folder too, that holds `files`; `{token_file}`, a file with a random token;
+    `{shared_memory}`, what the names of its pieces of shared memory begin with, by
+    which they are removed when its processes are gone. In argv and env `{config}` is
+    the path of the 0600 file that `config` is written to. In env and config `{token}`
+    is the token itself: argv, which everybody can read, never holds a secret.
 
     The process gets `env` and nothing else of ours. It is ready when a probe has
     its first token (`Engine.health`); it is stopped by TERM, and by KILL of its

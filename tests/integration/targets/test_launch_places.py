@@ -5,12 +5,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pilothouse.adapters.targets._shared_memory import prefix
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.status import Replica
@@ -132,6 +133,41 @@ async def test_the_keeper_of_a_log_goes_with_its_program(target: LocalTarget) ->
         return not processes.group_members(identity) or None
 
     assert await eventually(is_alone)
+
+
+SHARE = """
+import signal, sys
+open(f"/dev/shm/{sys.argv[1]}piece", "x").close()
+signal.pause()
+"""
+
+
+async def test_shared_memory_of_one_that_was_killed_is_removed_and_no_others(
+    target: LocalTarget,
+) -> None:
+    replica = await start(target, shown("{shared_memory}", code=SHARE))
+    mine = Path("/dev/shm") / f"{prefix(target._book.home_id, NAME)}piece"
+    other = Path("/dev/shm") / f"{prefix(target._book.home_id, f'{NAME}_x')}piece"
+    await eventually(_there(mine))
+    other.touch()
+    try:
+        os.kill(replica.pid, signal.SIGKILL)
+        await seen_as(target, NAME, "failed")
+        await start(target, shown("{shared_memory}", code=SHARE))  # which would fail if it were there
+        await eventually(_there(mine))
+        await target.stop(NAME, grace_s=5.0)
+
+        assert not mine.exists()
+        assert other.exists()
+    finally:
+        other.unlink()
+
+
+def _there(path: Path) -> Callable[[], Awaitable[bool | None]]:
+    async def look() -> bool | None:
+        return path.exists() or None
+
+    return look
 
 
 async def test_a_port_that_is_taken_is_not_given(target: LocalTarget) -> None:

@@ -2,8 +2,7 @@
 Becomes one Triton Inference Server: `python _triton_child.py CONFIG`.
 
 Lays out what Triton wants as folders (a backend is found by its folder, and the Python
-backend's worker by lying in it), clears what a killed one of the same name left in
-shared memory, and then is the server: the pid stays.
+backend's worker by lying in it), and then is the server: the pid stays.
 
 The standard library alone: it runs with any interpreter.
 """
@@ -12,15 +11,10 @@ import json
 import os
 import sys
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - Triton's own place
-
 
 def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - pathlib doubles the time until it runs
         config = json.load(file)
-    for name in os.listdir(SHARED_MEMORY):  # noqa: PTH208
-        if name.startswith(config["shared_memory"]):
-            os.unlink(os.path.join(SHARED_MEMORY, name))  # noqa: PTH108, PTH118
     for link, target in config["links"].items():
         if not os.path.exists(target):  # noqa: PTH110
             sys.exit(f"pilothouse: {target} is missing; fix: {config['fix']}")

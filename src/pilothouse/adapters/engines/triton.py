@@ -67,8 +67,6 @@ EXIT_S = 2
 Protocol = Literal["rest", "grpc"]
 GRPC_SOCKET = "unix:{folder}/g"
 """Without the port, which gRPC wants and which becomes a part of the name."""
-SHARED_MEMORY = "pilothouse_{home}_{name}_"
-"""How its pieces of shared memory are called, so that those of one that was killed are found."""
 
 
 class TritonOptions(AttachOptions, frozen=True, kw_only=True):
@@ -216,7 +214,6 @@ def _python_server(protocol: Protocol = "rest") -> dict[str, Any]:
     return {
         "links": {f"backends/python/{part.name}": str(part) for part in parts},
         "libraries": str(packages / "nvidia_pytriton.libs"),
-        "shared_memory": SHARED_MEMORY,
         "fix": "pilothouse engine install triton",
         "argv": _argv(str(server / "bin" / "tritonserver"), "backends", protocol),
     }
@@ -227,7 +224,6 @@ def _vllm_server(protocol: Protocol) -> dict[str, Any]:
     return {
         "links": {"backends/vllm": f"{backends}/vllm", "backends/python": f"{backends}/python"},
         "libraries": f"{SERVER_ELSEWHERE}/lib",
-        "shared_memory": SHARED_MEMORY,
         "fix": "run Pilothouse in an image of Triton that has the vLLM backend",
         "argv": _argv(f"{SERVER_ELSEWHERE}/bin/tritonserver", "backends", protocol),
     }
@@ -249,7 +245,7 @@ def _argv(program: str, backends: str, protocol: Protocol) -> list[str]:
         *doors,
         "--allow-metrics=false",
         f"--exit-timeout-secs={EXIT_S}",
-        f"--backend-config=python,shm-region-prefix-name={SHARED_MEMORY}",
+        "--backend-config=python,shm-region-prefix-name={shared_memory}",
     ]
 
 

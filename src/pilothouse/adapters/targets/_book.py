@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pilothouse.adapters.targets import _shared_memory
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.status import Replica
 from pilothouse.kit import processes, ringlog
@@ -137,6 +138,7 @@ class Book:
             *(self.file_of(name, kind) for kind in ("config", "token", "json")),
         ):
             path.unlink(missing_ok=True)
+        _shared_memory.clear(self.home_id, name)
         self._trim_logs()
 
     def left_behind(self, name: str, trace: Trace | None) -> list[Identity]:

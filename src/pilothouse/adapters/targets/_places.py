@@ -13,12 +13,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
+from pilothouse.adapters.targets import _shared_memory
 from pilothouse.adapters.targets._book import Book, write_private
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.kit.folders import make_private
 from pilothouse.ports.engine import Launch
 
-_PLACE = re.compile(r"\{(name|home|socket|config|log|folder|token|token_file|port\.[a-z][a-z0-9_]*)\}")
+_PLACE = re.compile(
+    r"\{(name|home|shared_memory|socket|config|log|folder|token|token_file|port\.[a-z][a-z0-9_]*)\}"
+)
 LOOPBACK = "127.0.0.1"
 
 
@@ -32,6 +35,7 @@ class Places:
         self._words = {
             "name": name,
             "home": book.home_id,
+            "shared_memory": _shared_memory.prefix(book.home_id, name),
             "socket": str(book.socket_path(name)),
             "config": str(book.file_of(name, "config")),
             "log": str(book.log_path(name)),
@@ -48,6 +52,7 @@ class Places:
             OperationFailed: The launch is not one that may be run.
         """
         shutil.rmtree(self._words["folder"], ignore_errors=True)  # of one that died, under the same name
+        _shared_memory.clear(self._words["home"], self._words["name"])  # as above
         folder = make_private(Path(self._words["folder"]))
         for path, text in self._launch.files.items():
             write_inside(folder, path, text)

@@ -7,6 +7,7 @@ import pytest
 from pilothouse.adapters.engines.triton import VERSION, TritonDriver
 from pilothouse.adapters.targets._book import Book
 from pilothouse.adapters.targets._places import Places
+from pilothouse.adapters.targets._shared_memory import prefix
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader
 from pilothouse.domain.spec import DeploymentSpec
@@ -105,8 +106,8 @@ def test_its_shared_memory_is_called_after_the_replica(tmp_path: Path) -> None:
 
     (config,) = [json.loads(path.read_text()) for path in (tmp_path / "run").glob("*.config")]
 
-    assert "_m-1-0_" in config["shared_memory"]
-    assert f"--backend-config=python,shm-region-prefix-name={config['shared_memory']}" in config["argv"]
+    pieces = prefix(Book(tmp_path / "run", tmp_path / "logs").home_id, "m-1-0")
+    assert f"--backend-config=python,shm-region-prefix-name={pieces}" in config["argv"]
 
 
 def test_a_secret_goes_into_the_header_that_its_server_asks_for() -> None:
