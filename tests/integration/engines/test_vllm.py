@@ -17,6 +17,7 @@ from engine_home import Home
 from pilothouse.adapters.engines._holes import Hole
 from pilothouse.adapters.engines._vllm_http import VllmEngine
 from pilothouse.adapters.engines.vllm import DIALECT, VERSION, VllmDriver
+from pilothouse.adapters.targets._shared_memory import prefix
 from pilothouse.control.models import Artifact
 from pilothouse.domain.errors import InvalidRequest, PilothouseError, UpstreamError
 from pilothouse.domain.spec import DeploymentSpec
@@ -304,3 +305,20 @@ async def test_a_crash_is_told_and_a_new_one_takes_its_place(tiny: Artifact, tmp
         await home.stop_all()
     assert not processes.find(["--replica", replica.name, "--home-id", home.target()._book.home_id])
     assert not any(child.is_running() for child in children)
+
+
+async def test_one_that_was_killed_whole_leaves_no_shared_memory(tiny: Artifact, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    replica = await home.start(launch_of(tiny))
+    pieces = prefix(home.target()._book.home_id, replica.name)
+    try:
+        await ready(home, replica)
+        assert list(Path("/dev/shm").glob(f"{pieces}*"))
+
+        os.killpg(replica.pid, signal.SIGKILL)
+        await seen_as(home.target(), replica.name, "failed")
+        await home.target().stop(replica.name, grace_s=10.0)
+
+        assert not list(Path("/dev/shm").glob(f"{pieces}*"))
+    finally:
+        await home.stop_all()

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pilothouse.adapters.engines import _server_load
+from pilothouse.adapters.engines import _server_load, _vllm_child
 from pilothouse.adapters.engines._environment import declared, look, python_of
 from pilothouse.adapters.engines._holes import VLLM
 from pilothouse.adapters.engines._launching import OFFLINE, check_fits, context_of, threads_of, world
@@ -130,7 +130,7 @@ class VllmDriver(VllmFamily):
         threads = threads_of(options.threads, machine)
         return Launch(
             argv=(
-                *(python_of(self.name), "-I", "-m", "vllm.entrypoints.openai.api_server"),
+                *(python_of(self.name), "-I", _vllm_child.__file__, "{shared_memory}"),
                 *("--model", artifact.path, "--served-model-name", SERVED, "--uds", "{socket}"),
                 *("--max-model-len", str(context), "--max-num-seqs", str(slots)),
                 *_arguments(options, cache),

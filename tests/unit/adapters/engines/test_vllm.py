@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pilothouse.adapters.engines import _environment
+from pilothouse.adapters.engines import _environment, _vllm_child
 from pilothouse.adapters.engines._holes import SGLANG, VLLM, holes_of, numbers, why_refused
 from pilothouse.adapters.engines.vllm import PROCESS_BYTES, VERSION, VllmDriver
 from pilothouse.domain.errors import InvalidRequest, OperationFailed
@@ -197,3 +198,46 @@ def test_a_version_that_nobody_can_read_is_not_held_against_a_server() -> None:
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=4), st.sampled_from(["", "rc1", ".post2", "+cpu"]))
 def test_what_follows_the_numbers_changes_nothing(parts: list[int], rest: str) -> None:
     assert numbers(".".join(map(str, parts)) + rest) == tuple(parts)
+
+
+SHARES = """
+import multiprocessing
+import sys
+from multiprocessing.shared_memory import SharedMemory
+
+
+def say():
+    piece = SharedMemory(create=True, size=16)
+    print(piece.name, flush=True)
+    piece.close()
+    piece.unlink()
+
+
+if __name__ == "__main__":
+    from vllm.entrypoints.openai import api_server
+
+    say()
+    other = multiprocessing.get_context("spawn").Process(target=api_server.say)
+    other.start()
+    other.join()
+    print(sys.argv[1:], flush=True)
+"""
+
+
+def test_its_processes_call_their_shared_memory_as_they_are_told(tmp_path: Path) -> None:
+    """One that is made from the first, and one that begins anew; a server of our own stands for vLLM's."""
+    server = tmp_path / "vllm" / "entrypoints" / "openai" / "api_server.py"
+    server.parent.mkdir(parents=True)
+    server.write_text(SHARES)
+
+    done = subprocess.run(
+        [sys.executable, "-P", _vllm_child.__file__, "ours_", "--model", "m"],
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+
+    first, other, arguments = done.stdout.splitlines()
+    assert first.startswith("ours_")
+    assert other.startswith("ours_")
+    assert first != other
+    assert arguments == "['--model', 'm']"
