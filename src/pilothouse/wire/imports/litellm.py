@@ -29,6 +29,7 @@ from pilothouse.domain.speccheck import is_alias, shares_of_whole
 from pilothouse.kit.secret import Secret
 from pilothouse.wire.imports import litellm_notes as notes
 from pilothouse.wire.imports.carried import Carried, Fields, WantedSecret, free_name, is_name, is_near
+from pilothouse.wire.imports.litellm_clouds import cloud
 from pilothouse.wire.imports.litellm_providers import Upstream, upstream
 
 TIMEOUT_S = 600
@@ -101,9 +102,10 @@ class _Reader:
         params = entry.inner("litellm_params")
         about = entry.inner("model_info")
         model = self._value(params, "model")
-        found = upstream(
+        provider = params.text("custom_llm_provider")
+        found = cloud(model, provider, params, self._value) or upstream(
             model,
-            provider=params.text("custom_llm_provider"),
+            provider=provider,
             api_base=self._value(params, "api_base") or self._value(params, "base_url"),
         )
         if not name or "*" in name:
@@ -123,7 +125,8 @@ class _Reader:
                     allow_private_network=is_near(found.host),
                     max_inflight=params.whole("max_parallel_requests") or AttachOptions().max_inflight,
                 )
-            ),
+            )
+            | found.options,
         )
         group.deployments.append(deployment)
         group.weights.append(_weight(params))
@@ -193,6 +196,8 @@ class _Reader:
 
     def _secret(self, params: Fields, found: Upstream) -> str:
         """The name that the key of that server will have; empty where it asks for none."""
+        if found.how:
+            return self._credentials(params, found)
         given = params.text("api_key")
         named = _VARIABLE.fullmatch(given)
         variable = named.group(1) if named else "" if given else found.variable
@@ -204,6 +209,21 @@ class _Reader:
             variable=variable,
             value=None if variable else Secret(given),
         )
+        return self._wanted(secret)
+
+    def _credentials(self, params: Fields, found: Upstream) -> str:
+        """Likewise, of a server that asks for more than a key."""
+        name, host = f"{found.provider}-credentials", host_of(found.base_url)
+        if found.credentials is not None:
+            return self._wanted(WantedSecret(name=name, host=host, value=found.credentials))
+        self._carried.note(
+            f"{params.path} ({found.model})",
+            f"its credentials are not in the file: set {found.how} with"
+            f" `pilothouse secret set {name} --host {host}`",
+        )
+        return name
+
+    def _wanted(self, secret: WantedSecret) -> str:
         known = next((one for one in self._carried.secrets.values() if _same(one, secret)), None)
         if known is None:
             known = msgspec.structs.replace(secret, name=free_name(secret.name, self._carried.secrets))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from pilothouse.kit.secret import Secret
+
 ADDRESSES = {
     "anthropic": "https://api.anthropic.com",
     "openai": "https://api.openai.com/v1",
@@ -70,6 +72,12 @@ class Upstream(Struct, frozen=True, kw_only=True):
     engine: str = "openai"
     variable: str = ""
     """The environment variable of its key, where the file does not say."""
+    options: dict[str, str] = {}
+    """Of the engine, beside those that every attached one has."""
+    how: str = ""
+    """Where it asks for more than a key: what that is, in words."""
+    credentials: Secret | None = None
+    """And what the file has of it; None where that is elsewhere."""
 
     @property
     def host(self) -> str:

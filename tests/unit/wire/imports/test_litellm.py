@@ -70,6 +70,80 @@ def test_a_model_of_anthropic_is_asked_in_its_own_protocol():
     assert len(carried.deployments) == 2
 
 
+def test_a_model_of_bedrock_is_asked_by_its_engine_with_the_access_key_of_the_file():
+    carried = carry(
+        entry(
+            "claude",
+            "bedrock/converse/eu.anthropic.claude-sonnet-4-5-v1:0",
+            aws_region_name="eu-central-1",
+            aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
+            aws_secret_access_key="abcdefghijklmnop/KEY",
+        )
+    )
+
+    accepted(carried)
+    (deployment,) = carried.deployments.values()
+    assert (deployment.engine, deployment.provider_model) == (
+        "bedrock",
+        "eu.anthropic.claude-sonnet-4-5-v1:0",
+    )
+    assert deployment.common.base_url == "https://bedrock-runtime.eu-central-1.amazonaws.com"
+    assert deployment.engine_options["region"] == "eu-central-1"
+    (secret,) = carried.secrets.values()
+    assert secret.value is not None
+    assert msgspec.json.decode(secret.value.reveal()) == {
+        "AccessKeyId": "AKIAIOSFODNN7EXAMPLE",
+        "SecretAccessKey": "abcdefghijklmnop/KEY",
+    }
+    assert secret.host == "bedrock-runtime.eu-central-1.amazonaws.com"
+    assert carried.notes == []
+
+
+def test_credentials_that_are_elsewhere_are_named_with_the_command_that_sets_them():
+    carried = carry(
+        entry("nova", "bedrock/eu-west-1/amazon.nova-lite-v1:0", aws_access_key_id="os.environ/AWS_ID"),
+        entry("gemini", "vertex_ai/gemini-2.5-flash", vertex_project="my-project", vertex_location="global"),
+    )
+
+    accepted(carried)
+    bedrock, vertex = carried.deployments.values()
+    assert bedrock.engine_options["region"] == "eu-west-1"
+    assert vertex.common.base_url == "https://aiplatform.googleapis.com"
+    assert vertex.engine_options["location"] == "global"
+    assert carried.secrets == {}
+    assert [note.reason.split("`")[-2] for note in carried.notes] == [
+        "pilothouse secret set bedrock-credentials --host bedrock-runtime.eu-west-1.amazonaws.com",
+        "pilothouse secret set vertex-credentials --host aiplatform.googleapis.com",
+    ]
+
+
+def test_an_api_key_of_bedrock_is_a_secret_like_others():
+    carried = carry(
+        entry("nova", "bedrock/amazon.nova-lite-v1:0", aws_region_name="us-east-1", api_key="os.environ/KEY")
+    )
+
+    accepted(carried)
+    (deployment,) = carried.deployments.values()
+    assert deployment.engine_options["auth"] == "api_key"
+    assert carried.secrets["key"].variable == "KEY"
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "part"),
+    [
+        ("bedrock/amazon.nova-lite-v1:0", {}, "aws_region_name"),
+        ("bedrock/invoke/anthropic.claude", {"aws_region_name": "us-east-1"}, "Converse"),
+        ("vertex_ai/gemini-2.5-pro", {}, "vertex_project"),
+        ("vertex_ai/claude-sonnet-4", {"vertex_project": "p"}, "Google's own"),
+    ],
+)
+def test_a_model_of_a_cloud_that_cannot_be_asked_is_named_with_the_reason(model, params, part):
+    carried = carry(entry("m", model, **params))
+
+    assert carried.deployments == {}
+    assert part in carried.notes[0].reason
+
+
 def test_a_name_that_no_endpoint_can_have_stays_what_callers_write():
     spaced = carry(entry("meta-llama/Llama 3", "hosted_vllm/llama", api_base="http://vllm:8000/v1"))
     slashed = carry(entry("meta-llama/Llama-3", "hosted_vllm/llama", api_base="http://vllm:8000/v1"))
