@@ -67,8 +67,10 @@ class SameHead:
             return None
         start = len(before)
         end = data.find(b"\r", start, start + _DIGITS + 1)
+        if end < 0:
+            return None
         digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
+        if not digits.isdigit() or not data.startswith(after, end):
             return None
         begin = end + len(after)
         if len(data) - begin != int(digits):
