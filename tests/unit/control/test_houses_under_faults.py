@@ -4,7 +4,7 @@ import pytest
 from hypothesis import settings
 
 from houses_city import City
-from houses_rig import LIMITS
+from houses_rig import LIMITS, MONEY
 from pilothouse.domain.ledger import Shortage
 from pilothouse.ports.treasury import Treasury
 from pilothouse.testing.memory_treasury import MemoryTreasury
@@ -51,3 +51,18 @@ def test_nothing_leaks_between_houses_when_all_came_to_rest(deaths: int) -> None
         city.loop.run_until_complete(worker.leases.exchange())
         assert account.available == units, kind
     city.teardown()
+
+
+@pytest.mark.xfail(strict=True, reason="not mended yet: found at random by the suite above, on 2026-11-29")
+def test_a_budget_is_kept_when_the_treasury_is_lost_between_two_controllers_of_a_house() -> None:
+    city = MemoryCity()
+    city.start(kinds=("budget",))
+    city.spend_all(which=2, ends=False)
+    city.replace_controller(which=1, seldom=0)
+    city.the_treasury_loses_everything(which=0, seldom=0)
+    city.wait(seconds=5.0)
+
+    city.replace_controller(which=1, seldom=0)
+
+    city.teardown()
+    assert sum(house.money for house in city.houses) <= MONEY
