@@ -61,6 +61,7 @@ def test_a_budget_is_kept_when_the_treasury_is_lost_between_two_controllers_of_a
     city.replace_controller(which=1, seldom=0)
     city.the_treasury_loses_everything(which=0, seldom=0)
     city.wait(seconds=5.0)
+    city.known_fault.clear()
 
     city.replace_controller(which=1, seldom=0)
 
