@@ -1,13 +1,12 @@
 """The page about TensorFlow does what it says, with a SavedModel that its own command trained."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from page_rig import blocks, run
 from pilothouse.adapters.engines.tensorflow import TensorFlowOptions
 from pilothouse.config import read_spec
 from pilothouse.domain.options import read_options
@@ -15,34 +14,19 @@ from program_rig import program
 from tensorflow_model import needs_tensorflow
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "howto" / "serve-tensorflow.md"
+PAGE = "serve-tensorflow.md"
 READY_S = 300.0
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def run(script: str, folder: Path, **more: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder, env=kept | more, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.mark.engine
 @pytest.mark.slow
 @needs_tensorflow
 def test_the_page_works_from_training_to_an_answer(tmp_path: Path) -> None:
-    install, train, served = blocks("sh")
+    install, train, served = blocks(PAGE, "sh")
     folder = tmp_path / "letters"
     few = train.replace(" letters --steps 240", f" {folder} --steps 20")
     run(few, ROOT, ENGINES=f"{sys.prefix}/engines")
-    spec = blocks("yaml")[0].replace("/models/letters", str(folder))
+    spec = blocks(PAGE, "yaml")[0].replace("/models/letters", str(folder))
     (tmp_path / "tensorflow.yaml").write_text(spec)
 
     with program(tmp_path / "home", spec, ready_s=READY_S) as server:
@@ -57,7 +41,7 @@ def test_the_page_works_from_training_to_an_answer(tmp_path: Path) -> None:
 
 
 def test_the_spec_for_one_that_runs_already_is_one() -> None:
-    spec = read_spec(blocks("yaml")[1].encode())
+    spec = read_spec(blocks(PAGE, "yaml")[1].encode())
 
     options = read_options(TensorFlowOptions, spec.deployments["theirs"].engine_options)
 

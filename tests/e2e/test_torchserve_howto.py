@@ -1,13 +1,11 @@
 """The page about TorchServe does what it says, with the real server and a small model of random weights."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from page_rig import blocks, run
 from pilothouse.adapters.engines.torchserve import TorchServeDriver, TorchServeOptions
 from pilothouse.config import read_spec
 from pilothouse.domain.options import read_options
@@ -16,12 +14,8 @@ from tiny_llama import make_tiny_llama
 
 FOUND = TorchServeDriver().installed()
 needs_it = pytest.mark.skipif(not FOUND.ok, reason=f"{FOUND.missing} is missing: {FOUND.install_command}")
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "serve-with-torchserve.md"
+PAGE = "serve-with-torchserve.md"
 READY_S = 300.0
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
@@ -29,29 +23,23 @@ def blocks(language: str) -> list[str]:
 def test_the_page_works_from_apply_to_an_answer(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     make_tiny_llama(folder, engine="torchserve")
-    spec = blocks("yaml")[0].replace("/models/tiny", str(folder))
+    spec = blocks(PAGE, "yaml")[0].replace("/models/tiny", str(folder))
     (tmp_path / "torchserve.yaml").write_text(spec)
-    install, served = blocks("sh")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    install, served = blocks(PAGE, "sh")
 
     with program(tmp_path / "home", spec, ready_s=READY_S) as server:
         address = {"PILOTHOUSE_URL": server.url, "PILOTHOUSE_API_KEY": server.admin_key, "COLUMNS": "200"}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", served],
-            cwd=tmp_path, env={**kept, **address}, capture_output=True, text=True, timeout=400, check=False,
-        )  # fmt: skip
+        said = run(served, tmp_path, **address)
 
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert install == "pilothouse engine install torchserve\n"
-    assert re.search(r"torchserve .*legacy: nobody maintains it", done.stdout)
-    assert re.search(r"tiny\S* .*ready", done.stdout)
-    assert len(re.findall(r'"text":"\w"', done.stdout)) == 4
-    assert done.stdout.rstrip().endswith("data: [DONE]")
+    assert re.search(r"torchserve .*legacy: nobody maintains it", said)
+    assert re.search(r"tiny\S* .*ready", said)
+    assert len(re.findall(r'"text":"\w"', said)) == 4
+    assert said.rstrip().endswith("data: [DONE]")
 
 
 def test_the_spec_for_one_that_runs_already_is_one() -> None:
-    spec = read_spec(blocks("yaml")[1].encode())
+    spec = read_spec(blocks(PAGE, "yaml")[1].encode())
 
     options = read_options(TorchServeOptions, spec.deployments["theirs"].engine_options)
 

@@ -1,15 +1,13 @@
 """The page about Triton does what it says, by each protocol, with the real server and a random model."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from page_rig import blocks, run
 from pilothouse.adapters.engines.triton import TritonDriver, TritonOptions
 from pilothouse.config import read_spec
 from pilothouse.domain.options import read_options
@@ -18,24 +16,9 @@ from tiny_llama import make_tiny_llama
 
 FOUND = TritonDriver().installed()
 needs_it = pytest.mark.skipif(not FOUND.ok, reason=f"{FOUND.missing} is missing: {FOUND.install_command}")
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "serve-with-triton.md"
+PAGE = "serve-with-triton.md"
 READY_S = 300.0
 HEAL_S = 120.0
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def run(script: str, folder: Path, **more: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder, env=kept | more, capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -44,10 +27,10 @@ def run(script: str, folder: Path, **more: str) -> str:
 def test_the_page_works_from_apply_to_a_model_that_was_killed(tmp_path: Path, protocol: str) -> None:
     folder = tmp_path / "small"
     make_tiny_llama(folder, engine="triton")
-    spec = blocks("yaml")[0].replace("/models/small", str(folder))
+    spec = blocks(PAGE, "yaml")[0].replace("/models/small", str(folder))
     spec = spec.replace("{slots:", f"{{protocol: {protocol}, slots:")
     (tmp_path / "triton.yaml").write_text(spec)
-    install, served, kill = blocks("sh")
+    install, served, kill = blocks(PAGE, "sh")
 
     with program(tmp_path / "home", spec, ready_s=READY_S) as server:
         address = {"PILOTHOUSE_URL": server.url, "PILOTHOUSE_API_KEY": server.admin_key, "COLUMNS": "200"}
@@ -68,7 +51,7 @@ def test_the_page_works_from_apply_to_a_model_that_was_killed(tmp_path: Path, pr
 
 
 def test_the_spec_for_one_that_runs_already_is_one() -> None:
-    spec = read_spec(blocks("yaml")[1].encode())
+    spec = read_spec(blocks(PAGE, "yaml")[1].encode())
 
     options = read_options(TritonOptions, spec.deployments["theirs"].engine_options)
 

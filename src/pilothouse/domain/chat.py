@@ -93,7 +93,11 @@ class GenerateRequest(Struct, frozen=True):
     with_prompt: bool = False
     """The answer begins with the prompt, and so do its log probabilities."""
     messages: object = None
-    """`prompt` taken apart, where the codec that read it keeps that; only that codec knows what it is."""
+    """
+    `prompt` taken apart, where the codec that read it keeps that; only that codec knows what it is.
+
+    Whoever puts another prompt in its place puts None here: answers are remembered by it.
+    """
     thoughts: tuple[Remembered, ...] = ()
     """Beside `prompt`, in whose shape they have no place: for the provider that gave them, and no other."""
 

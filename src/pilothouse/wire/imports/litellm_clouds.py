@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from pilothouse.kit.secret import Secret
 from pilothouse.wire.imports.carried import Fields
-from pilothouse.wire.imports.litellm_providers import Upstream
+from pilothouse.wire.imports.litellm_providers import Upstream, is_plain
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z0-9]+){1,4}-\d")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
@@ -49,7 +49,7 @@ def cloud(model: str, provider: str, params: Fields, take: Take) -> Upstream | s
 
 def _bedrock(name: str, params: Fields, take: Take) -> Upstream | str:
     region = take(params, "aws_region_name")
-    address = take(params, "aws_bedrock_runtime_endpoint") or take(params, "api_base")
+    given = take(params, "aws_bedrock_runtime_endpoint") or take(params, "api_base")
     key_id, key = params.text("aws_access_key_id"), params.text("aws_secret_access_key")
     session = params.text("aws_session_token")
     way, slash, rest = name.partition("/")
@@ -61,6 +61,9 @@ def _bedrock(name: str, params: Fields, take: Take) -> Upstream | str:
         return f"bedrock/{way} is not asked from here: models are asked by Converse"
     if not _REGION.fullmatch(region):
         return "bedrock needs aws_region_name, for which requests are signed"
+    address = given or f"https://bedrock-runtime.{region}.amazonaws.com"
+    if not is_plain(address):
+        return "aws_bedrock_runtime_endpoint is not a plain http or https address"
     if "api_key" in params:
         auth, variable, credentials, how = "api_key", _BEARER, None, ""
     else:
@@ -69,7 +72,7 @@ def _bedrock(name: str, params: Fields, take: Take) -> Upstream | str:
     return Upstream(
         provider="bedrock",
         model=name,
-        base_url=address or f"https://bedrock-runtime.{region}.amazonaws.com",
+        base_url=address,
         engine="bedrock",
         variable=variable,
         options={"region": region, "auth": auth},

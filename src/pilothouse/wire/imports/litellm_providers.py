@@ -114,8 +114,7 @@ def upstream(model: str, *, provider: str = "", api_base: str = "") -> Upstream 
         return "no provider is named before the model, such as openai/NAME"
     else:
         return f"there is no engine for provider {provider!r} that an importer knows of"
-    found = urlsplit(address)
-    if found.scheme not in ("http", "https") or not found.hostname or found.username or found.query:
+    if not is_plain(address):
         return "api_base is not a plain http or https address"
     return Upstream(
         provider=provider,
@@ -124,6 +123,12 @@ def upstream(model: str, *, provider: str = "", api_base: str = "") -> Upstream 
         engine=ENGINES.get(provider, "openai"),
         variable=VARIABLES.get(provider, ""),
     )
+
+
+def is_plain(address: str) -> bool:
+    """Whether it is an address of a server and no more."""
+    found = urlsplit(address)
+    return found.scheme in ("http", "https") and bool(found.hostname) and not (found.username or found.query)
 
 
 def _split(model: str, provider: str) -> tuple[str, str]:

@@ -52,6 +52,7 @@ def forced_call(request: GenerateRequest) -> Forced | None:
         msgspec.structs.replace(
             request,
             prompt=Raw(messages.encode(prompt)),
+            messages=None,
             sampling=msgspec.structs.replace(
                 sampling,
                 response_format=Raw(_encode(form)),

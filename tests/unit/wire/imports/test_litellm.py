@@ -132,6 +132,11 @@ def test_an_api_key_of_bedrock_is_a_secret_like_others():
     ("model", "params", "part"),
     [
         ("bedrock/amazon.nova-lite-v1:0", {}, "aws_region_name"),
+        (
+            "bedrock/amazon.nova-lite-v1:0",
+            {"aws_region_name": "us-east-1", "api_base": "bedrock.example"},
+            "plain http",
+        ),
         ("bedrock/invoke/anthropic.claude", {"aws_region_name": "us-east-1"}, "Converse"),
         ("vertex_ai/gemini-2.5-pro", {}, "vertex_project"),
         ("vertex_ai/claude-sonnet-4", {"vertex_project": "p"}, "Google's own"),
