@@ -8,9 +8,10 @@ shared changes its speed within seconds; for the CPU of a token it is some longe
 charged with every process of Pilothouse and the engine, the direct ones with the engine alone. Then the
 engine is killed with -9 under load.
 
-    python bench/engines.py [--engine NAME] [--quick] [--json] [--pairs N] [--firsts N] [--kills N]
+    python bench/engines.py [--engine NAME] [--part PART] [--firsts N] [--pairs N] [--kills N]
 
-An engine is one row of `rig/rows.py`.
+An engine is one row of `rig/rows.py`; one with two protocols has two, `NAME, PROTOCOL`. A part takes a few
+minutes alone on the machine, and `page.py` puts the parts of an engine together.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+from msgspec import Struct
 
 from pilothouse.app.engines import engine_drivers
 from rig.askers import asking
@@ -39,23 +41,56 @@ TOKENS, REQUESTS, CLIENTS = 24, 8, 2
 FIRST_TOKENS = 2
 """Of an answer whose first is timed: the shorter, the closer are the two of a pair."""
 READY_S = 300.0
+COMMON = (
+    "one at a time, a new connection for each; a bound is the 95th percentile of bootstrapped medians of the "
+    "pairs; memory is the proportional share (PSS) of all its processes"
+)
 SLACK_S = 1.0
 """What an answer may come later than its deadline: the deadline is the gateway's, the clock the client's."""
 
 
+class Part(Struct, frozen=True, kw_only=True):
+    """`of`: the option that says how many; `method`: what is done with so many, `{}`."""
+
+    of: str
+    method: str
+    usual: int
+    quick: int
+
+
+PARTS = {
+    "first-token": Part(
+        of="firsts",
+        method=f"the first token: {{}} interleaved pairs of one streamed answer of {FIRST_TOKENS} tokens",
+        usual=400,
+        quick=40,
+    ),
+    "cpu": Part(
+        of="pairs",
+        method=f"CPU: {{}} interleaved pairs of {REQUESTS} streamed answers of up to {TOKENS} tokens",
+        usual=20,
+        quick=4,
+    ),
+    "kill": Part(
+        of="kills",
+        method=f"{{}} kills under {CLIENTS} clients whose deadline is {DEADLINE_S} s",
+        usual=3,
+        quick=1,
+    ),
+}
+
+
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--engine", default="", help="one engine alone")
-    parser.add_argument(
-        "--pairs", type=int, default=0, help="interleaved pairs; by default 20, with --quick 4"
-    )
-    parser.add_argument(
-        "--firsts", type=int, default=0, help="pairs for the first token; by default 400, with --quick 40"
-    )
-    parser.add_argument("--kills", type=int, default=0, help="by default 3, with --quick 1")
+    parser.add_argument("--engine", default="", help="one engine alone, or one row: `NAME, PROTOCOL`")
+    parser.add_argument("--part", choices=PARTS, action="append", help="one alone; may be given again")
+    for name, part in PARTS.items():
+        parser.add_argument(
+            f"--{part.of}", type=int, default=0, help=f"of {name}: {part.usual}, with --quick {part.quick}"
+        )
     given = parser.parse_args()
     for row in ROWS:
-        if given.engine in ("", row.engine):
+        if given.engine in ("", row.engine, row.name):
             if engine_drivers()[row.engine].installed().ok:
                 publish(_measured(row, given), given)
             else:
@@ -63,28 +98,24 @@ def main() -> None:
 
 
 def _measured(row: Row, given: Any) -> Report:
-    pairs = given.pairs or (4 if given.quick else 20)
-    firsts = given.firsts or (40 if given.quick else 400)
-    kills = given.kills or (1 if given.quick else 3)
+    counts = {
+        name: getattr(given, part.of) or (part.quick if given.quick else part.usual)
+        for name, part in PARTS.items()
+        if not given.part or name in given.part
+    }
     with TemporaryDirectory(prefix="ph-engines-") as folder:
         spec = Path(folder) / "spec.json"
         spec.write_text(json.dumps(row.spec()))
         with server(Path(folder) / "home", config=spec) as running:
             bench = _Bench(running, row)
-            starts = [bench.start_s()]
-            first_tokens, costs = bench.first_tokens(firsts), bench.costs(pairs)
-            figures = [*first_tokens, *costs, bench.memory(), *bench.kill(kills, starts)]
+            runs = {"first-token": bench.first_tokens, "cpu": bench.costs, "kill": bench.kills}
+            figures = [line for name, count in counts.items() for line in runs[name](count)]
+    methods = [PARTS[name].method.format(count) for name, count in counts.items()]
     return Report(
-        bench=f"engines: {row.engine}",
-        method=(
-            f"{row.model}; the first token: {firsts} interleaved pairs of one streamed answer of "
-            f"{FIRST_TOKENS} tokens; CPU: {pairs} interleaved pairs of {REQUESTS} of up to {TOKENS}; one at "
-            "a time, a new connection for each; a bound is the 95th percentile of bootstrapped medians of "
-            "the pairs; memory is the proportional share (PSS) of all its "
-            f"processes; {kills} kills under {CLIENTS} clients whose deadline is {DEADLINE_S} s"
-        ),
+        bench=f"engines: {row.name}",
+        method="; ".join([row.model, *methods, COMMON]),
         peer="the same engine process, asked directly by its own protocol",
-        figures=[*figures, figure("start to the first token", starts, unit="s")],
+        figures=figures,
     )
 
 
@@ -96,13 +127,14 @@ class _Bench:
         """Of the replica that runs now."""
         self._doors: list[Door] = []
         """The gateway's, and the engine's own."""
+        self._starts = [self._start_s()]
 
-    def start_s(self) -> float:
+    def _start_s(self) -> float:
         """From the birth of the engine's process to ready, which is its first token."""
         gone = self._engine.get("pid")
         wait_until("the engine is ready", lambda: self._find(without=gone), timeout_s=READY_S)
         took_s = time.time() - psutil.Process(self._engine["pid"]).create_time()
-        tell(f"{self._row.engine}: ready {took_s:.2f} s after its start")
+        tell(f"{self._row.name}: ready {took_s:.2f} s after its start")
         return took_s
 
     def first_tokens(self, pairs: int) -> list[Figure]:
@@ -131,21 +163,18 @@ class _Bench:
             figure("CPU a token, directly", [1000 * theirs for _, theirs in used], unit="ms"),
             figure("CPU a token: through Pilothouse / directly", ratio, unit="x", goal="<= 1.05"),
             Figure(what="that ratio's 95% bound", value=upper_bound(ratio), unit="x", samples=pairs),
+            Figure(what="memory of the engine", value=self._memory_bytes() / 1e6, unit="MB"),
         ]
 
-    def memory(self) -> Figure:
-        used = sum(process.memory_full_info().pss for process in family(self._engine["pid"]))
-        return Figure(what="memory of the engine", value=used / 1e6, unit="MB")
-
-    def kill(self, kills: int, starts: list[float]) -> list[Figure]:
-        """Healthy again after each; `starts` gets how long the new processes took."""
+    def kills(self, kills: int) -> list[Figure]:
+        """Healthy again after each, and how long it and the new processes took to start."""
         back: list[float] = []
         with asking(self._server, ENDPOINT, at_once=CLIENTS, max_tokens=16) as askers:
             for _ in range(kills):
                 time.sleep(1.0)
                 began, before = time.monotonic(), askers.answered
                 os.kill(self._engine["pid"], signal.SIGKILL)
-                starts.append(self.start_s())
+                self._starts.append(self._start_s())
                 wait_until("answers come", lambda seen=before: askers.answered > seen + CLIENTS, timeout_s=60)
                 back.append(time.monotonic() - began)
                 tell(f"killed: healthy after {back[-1]:.2f} s, {dict(askers.outcomes)}")
@@ -161,7 +190,11 @@ class _Bench:
                 unit="s",
                 goal=f"<= {DEADLINE_S + SLACK_S:.0f}",
             ),
+            figure("start to the first token", self._starts, unit="s"),
         ]
+
+    def _memory_bytes(self) -> int:
+        return sum(process.memory_full_info().pss for process in family(self._engine["pid"]))
 
     def _first_pair(self, number: int) -> list[float]:
         """Seconds to the first token, through the gateway and directly."""

@@ -4,12 +4,16 @@ Write `docs/benchmarks.md` from the benches' own JSON, so that no figure is type
     python bench/all.py --json > results.jsonl
     python bench/page.py < results.jsonl            # the whole page
     python bench/page.py --update < some.jsonl      # only the sections of these, the others stay
+
+Reports of one bench are its parts, and become one section.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from rig.report import Report, number
 
@@ -33,11 +37,21 @@ def main() -> None:
     reports = [msgspec.json.decode(line, type=Report) for line in sys.stdin if line.startswith("{")]
     if any(report.is_quick for report in reports):
         sys.exit("a quick run shows a trend and is not for quoting: run the benches without --quick")
-    sections = {heading(text): text for text in map(section, reports)}
+    parts: dict[str, list[Report]] = {}
+    for report in reports:
+        parts.setdefault(report.bench, []).append(report)
+    sections = {heading(text): text for text in (section(joined(some)) for some in parts.values())}
     if "--update" in sys.argv[1:]:
         kept = PAGE.read_text().split("\n## ")[1:]
         sections = {heading(text): text for text in (f"## {one.rstrip()}\n" for one in kept)} | sections
     PAGE.write_text("\n".join([INTRODUCTION, *sections.values()]))
+
+
+def joined(parts: Sequence[Report]) -> Report:
+    """Parts of one bench as one report: a figure of a later one takes the place of an earlier one's."""
+    figures = {line.what: line for part in parts for line in part.figures}
+    methods = dict.fromkeys(words for part in parts for words in part.method.split("; "))
+    return structs.replace(parts[-1], method="; ".join(methods), figures=list(figures.values()))
 
 
 def heading(text: str) -> str:

@@ -250,6 +250,9 @@ def engines() -> str:
             f"| | {' | '.join(f'`{name}`' for name in started)} |\n|---|{'---|' * len(started)}",
             *promises,
             *_protocols(started),
+            "\n## What is kept around each\n",
+            "Not by the engine but around it, so it holds for all that Pilothouse starts:\n",
+            *(f"- **{what}**: {how}." for what, how in AROUND.items()),
             "\n## Why not\n",
             *reasons,
             *(f"- `{name}`, all of it: not tried, {reason}." for name, reason in untried.items()),
@@ -257,6 +260,37 @@ def engines() -> str:
             "",
         ]
     )
+
+
+AROUND = {
+    "Overload": (
+        "requests beyond a deployment's places wait in the gateway's queue, and beyond that are refused with "
+        "`overloaded` and a time to wait; where an engine refuses by itself, it is told the same way"
+    ),
+    "A crash in the middle of an answer": (
+        "a typed error ends the stream, a new replica takes the place, and what the dead one shared in "
+        "memory is removed"
+    ),
+    "A slow start": (
+        "a replica is ready when it said a token, whatever it prints or answers before; one that did not in "
+        "the time that its engine may take is stopped, and `status` has the reason"
+    ),
+    "A model of another framework, an engine that is missing, or of a version that was never tried": (
+        "refused before anything starts, with what to choose or the command that installs it"
+    ),
+    "Stop": "drained, then TERM, then KILL of all its processes; nothing stays, and that is looked at",
+    "Metrics": (
+        "one set for all, under the same names: requests that run and wait, tokens, memory and processor "
+        "time of each replica ([metrics](metrics.md))"
+    ),
+    "Secrets": (
+        "a replica inherits nothing of Pilothouse's environment, and no token stands in a command line"
+    ),
+    "Doors": (
+        "it listens at a socket in a private folder, or on loopback for those that hold a random token"
+    ),
+}
+"""What the suite asks no engine for: the core, the target or the launch keeps it."""
 
 
 def _protocols(started: Mapping[str, EngineDriver]) -> Iterator[str]:

@@ -3,7 +3,7 @@ The engines that `engines.py` measures. A row is one spec and how its engine is 
 
 To add one: what it serves (`source`), its `engine_options`, and `ask`, which speaks its own
 protocol and says for each piece of an answer how many tokens the answer has so far, or 0
-where only the last piece says.
+where only the last piece says. Those of gRPC are in `by_grpc`.
 """
 
 import json
@@ -11,19 +11,23 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, BinaryIO
 
 from msgspec import Struct
 
 from build import BUILD
 from pilothouse.adapters.engines._environment import python_of
+from rig import by_grpc
 from rig.client import Door
 from rig.engine import artifact
 
 ENDPOINT = "measured"
 DEADLINE_S = 30
 """Of each request, as the endpoint has it."""
-TINY = Path(__file__).parents[2] / "tests" / "fixtures" / "make_tiny_llama.py"
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "fixtures" / "make_tiny_llama.py"
+CHAT = {"user": "{content}\n", "assistant": "{content}\n"}
+"""How a SavedModel, which has no template, is told a chat: the askers chat."""
 Ask = Callable[[Door, str, int], Iterator[int]]
 """(where, prompt, most tokens) -> tokens so far, one for each piece that came."""
 
@@ -36,6 +40,12 @@ class Row(Struct, frozen=True, kw_only=True):
     """Makes it, once."""
     ask: Ask
     options: dict[str, Any] = {}
+    protocol: str = ""
+    """Where an engine has a row for each of several."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine}, {self.protocol}" if self.protocol else self.engine
 
     def spec(self) -> dict[str, Any]:
         """One replica behind one endpoint."""
@@ -95,6 +105,34 @@ def torchserve(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
                         return
 
 
+def tensorflow(door: Door, prompt: str, max_tokens: int) -> Iterator[int]:
+    """By pieces of 1, 2, 4, 8 and 16 tokens on one connection, for an answer that is seen as it grows."""
+    said, size = 0, 1
+    row: dict[str, Any] = {"context_tokens": 1024, "temperature": 0.0, "top_p": 1.0, "seed": 1}
+    row |= {"prompt": prompt, "state_bytes": ""}
+    with door.connect() as line, line.makefile("rb") as answers:
+        while said < max_tokens:
+            size = min(size, max_tokens - said)
+            body = {"signature_name": "generate", "instances": [row | {"max_tokens": size}]}
+            data = json.dumps(body).encode()
+            head = f"POST /v1/models/model:predict HTTP/1.1\r\nHost: b\r\nContent-Length: {len(data)}\r\n\r\n"
+            line.sendall(head.encode() + data)
+            (told,) = json.loads(_answer(answers))["predictions"]
+            said += size
+            yield said
+            row |= {"prompt": "", "state_bytes": told["state_bytes"]}
+            size = min(2 * size, 16)
+
+
+def _answer(lines: BinaryIO) -> bytes:
+    """The body of the next one on a connection that is kept."""
+    length = 0
+    for line in iter(lines.readline, b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    return lines.read(length)
+
+
 def smollm2() -> Path:
     return Path(artifact().path)
 
@@ -140,6 +178,15 @@ def tiny_onnx() -> Path:
     return folder
 
 
+def letters() -> Path:
+    """Trained on the documentation for seconds; what it says is nobody's concern."""
+    folder = BUILD / "letters"
+    if not (folder / "saved_model.pb").exists():
+        argv = [python_of("tensorflow"), "-I", str(ROOT / "tools" / "train_savedmodel.py"), str(folder)]
+        subprocess.run([*argv, "--steps", "20"], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
 ROWS = (
     Row(
         engine="mlserver",
@@ -180,5 +227,30 @@ ROWS = (
         source=tiny_llama,
         ask=triton,
         options={"context_tokens": 1024, "slots": 2},
+        protocol="REST",
+    ),
+    Row(
+        engine="triton",
+        model="a Llama of 3 million random weights",
+        source=tiny_llama,
+        ask=by_grpc.triton,
+        options={"context_tokens": 1024, "slots": 2, "protocol": "grpc"},
+        protocol="gRPC",
+    ),
+    Row(
+        engine="tensorflow",
+        model="a recurrent SavedModel of 448 units over 3,000 words",
+        source=letters,
+        ask=tensorflow,
+        options={"context_tokens": 1024, "chat": CHAT},
+        protocol="REST",
+    ),
+    Row(
+        engine="tensorflow",
+        model="a recurrent SavedModel of 448 units over 3,000 words",
+        source=letters,
+        ask=by_grpc.tensorflow,
+        options={"context_tokens": 1024, "chat": CHAT, "protocol": "grpc"},
+        protocol="gRPC",
     ),
 )

@@ -3,23 +3,22 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import gguf
 import openai
 import pytest
 import yaml
 
-from pilothouse.adapters.engines._environment import python_of
 from pilothouse.app.engines import own_drivers
 from program_rig import program
 from program_shell import Shell
 from tensorflow_model import make_savedmodel
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "every-engine.md"
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "howto" / "every-engine.md"
 MAKE_S = 600.0
 
 
@@ -63,13 +62,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path, instal
     """SmolLM2 as a folder of safetensors, made of its GGUF file."""
     if "transformers" not in installed:
         pytest.skip("the weights are made with PyTorch: pilothouse engine install transformers")
-    place = tmp_path_factory.mktemp("weights")
-    (place / "model.gguf").symlink_to(smollm2_gguf)
-    folder = place / "smollm2"
-    script = FIXTURES / "make_smollm2_folder.py"
-    package = str(Path(gguf.__file__).parents[1])
-    argv = [python_of("transformers"), "-I", str(script), str(place / "model.gguf"), str(folder), package]
-    subprocess.run(argv, check=True, timeout=MAKE_S, capture_output=True)
+    folder = tmp_path_factory.mktemp("weights") / "smollm2"
+    argv = [sys.executable, str(ROOT / "tools" / "smollm2_folder.py"), str(folder)]
+    subprocess.run([*argv, "--gguf", str(smollm2_gguf)], check=True, timeout=MAKE_S, capture_output=True)
     return folder
 
 

@@ -68,3 +68,18 @@ def test_a_lost_and_a_doubled_record_are_found(monkeypatch: pytest.MonkeyPatch):
         "records doubled": (0, "met"),
         "rollups less records": (1, "MISSED"),
     }
+
+
+def test_parts_of_a_bench_become_one_section(monkeypatch: pytest.MonkeyPatch, report: ModuleType):
+    monkeypatch.syspath_prepend(str(BENCH))
+    page = importlib.import_module("page")
+
+    def part(what: str, value: float, method: str) -> object:
+        return report.Report(
+            bench="engines: x", method=method, figures=[report.Figure(what=what, value=value)]
+        )
+
+    whole = page.joined([part("a", 1.0, "m; 2 pairs"), part("b", 2.0, "m; 3 kills"), part("a", 4.0, "m")])
+
+    assert [(line.what, line.value) for line in whole.figures] == [("a", 4.0), ("b", 2.0)]
+    assert whole.method == "m; 2 pairs; 3 kills"

@@ -6,6 +6,7 @@ engine's driver says, with a file of the versions that were tried together.
 
 An environment cannot be moved, for its scripts say where it is. So each is made where it
 stays, beside the last one, and the engine's name is a link that leads to the one that is whole.
+One process at a time makes an engine's, for each clears away what others left half made.
 """
 
 import secrets
@@ -16,28 +17,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse.domain.errors import OperationFailed
+from pilothouse.kit.lockfile import LockTimeout, file_lock
 from pilothouse.ports.engine import Environment
 
 TIMEOUT_S = 3600.0
 """A slow network and two gigabytes."""
+BUSY_S = 5.0
+"""For one that ends just now; who makes an environment from nothing takes minutes."""
 
 
-def install(environment: Environment) -> None:
+def install(environment: Environment, *, busy_s: float = BUSY_S) -> None:
     """
     Make the environment anew; the old one, if any, works until the new one is whole.
 
+    Args:
+        busy_s: How long to wait for another process that makes the same.
+
     Raises:
-        OperationFailed: The disk, the network or the index failed; the message has their last words.
+        OperationFailed: Another process makes it; or the disk, the network or the index failed, and the
+            message has their last words.
     """
     name = Path(environment.folder)
+    try:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(name.with_name(f".{name.name}.lock"), timeout_s=busy_s):
+            _make(name, environment)
+    except LockTimeout as exc:
+        raise OperationFailed(
+            f"another process makes {name} just now; fix: let it end, and see by pilothouse engine list "
+            "whether anything is missing"
+        ) from exc
+    except OSError as exc:
+        raise OperationFailed(f"{name} cannot be made: {exc.strerror or exc}") from exc
+
+
+def _make(name: Path, environment: Environment) -> None:
     made = name.with_name(f"{name.name}.{secrets.token_hex(4)}")
     try:
-        made.parent.mkdir(parents=True, exist_ok=True)
         _run([sys.executable, "-m", "venv", str(made)])
         _run([*_installer(made), *_wanted(environment)])
         _lead(name, made)
-    except OSError as exc:
-        raise OperationFailed(f"{name} cannot be made: {exc.strerror or exc}") from exc
     finally:
         _clear_beside(name)
 

@@ -235,7 +235,7 @@ class EngineConformance:
     @tries("queue")
     async def test_more_requests_than_places_are_all_answered(self, lab: EngineLab) -> None:
         answers = await asyncio.gather(
-            *(answer(lab.engine, ask(f"Number {i}:", max_tokens=2)) for i in range(5))
+            *(answer(lab.engine, ask(f"Number {i}:", max_tokens=2)) for i in range(8))
         )
 
         assert all(ends_of(chunks) for chunks in answers)

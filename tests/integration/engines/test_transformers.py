@@ -18,7 +18,7 @@ from pilothouse.domain.status import Replica
 from pilothouse.kit import processes
 from pilothouse.kit.folders import make_private
 from pilothouse.ports.engine import Launch, Machine
-from pilothouse.testing.conformance_engine import ANYWHERE, EngineConformance, answer, ask
+from pilothouse.testing.conformance_engine import ANYWHERE, EngineConformance, answer, ask, text_of
 from pilothouse.testing.conformance_target import seen_as
 from tiny_llama import make_tiny_llama
 
@@ -28,6 +28,10 @@ pytestmark = [
     pytest.mark.skipif(not FOUND.ok, reason=f"{FOUND.missing} is missing: {FOUND.install_command}"),
 ]
 READY_S = 300.0
+BATCHED = 3
+"""Slots of the one that batches."""
+CANNOT = TransformersDriver.cannot
+BATCHED_CANNOT = {"seed": "a batch has one seed", "cancel_prompt": CANNOT["cancel_prompt"]}
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +39,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return make_tiny_llama(tmp_path_factory.mktemp("tiny"), engine="transformers")
 
 
-def launch_of(artifact: Artifact) -> Launch:
+def launch_of(artifact: Artifact, *, slots: int = 1) -> Launch:
     machine = Machine(cpus=2, memory_available_bytes=8 * 10**9)
-    return TransformersDriver().launch(
-        "", DeploymentSpec(model="m", engine="transformers"), artifact, machine
-    )
+    spec = DeploymentSpec(model="m", engine="transformers", engine_options={"slots": slots})
+    return TransformersDriver().launch("", spec, artifact, machine)
 
 
 def connected(address: str) -> TransformersEngine:
@@ -58,14 +61,19 @@ async def ready(home: Home, replica: Replica) -> None:
         await engine.aclose()
 
 
+@pytest.fixture(scope="session", params=[1, BATCHED])
+def slots(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture(scope="session")
 def running_replica(
-    tiny: Artifact, tmp_path_factory: pytest.TempPathFactory
+    tiny: Artifact, tmp_path_factory: pytest.TempPathFactory, slots: int
 ) -> Iterator[tuple[Home, Replica]]:
     home = Home(make_private(tmp_path_factory.mktemp("t")))
 
     async def begin() -> Replica:
-        replica = await home.start(launch_of(tiny))
+        replica = await home.start(launch_of(tiny, slots=slots))
         await ready(home, replica)
         return replica
 
@@ -76,9 +84,9 @@ def running_replica(
 
 
 class Lab:
-    cannot = TransformersDriver.cannot
-
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, slots: int) -> None:
+        self.cannot = BATCHED_CANNOT if slots > 1 else CANNOT
+        self.slots = slots
         self.context_tokens = replica.context_tokens
         self.engine = connected(replica.address)
 
@@ -88,14 +96,29 @@ class Lab:
 
 class TestTransformers(EngineConformance):
     @pytest.fixture
-    async def lab(self, running_replica: tuple[Home, Replica]) -> AsyncIterator[Lab]:
-        lab = Lab(running_replica[1])
+    async def lab(self, running_replica: tuple[Home, Replica], slots: int) -> AsyncIterator[Lab]:
+        lab = Lab(running_replica[1], slots)
         yield lab
         await lab.engine.aclose()
 
     async def test_what_it_would_ignore_is_refused(self, lab: Lab) -> None:
         with pytest.raises(NotSupported):
             await answer(lab.engine, ask(choices=2))
+
+    async def test_a_batch_refuses_a_seed_and_samples_each_as_it_was_asked_to(self, lab: Lab) -> None:
+        if lab.slots == 1:
+            pytest.skip("it takes turns")
+        with pytest.raises(NotSupported):
+            await answer(lab.engine, ask(seed=7))
+        greedy = text_of(await answer(lab.engine, ask(max_tokens=24)))
+
+        drawn = [answer(lab.engine, ask(max_tokens=24, temperature=1.5)) for _ in range(2)]
+        first, again, *hot = await asyncio.gather(
+            *(answer(lab.engine, ask(max_tokens=24)) for _ in range(2)), *drawn
+        )
+
+        assert text_of(first) == text_of(again) == greedy
+        assert len({greedy, *map(text_of, hot)}) == 3
 
     async def test_no_request_chooses_the_model(self, running_replica: tuple[Home, Replica]) -> None:
         engine = TransformersDriver().connect(running_replica[1].address, model="/etc", context_tokens=1024)

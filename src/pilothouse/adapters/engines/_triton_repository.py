@@ -42,7 +42,7 @@ def python_repository(
 
 
 def vllm_repository(
-    *, model_path: str, context_tokens: int, slots: int, tensor_parallel: int
+    *, model_path: str, context_tokens: int, slots: int, tensor_parallel: int, pipeline_parallel: int
 ) -> dict[str, str]:
     """Triton's vLLM backend, which batches by itself."""
     arguments = {
@@ -50,6 +50,7 @@ def vllm_repository(
         "max_model_len": context_tokens,
         "max_num_seqs": slots,
         "tensor_parallel_size": tensor_parallel,
+        "pipeline_parallel_size": pipeline_parallel,
         "trust_remote_code": False,
         "load_format": "safetensors",
         "disable_log_requests": True,

@@ -60,6 +60,10 @@ JAVA_OPTIONS = (
 """Small, since it only hands on; and without frames, which would bury the reasons of its errors."""
 DEFAULT_CONTEXT_TOKENS = 4096
 READY_TIMEOUT_S = 300.0
+ONE_SLOT = (
+    "slots: a worker of TorchServe answers one request at a time, and more workers would copy the weights; "
+    "fix: leave slots out and say `replicas`"
+)
 
 
 class TorchServeOptions(AttachOptions, frozen=True, kw_only=True):
@@ -69,6 +73,10 @@ class TorchServeOptions(AttachOptions, frozen=True, kw_only=True):
     """Processor threads; by default one less than there are, for the gateway's sake."""
     queue_size: Count = 0
     """Requests that may wait in TorchServe; more are refused as overloaded. 0 is TorchServe's own 100."""
+
+    def __post_init__(self) -> None:
+        if self.slots > 1:
+            raise ValueError(ONE_SLOT)
 
 
 class TorchServeDriver:

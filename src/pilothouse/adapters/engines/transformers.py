@@ -2,8 +2,8 @@
 PyTorch models through the server of transformers (`transformers serve`), safetensors only.
 
 Belongs here: how a replica is started and spoken to. Does not: the server's own
-doors (`_transformers_child`). It answers one request at a time and lets the others
-wait: for many at once, vLLM is the engine.
+doors (`_transformers_child`). By default it answers one request at a time and lets
+the others wait; with more `slots` its own continuous batching answers them together.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -56,7 +56,8 @@ READY_TIMEOUT_S = 300.0
 
 
 class TransformersOptions(EngineOptions, frozen=True, kw_only=True):
-    """`engine_options` of `engine: transformers`."""
+    """`engine_options` of `engine: transformers`. `slots` above 1 are answered together (continuous
+    batching); a request's `seed` is refused then, for a batch has one."""
 
     threads: Count = 0
     """Processor threads; by default one less than there are, for the gateway's sake."""
@@ -75,7 +76,8 @@ class TransformersDriver:
     formats: frozenset[ModelFormat] = frozenset({"safetensors"})
     cannot: Mapping[Promise, str] = MappingProxyType(
         {
-            "side_by_side": "its server has one seed and one generating thread: others wait",
+            "side_by_side": "by default its server has one seed and one generating thread: others wait. "
+            "With `slots` it batches them, and refuses a `seed`",
             "cancel_prompt": "it hears of a hang-up at the first token, when the prompt was read",
         }
     )
@@ -97,13 +99,16 @@ class TransformersDriver:
         options = read_options(TransformersOptions, spec.engine_options)
         context = context_of(options.context_tokens, artifact, default=DEFAULT_CONTEXT_TOKENS)
         weights = artifact.bytes * (2 if options.dtype == "float32" else 1)
-        need = PROCESS_BYTES + weights + cache_bytes(artifact, context)
-        check_fits(need, machine, f"weights {weights / 1e6:.0f} MB, torch, and a context of {context} tokens")
+        slots = max(1, options.slots)
+        need = PROCESS_BYTES + weights + slots * cache_bytes(artifact, context)
+        parts = f"weights {weights / 1e6:.0f} MB, torch, and {slots} contexts of {context} tokens"
+        check_fits(need, machine, parts, lower="slots or context_tokens")
         threads = threads_of(options.threads, machine)
         config = {
             "model_path": artifact.path,
             "socket": "{socket}",
             "context_tokens": context,
+            "slots": slots,
             "threads": threads,
             "device": options.device,
             "dtype": options.dtype,

@@ -69,6 +69,12 @@ GRPC_SOCKET = "unix:{folder}/g"
 """Without the port, which gRPC wants and which becomes a part of the name."""
 
 
+PARALLEL_REFUSED = (
+    "tensor_parallel and pipeline_parallel divide a model by Triton's vLLM backend alone; fix: leave them "
+    "out, or use backend: vllm, or engine: vllm"
+)
+
+
 class TritonOptions(AttachOptions, frozen=True, kw_only=True):
     """`engine_options` of `engine: triton`."""
 
@@ -80,8 +86,10 @@ class TritonOptions(AttachOptions, frozen=True, kw_only=True):
     """Processor threads, `python` alone; by default one less than there are, for the gateway's sake."""
     max_queue: Count = 0
     """Requests that wait in the model when every slot is taken, `python` alone; 64 by default."""
-    tensor_parallel: Annotated[int, Meta(ge=1)] = 1
-    """Devices that share the model, `vllm` alone."""
+    tensor_parallel: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Devices that share each layer, `vllm` alone."""
+    pipeline_parallel: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Devices that have some of the layers each, `vllm` alone."""
     model_name: str = ""
     """Of an attached server's model, where it is not the deployment's `model`."""
     secret_header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]*$")] = ""
@@ -89,6 +97,10 @@ class TritonOptions(AttachOptions, frozen=True, kw_only=True):
     Header for the secret of an attached server with `--http-restricted-api` or `--grpc-restricted-protocol`
     (there with `triton-grpc-protocol-` before it); a bearer token by default.
     """
+
+    def __post_init__(self) -> None:
+        if self.backend != "vllm" and self.tensor_parallel * self.pipeline_parallel > 1:
+            raise ValueError(PARALLEL_REFUSED)
 
 
 class TritonDriver:
@@ -134,6 +146,7 @@ class TritonDriver:
                 context_tokens=context,
                 slots=slots,
                 tensor_parallel=options.tensor_parallel,
+                pipeline_parallel=options.pipeline_parallel,
             )
             config = _vllm_server(options.protocol)
         else:

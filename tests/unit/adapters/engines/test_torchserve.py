@@ -11,7 +11,7 @@ from pilothouse.adapters.engines._own_request import generator_request
 from pilothouse.adapters.engines.torchserve import VERSION, TorchServeDriver
 from pilothouse.app.engine_views import list_engines
 from pilothouse.app.engines import own_drivers
-from pilothouse.domain.errors import NotSupported, OperationFailed
+from pilothouse.domain.errors import InvalidRequest, NotSupported, OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.ports.engine import InstallableDriver, Installed, Launch, Machine
@@ -69,10 +69,11 @@ def test_the_archive_names_the_weights_and_holds_none() -> None:
     [
         (500_000_000, {}, "does not fit: weights 270 MB"),
         (8 * 10**9, {"context_tokens": 9000}, "9000 is more than the 8192 that the model has"),
+        (8 * 10**9, {"slots": 2}, "one request at a time.*`replicas`"),
     ],
 )
 def test_what_cannot_run_is_refused(memory_bytes: int, options: dict[str, int], fault: str) -> None:
-    with pytest.raises(OperationFailed, match=fault):
+    with pytest.raises((OperationFailed, InvalidRequest), match=fault):
         launched(memory_bytes, **options)
 
 

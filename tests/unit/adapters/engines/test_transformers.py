@@ -49,6 +49,8 @@ def test_it_runs_in_its_own_environment_and_reaches_nobody() -> None:
 def test_sizes_are_chosen_or_taken_over() -> None:
     assert (launched().context_tokens, json.loads(launched().config)["threads"]) == (4096, 3)
     assert launched(context_tokens=512, threads=1).context_tokens == 512
+    assert [json.loads(launched(slots=n).config)["slots"] for n in (0, 1, 6)] == [1, 1, 6]
+    assert launched(slots=6).memory_bytes - launched().memory_bytes == 5 * 2 * 30 * 3 * 64 * 4096 * 4
 
 
 @pytest.mark.parametrize(

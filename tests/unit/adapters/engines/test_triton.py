@@ -8,7 +8,7 @@ from pilothouse.adapters.engines.triton import VERSION, TritonDriver
 from pilothouse.adapters.targets._book import Book
 from pilothouse.adapters.targets._places import Places
 from pilothouse.adapters.targets._shared_memory import prefix
-from pilothouse.domain.errors import OperationFailed
+from pilothouse.domain.errors import InvalidRequest, OperationFailed
 from pilothouse.domain.model import Artifact, ModelHeader
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.secret import Secret
@@ -76,13 +76,14 @@ def test_the_model_brings_its_code_and_the_way_to_its_packages() -> None:
 
 
 def test_the_vllm_backend_gets_what_it_publishes() -> None:
-    launch = launched(backend="vllm", tensor_parallel=2, slots=8)
+    launch = launched(backend="vllm", tensor_parallel=2, pipeline_parallel=3, slots=8)
 
     arguments = json.loads(launch.files["models/model/1/model.json"])
 
     assert 'backend: "vllm"' in launch.files["models/model/config.pbtxt"]
     assert (arguments["model"], arguments["max_num_seqs"]) == (ARTIFACT.path, 8)
-    assert (arguments["tensor_parallel_size"], arguments["trust_remote_code"]) == (2, False)
+    assert (arguments["tensor_parallel_size"], arguments["pipeline_parallel_size"]) == (2, 3)
+    assert arguments["trust_remote_code"] is False
     assert json.loads(launch.config)["argv"][0] == "/opt/tritonserver/bin/tritonserver"
 
 
@@ -93,10 +94,12 @@ def test_the_vllm_backend_gets_what_it_publishes() -> None:
         (8 * 10**9, {"context_tokens": 9000}, "9000 is more than the 8192 that the model has"),
         (8 * 10**9, {"backend": "tensorrtllm"}, "compiled for one kind of GPU.*base_url"),
         (8 * 10**9, {"backend": "text"}, "there already.*base_url"),
+        (8 * 10**9, {"tensor_parallel": 2}, "vLLM backend alone; fix: leave them out"),
+        (8 * 10**9, {"backend": "text", "pipeline_parallel": 2}, "vLLM backend alone"),
     ],
 )
 def test_what_cannot_run_is_refused(memory_bytes: int, options: dict[str, object], fault: str) -> None:
-    with pytest.raises(OperationFailed, match=fault):
+    with pytest.raises((OperationFailed, InvalidRequest), match=fault):
         launched(memory_bytes, **options)
 
 
