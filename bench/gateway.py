@@ -58,6 +58,29 @@ SEGMENT_BYTES = 512 * MIB
 
 FLAGS = ("--set", f"journal_segment_bytes={SEGMENT_BYTES}")
 
+
+class Subject(Struct, frozen=True):
+    """A section of the page: its title, the parts that it is made of, and how those are measured."""
+
+    title: str
+    parts: tuple[str, ...]
+    method: str
+
+
+SUBJECTS = (
+    Subject("gateway", ("throughput", "hits"), f"closed loop with 32 connections ({SLOW}: 8)"),
+    Subject(
+        "gateway's latency",
+        ("latency", "fast", "ttft"),
+        "200 and 2,000 requests/s, timed from the moment each was due; 20 streams/s for first tokens",
+    ),
+    Subject(
+        "gateway's streams and long prompts",
+        ("events", "prompts"),
+        f"{STREAMS} streams with an event each 10 ms; prompts of {PROMPT_BYTES:,} bytes in a closed loop",
+    ),
+    Subject("gateway with TLS and with two workers", ("tls", "workers"), "closed loop"),
+)
 Kind = Literal["plain", "numbered", "same"]
 Samples = dict[tuple[str, str], list[float]]
 """Values in the order of the rounds, by target and by what was measured."""
@@ -124,7 +147,8 @@ def main() -> None:
     rounds = given.rounds or (3 if given.quick else 5)
     plan = Plan(rounds, given.seconds or (2.0 if given.quick else 5.0), parts, peers)
     samples, on = measure(plan)
-    publish(_report(plan, samples, on), given)
+    for report in _reports(plan, samples, on):
+        publish(report, given)
 
 
 def measure(plan: Plan) -> tuple[Samples, list[str]]:
@@ -235,90 +259,100 @@ def _used_s(target: Peer) -> float:
     return cpu_s(target.pid) if target.pid else 0.0
 
 
-def _report(plan: Plan, samples: Samples, on: list[str]) -> Report:
+def _reports(plan: Plan, samples: Samples, on: list[str]) -> list[Report]:
+    """One for each subject, so that they may be measured at different times."""
+    compared = _compared(samples)
     names = list(dict.fromkeys(name for name, _ in samples))
-    figures: list[Figure] = []
-    for what, unit, label in _LINES:
-        figures += [
+    reports: list[Report] = []
+    for subject in SUBJECTS:
+        figures = [
             figure(f"{name}: {label}", samples[name, what], unit=unit)
+            for part, what, unit, label in _LINES
+            if part in subject.parts
             for name in names
             if (name, what) in samples and any(samples[name, what])
         ]
-    return Report(
-        bench=f"gateway: one core, mock upstream; on in ours: {', '.join(on)}, keys, sealed records",
-        method=(
-            f"{plan.rounds} interleaved rounds of {plan.seconds:.0f} s; the request path {_form()}; closed "
-            f"loop with 32 connections ({SLOW}: 8); latency at 200 and 2,000 requests/s from the moment each "
-            f"was due; {STREAMS} streams for events; segments of {SEGMENT_BYTES // MIB} MiB; medians "
-            "(least .. most)"
-        ),
-        peer="HAProxy and Envoy as bare proxies, vllm-router, TensorZero and LiteLLM as gateways, same core",
-        figures=[*figures, *_compared(samples)],
-    )
+        figures += [one for part, one in compared if part in subject.parts]
+        if figures:
+            reports.append(
+                Report(
+                    bench=(
+                        f"{subject.title}: one core, mock upstream; on in ours: {', '.join(on)}, keys, "
+                        "sealed records"
+                    ),
+                    method=(
+                        f"{plan.rounds} interleaved rounds of {plan.seconds:.0f} s; the request path "
+                        f"{_form()}; {subject.method}; segments of {SEGMENT_BYTES // MIB} MiB; medians "
+                        "(least .. most)"
+                    ),
+                    peer=f"{', '.join(plan.peers)}; same core" if plan.peers else "",
+                    figures=figures,
+                )
+            )
+    return reports
 
 
 def _form() -> str:
     return "compiled (make fast)" if compiled.default_folder().exists() else "interpreted"
 
 
-def _compared(samples: Samples) -> list[Figure]:
-    """The figures that have goals: ratios and differences, round by round."""
-    figures: list[Figure] = []
+def _compared(samples: Samples) -> list[tuple[str, Figure]]:
+    """The figures that have goals, with the part they belong to: ratios and differences, round by round."""
+    figures: list[tuple[str, Figure]] = []
 
-    def ratio(label: str, ours: tuple[str, str], theirs: tuple[str, str], goal: str) -> None:
+    def ratio(part: str, label: str, ours: tuple[str, str], theirs: tuple[str, str], goal: str) -> None:
         if ours in samples and theirs in samples:
-            figures.append(figure(label, ratios(samples[ours], samples[theirs]), unit="x", goal=goal))
+            found = figure(label, ratios(samples[ours], samples[theirs]), unit="x", goal=goal)
+            figures.append((part, found))
 
-    def added(label: str, what: str, goal: str) -> None:
-        if (OURS, what) in samples and ("direct", what) in samples:
-            pairs = zip(samples[OURS, what], samples["direct", what], strict=True)
-            figures.append(figure(label, [(a - b) / 1000 for a, b in pairs], unit="ms", goal=goal))
+    def added(part: str, label: str, what: str, goal: str, *, by: str = OURS) -> None:
+        if (by, what) in samples and ("direct", what) in samples:
+            pairs = zip(samples[by, what], samples["direct", what], strict=True)
+            found = figure(label, [(a - b) / 1000 for a, b in pairs], unit="ms", goal=goal)
+            figures.append((part, found))
 
     for name, goal in GOALS.items():
-        ratio(f"requests/s: ours / {name}", (OURS, "rate"), (name, "rate"), goal)
+        ratio("throughput", f"requests/s: ours / {name}", (OURS, "rate"), (name, "rate"), goal)
     for name in ("haproxy", "envoy"):
-        ratio(f"requests/s: ours alone / {name}", (ALONE, "rate"), (name, "rate"), GOALS[name])
-    ratio("requests/s: cache hits / misses", (OURS, "hit_rate"), (OURS, "rate"), ">= 1.6")
-    for rate in (200, 2000):
-        added(f"added p50 at {rate}/s", f"p50_{rate}", "<= 0.35")
-        added(f"added p99 at {rate}/s", f"p99_{rate}", "<= 1.0")
-        ratio(
-            f"p50 at {rate}/s: ours / vllm-router",
-            (OURS, f"p50_{rate}"),
-            ("vllm-router", f"p50_{rate}"),
-            "<= 1.3",
-        )
-    ratio("CPU a request: interpreted / compiled", (INTERPRETED, "cpu_us"), (OURS, "cpu_us"), "")
+        ratio("throughput", f"requests/s: ours alone / {name}", (ALONE, "rate"), (name, "rate"), GOALS[name])
+    ratio("hits", "requests/s: cache hits / misses", (OURS, "hit_rate"), (OURS, "rate"), ">= 1.6")
+    label = "CPU a request: interpreted / compiled"
+    ratio("throughput", label, (INTERPRETED, "cpu_us"), (OURS, "cpu_us"), "")
+    for part, rate in (("latency", 200), ("fast", 2000)):
+        added(part, f"added p50 at {rate}/s", f"p50_{rate}", "<= 0.35")
+        added(part, f"added p99 at {rate}/s", f"p99_{rate}", "<= 1.0")
+        theirs = "vllm-router", f"p50_{rate}"
+        ratio(part, f"p50 at {rate}/s: ours / vllm-router", (OURS, f"p50_{rate}"), theirs, "<= 1.3")
+    added("ttft", "added to the first token, median", "ttft_us", "<= 0.6")
+    added("ttft", "added to the first token, median, ours alone", "ttft_us", "<= 1.0", by=ALONE)
     if (OURS, "event_us") in samples:
-        figures.append(figure("CPU an event, ours", samples[OURS, "event_us"], unit="us", goal="<= 25"))
-    ratio("CPU an event: ours / vllm-router", (OURS, "event_us"), ("vllm-router", "event_us"), "<= 1.5")
-    added("added to the first token, median", "ttft_us", "<= 0.6")
-    ratio("32 kB prompts: ours / haproxy", (OURS, "prompt_rate"), ("haproxy", "prompt_rate"), ">= 0.35")
-    ratio("CPU a request: TLS 1.3 / plain", ("tls", "tls_cpu_us"), ("plain", "tls_cpu_us"), "")
-    ratio(
-        "CPU a request: 2 workers / 1",
-        ("2 workers", "workers_cpu_us"),
-        ("1 workers", "workers_cpu_us"),
-        "<= 1.15",
-    )
+        found = figure("CPU an event, ours", samples[OURS, "event_us"], unit="us", goal="<= 25")
+        figures.append(("events", found))
+    theirs = "vllm-router", "event_us"
+    ratio("events", "CPU an event: ours / vllm-router", (OURS, "event_us"), theirs, "<= 1.5")
+    theirs = "haproxy", "prompt_rate"
+    ratio("prompts", "32 kB prompts: ours / haproxy", (OURS, "prompt_rate"), theirs, ">= 0.35")
+    ratio("tls", "CPU a request: TLS 1.3 / plain", ("tls", "tls_cpu_us"), ("plain", "tls_cpu_us"), "")
+    two, one = ("2 workers", "workers_cpu_us"), ("1 workers", "workers_cpu_us")
+    ratio("workers", "CPU a request: 2 workers / 1", two, one, "<= 1.15")
     return figures
 
 
 _LINES = [
-    ("rate", "req/s", "closed loop"),
-    ("hit_rate", "req/s", "cache hits"),
-    ("cpu_us", "us", "CPU a request"),
-    ("record_bytes", "bytes", "sealed record"),
-    ("journal_mb_s", "MB/s", "journal at that rate"),
-    ("p50_200", "us", "p50 at 200/s"),
-    ("p99_200", "us", "p99 at 200/s"),
-    ("p50_2000", "us", "p50 at 2,000/s"),
-    ("p99_2000", "us", "p99 at 2,000/s"),
-    ("ttft_us", "us", "first byte of a stream, p50"),
-    ("event_us", "us", "CPU an event"),
-    ("prompt_rate", "req/s", "32 kB prompts"),
-    ("tls_cpu_us", "us", "CPU a request, kept connections"),
-    ("workers_cpu_us", "us", "CPU a request"),
+    ("throughput", "rate", "req/s", "closed loop"),
+    ("hits", "hit_rate", "req/s", "cache hits"),
+    ("throughput", "cpu_us", "us", "CPU a request"),
+    ("throughput", "record_bytes", "bytes", "sealed record"),
+    ("throughput", "journal_mb_s", "MB/s", "journal at that rate"),
+    ("latency", "p50_200", "us", "p50 at 200/s"),
+    ("latency", "p99_200", "us", "p99 at 200/s"),
+    ("fast", "p50_2000", "us", "p50 at 2,000/s"),
+    ("fast", "p99_2000", "us", "p99 at 2,000/s"),
+    ("ttft", "ttft_us", "us", "first byte of a stream, p50"),
+    ("events", "event_us", "us", "CPU an event"),
+    ("prompts", "prompt_rate", "req/s", "32 kB prompts"),
+    ("tls", "tls_cpu_us", "us", "CPU a request, kept connections"),
+    ("workers", "workers_cpu_us", "us", "CPU a request"),
 ]
 
 

@@ -37,6 +37,7 @@ from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
+from pilothouse.kit.beat import until_beat
 from pilothouse.kit.board import Board
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.heartbeat import wait_for_loss
@@ -223,10 +224,11 @@ class Worker:
         while True:
             self._hurry.clear()
             self.feed.report(self._snapshot_report())
-            await asyncio.sleep(LEAST_REPORT_S)
+            told_at = time.monotonic()
             try:
-                async with asyncio.timeout(REPORT_S - LEAST_REPORT_S):
+                async with asyncio.timeout(until_beat(REPORT_S)):
                     await self._hurry.wait()
+                await asyncio.sleep(told_at + LEAST_REPORT_S - time.monotonic())
             except TimeoutError:
                 pass
 

@@ -9,6 +9,8 @@ import asyncio
 import time
 from typing import Protocol
 
+from pilothouse.kit.beat import until_beat
+
 PERIOD_S = 0.25
 
 
@@ -28,7 +30,7 @@ class Sweeper:
 
     def start(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(until_beat(PERIOD_S), self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -43,7 +45,7 @@ class Sweeper:
         if self._is_ending and not self.members:
             self._timer = None
             return
-        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(until_beat(PERIOD_S), self._tick)
         now = time.monotonic()
         for member in list(self.members):
             member.sweep(now)
