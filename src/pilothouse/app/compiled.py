@@ -62,6 +62,8 @@ MODULES = (
     "kit.metrics",
     "kit.sse",
     "wire.openai.answers",
+    "wire.openai.canonical",
+    "wire.openai.completions",
     "wire.openai.conversation",
     "wire.openai.dialect",
     "wire.openai.inbound",

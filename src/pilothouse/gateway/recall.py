@@ -27,7 +27,7 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
 from pilothouse.gateway.state import GatewayState
 from pilothouse.ports.cache import Cache
-from pilothouse.wire.openai import inbound
+from pilothouse.wire.openai import canonical
 
 _CHANCES = 2
 """Generations that a caller follows when they fail: then it fails with the last."""
@@ -93,7 +93,7 @@ class Recall:
             return False
         identity, stem = found
         asked = Asked(
-            ask, stem, identity, inbound.canonical_sampling(ask.sampling), inbound.canonical_prompt(ask)
+            ask, stem, identity, canonical.canonical_sampling(ask.sampling), canonical.canonical_prompt(ask)
         )
         return await self._look(call, asked, deadline)
 
@@ -143,7 +143,7 @@ class Recall:
         self, call: Call, flight: Flight, asked: "Asked", policy: SemanticPolicy
     ) -> CachedAnswer | None:
         """The answer to the same question in other words; from now on this one is known too."""
-        found = inbound.last_question(asked.prompt) if asked.ask.kind == "chat" else None
+        found = canonical.last_question(asked.prompt) if asked.ask.kind == "chat" else None
         embedder = self._embedder.identity(policy)
         if found is None or embedder is None or not found[1] or len(found[1]) > likeness.MAX_CHARS:
             return None

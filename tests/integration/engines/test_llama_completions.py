@@ -12,7 +12,7 @@ from pilothouse.domain.chat import Chunk, GenerateRequest
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.ports.engine import Placement
 from pilothouse.testing.conformance_engine import text_of, usage_of
-from pilothouse.wire.openai.inbound import read_completion
+from pilothouse.wire.openai.completions import read_completion
 
 pytestmark = pytest.mark.engine
 

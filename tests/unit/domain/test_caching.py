@@ -19,7 +19,8 @@ from pilothouse.domain.caching import (
 )
 from pilothouse.domain.chat import Delta, Sampling
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
-from pilothouse.wire.openai.inbound import canonical_prompt, canonical_sampling, read_chat
+from pilothouse.wire.openai.canonical import canonical_prompt, canonical_sampling
+from pilothouse.wire.openai.inbound import read_chat
 
 POLICY = CachePolicy(exact_ttl_s=60.0, fingerprint="f")
 ENDPOINT = EndpointEntry(name="chat", revision=1, routes=(), cache=POLICY)

@@ -17,7 +17,8 @@ from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway import generate
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import ReplicaPlaces
-from pilothouse.wire.openai.inbound import read_chat, read_completion
+from pilothouse.wire.openai.completions import read_completion
+from pilothouse.wire.openai.inbound import read_chat
 from watched_engine import WatchedEngine, endless, fails, words
 
 

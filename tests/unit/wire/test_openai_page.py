@@ -13,7 +13,7 @@ from openai.types.completion_create_params import CompletionCreateParamsBase as 
 
 from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, ToolCall, Usage
 from pilothouse.domain.errors import InvalidRequest, NotSupported
-from pilothouse.wire.openai import answers, inbound
+from pilothouse.wire.openai import answers, completions, inbound
 from pilothouse.wire.openai.moderation import CATEGORIES, Moderations
 from pilothouse.wire.openai.reference import ANSWERS, REQUESTS, Table
 
@@ -102,7 +102,7 @@ def test_what_the_page_calls_given_stands_in_answers() -> None:
 
 
 def test_so_it_is_for_the_other_routes() -> None:
-    ask = inbound.read_completion(b'{"model":"m","prompt":"x"}')
+    ask = completions.read_completion(b'{"model":"m","prompt":"x"}')
     plain = json.loads(answers.write_whole(ask, [Delta("a")], Usage(1, 2), answer_id="i", created=1))
     vectors = json.loads(answers.write_embeddings(Embeddings([[0.5]], Usage(1)), endpoint="m", base64=False))
     judge = Moderations("m")
@@ -121,7 +121,7 @@ def test_so_it_is_for_the_other_routes() -> None:
 
 READS: dict[str, Any] = {
     "chat": (inbound.read_chat, {"messages": [{"role": "user", "content": "x"}]}),
-    "completions: request": (inbound.read_completion, {"prompt": "x"}),
+    "completions: request": (completions.read_completion, {"prompt": "x"}),
     "embeddings: request": (inbound.read_embed, {"input": "x"}),
 }
 

@@ -8,7 +8,7 @@ from pilothouse.domain.chat import Delta, Embeddings, EmbedRequest, GenerateRequ
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, Writer
-from pilothouse.wire.openai import answers, inbound
+from pilothouse.wire.openai import answers, completions, inbound
 from pilothouse.wire.openai.answers import StreamWriter
 
 
@@ -55,7 +55,7 @@ class _Completion(_Generate):
     id_prefix = "cmpl-"
 
     def read(self, body: bytes) -> GenerateRequest:
-        return inbound.read_completion(body)
+        return completions.read_completion(body)
 
 
 class _Embeddings(EmbedDialect):

@@ -1,35 +1,30 @@
 """
-From a client's JSON to a valid request, or to an error that names the field.
+From a client's JSON to a valid request, or to an error that names the field: chats and texts to embed.
 
-What may stand there is in `shapes`; what its types alone cannot say is checked here.
+What may stand there is in `shapes`; what its types alone cannot say is checked here. Plain prompts
+are read in `completions`.
 """
 
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw
 
 from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
-from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.errors import InvalidRequest
 from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import NULL, read_object, sub_read
-from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.openai.shapes import (
     CHAT_FATES,
-    COMPLETION_FATES,
     EMBED_FATES,
     Chat,
-    Completion,
     Embed,
     Generate,
     decode_chat,
-    decode_completion,
     decode_embed,
     decode_format,
 )
 
-MOST_PROMPTS: Final = 64
-"""Of one request for completions."""
 _NO_NEEDS: Final[frozenset[Ability]] = frozenset()
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -59,10 +54,10 @@ def read_chat(body: bytes) -> GenerateRequest:
     if chat.top_logprobs is not None and not chat.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     top_logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
-    sampling = _sampling(
+    sampling = sampling_of(
         chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
     )
-    ask = _request(chat, "chat", chat.messages, max_tokens, sampling, said)
+    ask = request_of(chat, "chat", chat.messages, max_tokens, sampling, said)
     needs = conversation.needs_of(said)
     if ask.needs:
         needs |= ask.needs
@@ -72,93 +67,6 @@ def read_chat(body: bytes) -> GenerateRequest:
     if chat.tools is not NULL or chat.tool_choice is not NULL or needs or chat.reasoning_effort:
         return _richer(ask, chat, needs)
     return ask
-
-
-def read_completion(body: bytes) -> GenerateRequest:
-    """As `read_chat`, for a plain prompt."""
-    asked = read_object(body, decode_completion, Completion, COMPLETION_FATES)
-    if asked.best_of is not None and asked.best_of != (asked.n or 1):
-        raise NotSupported(
-            "best_of is not supported in this version; send n and choose among its answers", param="best_of"
-        )
-    if asked.max_tokens == 0 and not asked.echo:
-        raise InvalidRequest("max_tokens of 0 needs echo to be true", param="max_tokens")
-    sampling = _sampling(asked, logprobs=asked.logprobs)
-    prompts = _prompts_of(asked.prompt)
-    prompt = prompts if len(prompts) > 1 else prompts[0]
-    ask = _request(asked, "completion", Raw(_encode(prompt)), asked.max_tokens, sampling)
-    needs: set[Ability] = set(ask.needs)
-    if not isinstance(prompts[0], str):
-        needs.add("token_ids")
-    if asked.echo:
-        needs.add("echo")
-    if len(prompts) == 1 and not needs:
-        return ask
-    return msgspec.structs.replace(
-        ask,
-        prompts=len(prompts),
-        choices=len(prompts) * ask.choices,
-        with_prompt=asked.echo or False,
-        needs=frozenset(needs),
-    )
-
-
-def _prompts_of(prompt: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:
-    """One text, some texts, the token ids of one, or those of some."""
-    kinds = {type(part) for part in prompt} if isinstance(prompt, list) else {str}
-    if len(kinds) > 1:
-        raise InvalidRequest("prompt mixes texts and token ids; send one kind", param="prompt")
-    found: Any = prompt if isinstance(prompt, list) and kinds != {int} else [prompt]
-    if not all(found):
-        raise InvalidRequest("prompt is empty; send at least one character", param="prompt")
-    if len(found) > MOST_PROMPTS:
-        raise InvalidRequest(
-            f"prompt holds {len(found)} prompts; send at most {MOST_PROMPTS} in one request", param="prompt"
-        )
-    return cast("list[str] | list[list[int]]", found)
-
-
-def canonical_prompt(ask: GenerateRequest) -> bytes:
-    """
-    The prompt of a valid request without what means nothing: whitespace, the order of keys, escapes.
-
-    A response format keeps its order, for a grammar is made from it in that order.
-    """
-    if ask.kind == "completion":
-        return bytes(ask.prompt)
-    said = messages.decode(ask.prompt) if ask.messages is None else ask.messages
-    return messages.encode(said)
-
-
-def last_question(prompt: bytes) -> tuple[bytes, str] | None:
-    """
-    The last message of a canonical chat prompt, if a user wrote it and it is one text, and all before it.
-
-    Returns:
-        The canonical rest, with the message's place but not its text, and the text.
-    """
-    said: list[Message] = messages.decode(prompt)
-    last = said[-1]
-    if not isinstance(last, messages.User) or not isinstance(last.content, str):
-        return None
-    text, last.content = last.content, ""
-    return messages.encode(said), text
-
-
-def canonical_sampling(sampling: Sampling) -> Sampling:
-    """As `canonical_prompt`, for what is carried as it came: its whitespace goes, its order stays."""
-    if sampling.response_format is None and sampling.tools is None:
-        return sampling
-    return msgspec.structs.replace(
-        sampling,
-        response_format=_compact(sampling.response_format),
-        tools=_compact(sampling.tools),
-        tool_choice=_compact(sampling.tool_choice),
-    )
-
-
-def _compact(raw: Raw | None) -> Raw | None:
-    return None if raw is None else Raw(_encode(msgspec.json.decode(raw)))
 
 
 def read_embed(body: bytes) -> EmbedRequest:
@@ -172,7 +80,7 @@ def read_embed(body: bytes) -> EmbedRequest:
     )
 
 
-def _request(
+def request_of(
     asked: Generate,
     kind: Literal["chat", "completion"],
     prompt: Raw,
@@ -208,7 +116,7 @@ def _request(
     return ask
 
 
-def _sampling(
+def sampling_of(
     asked: Generate,
     *,
     logprobs: bool | int | None,

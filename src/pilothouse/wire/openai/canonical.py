@@ -1,0 +1,57 @@
+"""
+A valid request without what means nothing, for caches: of two that ask the same, both forms are equal.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.wire.openai import messages
+from pilothouse.wire.openai.messages import Message
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def canonical_prompt(ask: GenerateRequest) -> bytes:
+    """
+    The prompt of a valid request without what means nothing: whitespace, the order of keys, escapes.
+
+    A response format keeps its order, for a grammar is made from it in that order.
+    """
+    if ask.kind == "completion":
+        return bytes(ask.prompt)
+    said = messages.decode(ask.prompt) if ask.messages is None else ask.messages
+    return messages.encode(said)
+
+
+def last_question(prompt: bytes) -> tuple[bytes, str] | None:
+    """
+    The last message of a canonical chat prompt, if a user wrote it and it is one text, and all before it.
+
+    Returns:
+        The canonical rest, with the message's place but not its text, and the text.
+    """
+    said: list[Message] = messages.decode(prompt)
+    last = said[-1]
+    if not isinstance(last, messages.User) or not isinstance(last.content, str):
+        return None
+    text, last.content = last.content, ""
+    return messages.encode(said), text
+
+
+def canonical_sampling(sampling: Sampling) -> Sampling:
+    """As `canonical_prompt`, for what is carried as it came: its whitespace goes, its order stays."""
+    if sampling.response_format is None and sampling.tools is None:
+        return sampling
+    return msgspec.structs.replace(
+        sampling,
+        response_format=_compact(sampling.response_format),
+        tools=_compact(sampling.tools),
+        tool_choice=_compact(sampling.tool_choice),
+    )
+
+
+def _compact(raw: Raw | None) -> Raw | None:
+    return None if raw is None else Raw(_encode(msgspec.json.decode(raw)))
