@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from msgspec import Raw
@@ -140,6 +141,23 @@ class TestVllm(EngineConformance, WholeConformance):
         with pytest.raises(InvalidRequest, match="n: several answers at temperature 0"):
             await answer(lab.engine, ask(choices=2))
 
+    async def test_a_prompt_may_be_the_models_own_tokens(self, lab: Lab) -> None:
+        ids = await tokens_of(lab.engine, "abcd")
+
+        said = await answer(lab.engine, ask(ids))
+
+        assert text_of(said) == text_of(await answer(lab.engine, ask("abcd")))
+        assert usage_of(said).input == len(ids)
+
+    @pytest.mark.parametrize(
+        "shaping", [{"logit_bias": Raw(b'{"65":100}')}, {"min_p": 0.5, "temperature": 1.0}]
+    )
+    async def test_what_it_cannot_do_while_it_guesses_ahead_is_refused_by_name(
+        self, lab: Lab, shaping: dict[str, object]
+    ) -> None:
+        with pytest.raises(InvalidRequest, match="neither logit_bias nor min_p"):
+            await answer(lab.engine, ask(**shaping))
+
     async def test_the_template_of_the_spec_is_used(self, lab: Lab) -> None:
         messages = [{"role": "user", "content": "abc"}]
 
@@ -239,6 +257,17 @@ async def _on_a_port(path: str) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+async def tokens_of(engine: VllmEngine, text: str) -> list[int]:
+    """As the engine itself reads it."""
+    body = msgspec.json.encode({"model": "model", "prompt": text})
+    found: list[int] = (await engine._ask_aside("/tokenize", body, _Tokens, deadline_s=10.0)).tokens
+    return found
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
 async def test_an_adapter_of_the_models_folder_answers(
     tiny: Artifact, running_replica: tuple[Home, Replica], tmp_path: Path
 ) -> None:
@@ -255,6 +284,9 @@ async def test_an_adapter_of_the_models_folder_answers(
         said = [text_of(await answer(engine, ask(max_tokens=16))) for engine in (plain, other)]
 
         assert said[0] != said[1]
+        (wanted,) = await tokens_of(other, "z")
+        biased = await answer(other, ask(max_tokens=3, logit_bias=Raw(b'{"%d":100}' % wanted)))
+        assert text_of(biased) == "zzz"
         await plain.aclose()
         await other.aclose()
     finally:

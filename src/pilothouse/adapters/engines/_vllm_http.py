@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.adapters.engines._attached import READS_ALL, bearer, pinned, token_of
+from pilothouse.adapters.engines._attached import OPENAI_TAKES, bearer, pinned, token_of
 from pilothouse.adapters.engines._holes import Hole, why_refused
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines._server_load import LoadSeries, load_of
@@ -31,6 +31,7 @@ SERVED = "model"
 """The name that one of ours knows its one model by, whatever its path is: no request names another."""
 ASIDE_S = 5.0
 _GREEDY = "n must be 1 when using greedy sampling"
+_GUESSES = "not yet supported with speculative decoding"
 """vLLM's words."""
 
 
@@ -100,6 +101,12 @@ class VllmEngine(OpenAIEngine):
                 "n: several answers at temperature 0 are the same; ask for one, or raise temperature",
                 param="n",
             )
+        if status == 400 and _GUESSES in (fault.message or ""):
+            return InvalidRequest(
+                "this deployment guesses tokens ahead (speculative_tokens), and its engine takes neither "
+                "logit_bias nor min_p with that; leave them out",
+                param="logit_bias",
+            )
         return super()._refused(status, fault, wait)
 
 
@@ -133,13 +140,12 @@ class VllmFamily:
             OperationFailed: The address is malformed or not allowed, or the secret is no bearer token.
         """
         served = options.get("served")
-        started: frozenset[Ability] = frozenset({"tools"} if options.get("takes_tools") else ())
         return VllmEngine(
             EngineInfo(
                 name=self.name,
                 context_tokens=context_tokens,
                 whole=True,
-                can=started if served else READS_ALL,
+                can=_abilities(options) if served else OPENAI_TAKES,
             ),
             address.rstrip("/"),
             dialect=self.dialect,
@@ -150,6 +156,16 @@ class VllmFamily:
         )
 
 
-def handed_on(served: str, *, takes_tools: bool) -> dict[str, Any]:
+def handed_on(served: str, *, takes_tools: bool, takes_bias: bool) -> dict[str, Any]:
     """The `Launch.options` of one that we start: the name that answers, and what it was told it can."""
-    return {"served": served, "takes_tools": takes_tools}
+    return {"served": served, "takes_tools": takes_tools, "takes_bias": takes_bias}
+
+
+def _abilities(options: Mapping[str, Any]) -> frozenset[Ability]:
+    """Of one that we started."""
+    can: set[Ability] = {"token_ids"}
+    if options.get("takes_tools"):
+        can.add("tools")
+    if options.get("takes_bias"):
+        can.add("logit_bias")
+    return frozenset(can)

@@ -114,7 +114,7 @@ class SglangDriver(VllmFamily):
             context_tokens=context,
             memory_bytes=PROCESS_BYTES,
             ready_timeout_s=READY_TIMEOUT_S,
-            options=handed_on(SERVED, takes_tools=bool(options.tool_parser)),
+            options=handed_on(SERVED, takes_tools=bool(options.tool_parser), takes_bias=True),
         )
 
 

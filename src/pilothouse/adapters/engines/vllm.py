@@ -76,7 +76,8 @@ class VllmOptions(AttachOptions, frozen=True, kw_only=True):
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     """Of that cache; 8 bits hold twice as much, on hardware that can."""
     speculative_tokens: Annotated[int, Meta(ge=0, le=16)] = 0
-    """Tokens guessed ahead from what the prompt already says (n-grams, no second model); 0 is off."""
+    """Tokens guessed ahead from what the prompt already says (n-grams, no second model); 0 is off.
+    vLLM takes no `logit_bias` and no `min_p` with it."""
     compile: bool = False
     """Compile the model first: quicker tokens, and a start that takes minutes longer."""
     chat_template: Annotated[str, Meta(max_length=65536)] = ""
@@ -143,7 +144,11 @@ class VllmDriver(VllmFamily):
             context_tokens=context,
             memory_bytes=need,
             ready_timeout_s=READY_TIMEOUT_S,
-            options=handed_on(options.adapter or SERVED, takes_tools=bool(options.tool_parser)),
+            options=handed_on(
+                options.adapter or SERVED,
+                takes_tools=bool(options.tool_parser),
+                takes_bias=not options.speculative_tokens,
+            ),
         )
 
 

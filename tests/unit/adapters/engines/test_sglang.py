@@ -59,6 +59,20 @@ def test_options_become_its_published_arguments() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "more"), [(launched().options, set()), ({}, {"tools", "image", "audio", "file"})]
+)
+async def test_it_takes_token_ids_and_biases_started_and_attached(
+    options: dict[str, object], more: set[str]
+) -> None:
+    engine = SglangDriver().connect(
+        "http://127.0.0.1:1/v1", model="m", context_tokens=9, allow_private=True, options=options
+    )
+
+    assert engine.info.can == {"token_ids", "logit_bias"} | more
+    await engine.aclose()
+
+
+@pytest.mark.parametrize(
     ("version", "ok", "missing"),
     [
         ("0.5.23", True, ""),

@@ -123,6 +123,25 @@ def test_what_a_gpu_holds_is_no_memory_of_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "able"),
+    [
+        ({}, {"token_ids", "logit_bias"}),
+        ({"tool_parser": "hermes"}, {"token_ids", "logit_bias", "tools"}),
+        ({"speculative_tokens": 2}, {"token_ids"}),
+    ],
+)
+async def test_it_takes_token_ids_and_biases_but_no_bias_while_it_guesses_ahead(
+    options: dict[str, object], able: set[str]
+) -> None:
+    launch = launched(**options)
+
+    engine = VllmDriver().connect("unix:/s", model="m", context_tokens=9, options=launch.options)
+
+    assert engine.info.can == able
+    await engine.aclose()
+
+
+@pytest.mark.parametrize(
     ("memory_bytes", "options", "fault"),
     [
         (2 * 10**9, {}, "does not fit: vLLM's processes, weights of 270 MB"),
