@@ -22,9 +22,8 @@ from pilothouse.cli.schema import field_texts, spec_schema
 from pilothouse.domain import errors
 from pilothouse.ports.engine import EngineDriver, NotedDriver
 from pilothouse.testing.conformance_engine import PROMISES
-from pilothouse.wire.openai import reference
-from pilothouse.wire.responses import answers as responses_answers
-from pilothouse.wire.responses import inbound, items
+from pilothouse.wire.openai import reference, reference_parts
+from pilothouse.wire.responses import reference as responses_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "pilothouse"
@@ -345,50 +344,44 @@ SCHEMA = "pilothouse.schema.json"
 
 def responses() -> str:
     """What becomes of each field and each event of OpenAI's Responses protocol."""
-    carried = dict.fromkeys(inbound.Create.__struct_fields__, "carried")
-    fates = {
-        **carried,
-        **dict.fromkeys(inbound.FATES.harmless, "taken, changes no answer"),
-        **dict.fromkeys(inbound.FATES.not_built, "refused with 501"),
-        "background": "only `false`; `true` is refused with 501",
-        "truncation": "only `disabled`; `auto` is refused with 501",
-        "tools": "functions; tools that run at OpenAI are refused with 501",
-        "include": f"{', '.join(f'`{name}`' for name in sorted(inbound.INCLUDES))}; others are refused",
-        "reasoning": "`effort` is carried; `summary` is taken, and the reasoning itself is given",
-        "text": "`format` is carried; `verbosity` only as `medium`",
-        "previous_response_id": "carried: what was said before is looked up",
-        "store": "`false` keeps nothing; unset means what the endpoint says",
+    tables = {
+        "Fields of a request": responses_reference.fields(),
+        "Items of a conversation": responses_reference.kinds_of_items(),
+        "Tools": responses_reference.kinds_of_tools(),
+        "Fields of a function": responses_reference.fields_of_a_function(),
+        "`include`": responses_reference.includes(),
+        "Fields of a response": responses_reference.fields_of_an_answer(),
     }
-    sent = {f"`{name}`": "sent" for name in responses_answers.SENT}
-    never = {f"`{name}...`": f"never: {why}" for name, why in responses_answers.NEVER_SENT.items()}
-    return "\n".join(
-        [
-            "# The Responses protocol\n",
-            "`POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`, and its `/input_items`. "
-            "A test compares both lists with the types of the published client.\n",
-            "## Fields of a request\n",
-            "| field | what becomes of it |",
-            "|---|---|",
-            *[f"| `{name}` | {fate} |" for name, fate in sorted(fates.items())],
-            "\n## Items of a conversation\n",
-            "Carried: " + ", ".join(f"`{name}`" for name in sorted(items.ITEMS)) + ". "
-            "Items of tools that run at OpenAI, and references to what lies there, are refused with 501.\n",
-            "## Events of a stream\n",
-            "| event | sent or not |",
-            "|---|---|",
-            *[f"| {name} | {fate} |" for name, fate in sorted({**sent, **never}.items())],
-        ]
-    )
+    written = [RESPONSES_HEAD]
+    for title, table in tables.items():
+        written.append(f"## {title}\n\n| | what becomes of it |\n|---|---|")
+        written.extend(f"| `{name}` | {fate} |" for name, fate in sorted(table.items()))
+        written.append("")
+    written.append("## Events of a stream\n\n| event | sent or not |\n|---|---|")
+    written.extend(f"| {name} | {fate} |" for name, fate in sorted(responses_reference.events().items()))
+    return "\n".join(written)
+
+
+RESPONSES_HEAD = """\
+# The Responses protocol
+
+`POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`, and its `/input_items`. Tests compare each of \
+these lists with the types of the published client.
+"""
 
 
 def openai() -> str:
     """What becomes of each field of OpenAI's protocol but Responses, which has a page of its own."""
-    lines = [OPENAI_HEAD]
-    for title, table in {**reference.REQUESTS, **reference.ANSWERS}.items():
-        lines.append(f"## {title[0].upper()}{title[1:]}\n\n| field | | |\n|---|---|---|")
-        lines.extend(f"| `{name}` | {mark} | {note} |" for name, (mark, note) in table.items())
-        lines.append("")
-    return "\n".join([*lines, OPENAI_TAIL])
+    tables = {**reference.REQUESTS, **reference.ANSWERS}
+    within = [OPENAI_WITHIN, *_tables(reference_parts.PARTS, "###")]
+    return "\n".join([OPENAI_HEAD, *_tables(tables, "##"), *within, OPENAI_TAIL])
+
+
+def _tables(tables: Mapping[str, reference_parts.Table], level: str) -> Iterator[str]:
+    for title, table in tables.items():
+        yield f"{level} {title[0].upper()}{title[1:]}\n\n| field | | |\n|---|---|---|"
+        yield from (f"| `{name}` | {mark} | {note} |" for name, (mark, note) in table.items())
+        yield ""
 
 
 OPENAI_HEAD = """\
@@ -401,6 +394,12 @@ OpenAI's clients work with an address, `http://HOST:PORT/v1`, and a key. `/v1/re
 501 with the field in `param`, but for null, which asks for nothing; `not given` never stands in an answer.
 The names in brackets are the types of OpenAI's Python client: a test holds each table against them, and
 against what is written.
+"""
+OPENAI_WITHIN = """\
+## Within a chat
+
+Here `refused` is 400 with the place in `param`. `response_format` is carried as it is, in all of its kinds.
+`tool_choice` may also be `none`, `auto` or `required`.
 """
 OPENAI_TAIL = """\
 ## Errors and ends

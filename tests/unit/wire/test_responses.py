@@ -1,13 +1,20 @@
 """The Responses codec, judged by the openai package's own types."""
 
 import json
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import (
+    FunctionToolParam,
+    Response,
+    ResponseIncludable,
+    ResponseInputItemParam,
+    ResponseStreamEvent,
+    ToolParam,
+)
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic import TypeAdapter
 
@@ -15,7 +22,7 @@ from pilothouse.domain.chat import Aside, Chunk, Delta, ToolCall, Usage
 from pilothouse.domain.errors import InvalidRequest, NotSupported, RateLimitExceeded
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.inbound import read_chat
-from pilothouse.wire.responses import answers, inbound
+from pilothouse.wire.responses import answers, inbound, items, reference
 from pilothouse.wire.responses.answers import EventWriter
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -97,9 +104,9 @@ def test_a_whole_answer_is_the_clients_response(text: str, reasoning: str, refus
     delta = Delta(text, aside=Aside(reasoning, refusal, (call,)))
     answer = Response.model_validate_json(answers.write_whole(read(), delta, USAGE, answer_id=ID, created=1))
 
-    kinds = [item.type for item in answer.output]
+    found = [item.type for item in answer.output]
     assert answer.output_text == text
-    assert kinds == ["reasoning"] * bool(reasoning) + ["message"] * (bool(text) + bool(refusal)) + [
+    assert found == ["reasoning"] * bool(reasoning) + ["message"] * (bool(text) + bool(refusal)) + [
         "function_call"
     ]
     assert answer.usage is not None
@@ -242,9 +249,64 @@ def test_every_field_of_the_published_request_is_decided_about():
     assert decided == published
 
 
+def kinds(union: Any) -> set[str]:
+    """What `type` may be in the members of a union of the client's."""
+    found: set[str] = set()
+    for member in get_args(union):
+        kind: Any = get_type_hints(member)["type"]
+        while get_origin(kind) is not Literal:
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        found |= set(get_args(kind))
+    return found
+
+
+def test_every_item_tool_and_inclusion_of_the_published_lists_has_its_mark():
+    assert set(reference.kinds_of_items()) == kinds(ResponseInputItemParam)
+    assert set(reference.kinds_of_tools()) == kinds(ToolParam)
+    assert set(reference.fields_of_a_function()) == set(FunctionToolParam.__annotations__)
+    assert set(reference.includes()) == set(get_args(ResponseIncludable))
+
+
+def test_every_field_of_the_published_response_is_given_or_said_not_to_be():
+    table = reference.fields_of_an_answer()
+    written = json.loads(answers.write_whole(read(), Delta("a"), USAGE, answer_id=ID, created=1))
+
+    assert set(table) - {"store"} == {field.alias or name for name, field in Response.model_fields.items()}
+    assert {name for name, fate in table.items() if fate.startswith("given")} == set(written)
+
+
+@pytest.mark.parametrize("kind", sorted(set(reference.kinds_of_items()) - items.ITEMS))
+def test_what_the_page_refuses_among_items_is_refused_by_its_place(kind: str):
+    with pytest.raises(NotSupported) as caught:
+        read(input=[{"type": "message", "role": "user", "content": "x"}, {"type": kind}])
+
+    assert caught.value.param == "input[1].type"
+
+
+@pytest.mark.parametrize("kind", sorted(set(reference.kinds_of_tools()) - {"function"}))
+def test_what_the_page_refuses_among_tools_is_refused_by_its_place(kind: str):
+    with pytest.raises(NotSupported) as caught:
+        read(tools=[{"type": kind}])
+
+    assert caught.value.param == "tools[0].type"
+
+
+def test_a_response_that_a_client_sends_back_with_all_of_its_fields_is_taken():
+    """As `model_dump()` of OpenAI's client writes its items, with the names of Python or of the protocol."""
+    delta = Delta("Ahoy", aside=Aside("hm", "", (ToolCall(0, "call_1", "look_up", "{}"),)))
+    answer = Response.model_validate_json(answers.write_whole(read(), delta, USAGE, answer_id=ID, created=1))
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "blue"}
+
+    for by_alias in (False, True):
+        output = [item.model_dump(by_alias=by_alias) for item in answer.output]
+        ask = read(input=[{"role": "user", "content": "hi"}, *output, result])
+
+        assert [one["role"] for one in said(ask)] == ["user", "assistant", "tool"]
+
+
 def test_every_published_event_is_sent_or_said_not_to_be():
-    kinds = get_args(get_args(ResponseStreamEvent)[0])
-    published = {get_args(kind.model_fields["type"].annotation)[0] for kind in kinds}
+    events_of_theirs = get_args(get_args(ResponseStreamEvent)[0])
+    published = {get_args(kind.model_fields["type"].annotation)[0] for kind in events_of_theirs}
     never = {event for event in published if event.startswith(tuple(answers.NEVER_SENT))}
 
     assert published - never == answers.SENT

@@ -14,6 +14,7 @@ from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampl
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import NULL, read_object, sub_read
+from pilothouse.wire.openai.messages import Message
 from pilothouse.wire.openai.shapes import (
     CHAT_FATES,
     EMBED_FATES,
@@ -40,7 +41,7 @@ def read_chat(body: bytes) -> GenerateRequest:
         said = messages.decode(chat.messages)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         chat = read_object(body, decode_chat, Chat, CHAT_FATES)
-        said = sub_read(chat.messages, messages.decode, "messages")
+        chat.messages, said = _read_messages(chat.messages)
     if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
     response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
@@ -67,6 +68,13 @@ def read_chat(body: bytes) -> GenerateRequest:
     if chat.tools is not NULL or chat.tool_choice is not NULL or needs or chat.reasoning_effort:
         return _richer(ask, chat, needs)
     return ask
+
+
+def _read_messages(raw: Raw) -> tuple[Raw, list[Message]]:
+    """Messages that do not decode: what answers have and messages do not is dropped where it is empty."""
+    bare = messages.without_empty(raw)
+    said: list[Message] = sub_read(raw if bare is None else bare, messages.decode, "messages")
+    return (raw, said) if bare is None else (Raw(messages.encode(said)), said)
 
 
 def read_embed(body: bytes) -> EmbedRequest:

@@ -10,7 +10,7 @@ Source: the OpenAI API reference, chat completions, `messages`.
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 Name = Annotated[str, Meta(max_length=256)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -104,8 +104,24 @@ class Tool(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True, omi
 
 
 Message = System | Developer | User | Assistant | Tool
+ANSWERED = frozenset({"annotations", "audio", "function_call"})
+"""Fields of an answer that no message has; clients send them back as they got them, which is empty."""
+_EMPTY = frozenset({b"null", b"[]"})
 
 decode = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1)]).decode
 """Messages from JSON; raises what msgspec raises."""
+_decode_fields = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 encode = msgspec.json.Encoder().encode
 """Canonical JSON of messages: no whitespace, one order of fields."""
+
+
+def without_empty(raw: Raw) -> Raw | None:
+    """The messages without what is empty of `ANSWERED`; None where there is nothing of it, or no messages."""
+    try:
+        said = _decode_fields(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    empty = [(one, name) for one in said for name in ANSWERED & one.keys() if bytes(one[name]) in _EMPTY]
+    for one, name in empty:
+        del one[name]
+    return Raw(encode(said)) if empty else None

@@ -6,16 +6,12 @@ given stands here, and the test compares it with answers that were written.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 from msgspec import Struct
 
 from pilothouse.wire.openai import batches, moderation, shapes
 from pilothouse.wire.openai.fields import Fates
-
-Mark = Literal["yes", "mapped", "dropped", "refused", "not given"]
-Table = Mapping[str, tuple[Mark, str]]
-"""By field: its mark, and what there is to say."""
+from pilothouse.wire.openai.reference_parts import Mark, Table
 
 _NOTES: dict[str, tuple[Mark, str]] = {
     "model": ("mapped", "an endpoint's name, or an alias of one"),

@@ -3,7 +3,7 @@ From a Responses request to a valid request, or to an error that names the field
 
 Three lists decide about every field, as in `wire.openai.inbound`: what the shape
 below has is carried, `FATES` says what changes no answer, and what is refused with
-501 by name; anything else is a mistake. `docs/reference/responses.md` prints them.
+501 by name; anything else is a mistake. `reference` prints them.
 
 Source: the OpenAI API reference, responses, create.
 """
@@ -78,7 +78,7 @@ class _Text(Struct, forbid_unknown_fields=True):
     """Only the usual one: no engine here has another."""
 
 
-class _Function(Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+class Function(Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
     name: messages.FunctionName
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -157,10 +157,12 @@ class _Echo(Struct):
     user: str | None
 
 
+ECHOED = frozenset(_Echo.__struct_fields__)
+"""Fields of a request that its response repeats."""
 _NO_EFFORT, _PLAIN, _NO_TOOLS = _Effort(), _Format(_Plain()), Raw(b"[]")
 _decode = msgspec.json.Decoder(Create).decode
 _decode_tools = msgspec.json.Decoder(Annotated[list[Raw], Meta(max_length=128)]).decode
-_decode_function = msgspec.json.Decoder(_Function).decode
+_decode_function = msgspec.json.Decoder(Function).decode
 
 
 def previous_of(body: bytes) -> str:

@@ -64,12 +64,19 @@ class _Said(Struct, forbid_unknown_fields=True):
 
 
 class _Call(Struct, forbid_unknown_fields=True):
+    """What is None here is of tools that run at OpenAI; clients send it back empty."""
+
     call_id: CallId
     name: FunctionName
     arguments: str
     type: str = "function_call"
     id: str | None = None
     status: Status = None
+    caller: None = None
+    namespace: None = None
+    runs_aside: None = msgspec.field(default=None, name="async")
+    async_: None = None
+    """As OpenAI's client for Python writes the name."""
 
 
 class _Output(Struct, forbid_unknown_fields=True):
