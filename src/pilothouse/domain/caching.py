@@ -12,7 +12,7 @@ from hashlib import sha256
 import msgspec
 
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
+from pilothouse.domain.chat import Aside, Delta, GenerateRequest, Sampling
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 
 NO_STORE = b"no-store"
@@ -155,11 +155,26 @@ def steps_of(deltas: Iterable[Delta]) -> Iterator[Delta]:
     choice that has them is one step.
     """
     for delta in deltas:
-        if delta.aside is not None:
-            yield Delta("", delta.index, None, None, delta.aside)
+        before, after = (None, None) if delta.aside is None else _around(delta.aside)
+        if before is not None:
+            yield Delta("", delta.index, None, None, before)
         if delta.logprobs is not None:
             yield Delta(delta.text, delta.index, None, delta.logprobs)
         else:
             for piece in pieces_of(delta.text):
                 yield Delta(piece, delta.index)
+        if after is not None:
+            yield Delta("", delta.index, None, None, after)
         yield Delta("", delta.index, delta.finish_reason or "stop")
+
+
+def _around(aside: Aside) -> tuple[Aside | None, Aside | None]:
+    """What is said before the text, and what behind it: calls, and thoughts that were had after it began."""
+    early = tuple([thought for i, thought in enumerate(aside.thoughts) if thought.block == i])
+    late = aside.thoughts[len(early) :]
+    if not aside.tools and not late:
+        return aside, None
+    is_thought_late = any(one.text for one in late) and not any(one.text for one in early)
+    first, then = ("", aside.reasoning) if is_thought_late else (aside.reasoning, "")
+    before = Aside(first, aside.refusal, (), early)
+    return before if before != Aside() else None, Aside(then, "", aside.tools, late)

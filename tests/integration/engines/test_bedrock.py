@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from anthropic_rig import next_turn, streamed
 from eventstream_rig import event, fault
 from pilothouse.adapters.engines._bedrock_http import BedrockEngine
 from pilothouse.adapters.engines.bedrock import BedrockDriver, signing_key
@@ -94,8 +95,8 @@ def ending(reason: str) -> list[bytes]:
     return [event("messageStop", {"stopReason": reason}), event("metadata", metadata)]
 
 
-def calling(index: int, name: str) -> bytes:
-    start = {"toolUse": {"toolUseId": name, "name": "look_up"}}
+def calling(index: int, name: str, tool: str = "look_up") -> bytes:
+    start = {"toolUse": {"toolUseId": name, "name": tool}}
     return event("contentBlockStart", {"contentBlockIndex": index, "start": start})
 
 
@@ -387,6 +388,45 @@ def test_however_a_stream_is_cut_it_says_the_same(
 
     assert reader.is_over
     assert summed(chunks) == summed(chunks) | wanted | {"usage": [SAID]}
+
+
+REASONED: list[Any] = [
+    {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}},
+    {"reasoningContent": {"redactedContent": b"hidden"}},
+    {"text": "Looking."},
+    {"toolUse": {"toolUseId": "toolu_1", "name": "look", "input": {"q": "sails"}}},
+]
+"""Of an answer, as AWS's client has it."""
+
+
+async def test_thoughts_are_read_as_aws_own_client_reads_them_and_sent_as_it_sends_them() -> None:
+    events = [
+        BEGIN,
+        piece(0, reasoningContent={"text": "hm"}),
+        piece(0, reasoningContent={"signature": "c2"}),
+    ]
+    events += [piece(0, reasoningContent={"signature": "ln"}), closing(0)]
+    events += [piece(1, reasoningContent={"redactedContent": "aGlkZGVu"}), closing(1)]
+    events += [piece(2, text="Looking."), closing(2), calling(3, "toolu_1", "look")]
+    events += [piece(3, toolUse={"input": '{"q":"sails"}'}), closing(3), *ending("tool_use")]
+    said_by_aws = {"text": "", "signature": "", "redactedContent": b""}
+    with aws_client(b"".join(events), []) as client:
+        for one in client.converse_stream(modelId=MODEL, messages=WORDS["messages"])["stream"]:
+            delta = one.get("contentBlockDelta", {}).get("delta", {})
+            for name, heard in delta.get("reasoningContent", {}).items():
+                said_by_aws[name] += heard
+
+    async with bedrock(answering(streaming(b"".join(events), 7))) as engine:
+        blocks = streamed(await read(engine, ask()), thinking={"type": "adaptive"})
+    asked = [{"role": "user", "content": [{"text": "What is at the sky?"}]}]
+    result = {"toolResult": {"toolUseId": "toolu_1", "content": [{"text": "blue"}]}}
+    asked += [{"role": "assistant", "content": REASONED}, {"role": "user", "content": [result]}]
+    theirs = asked_by_aws(json.dumps(WHOLE).encode(), stream=False, messages=asked)
+
+    assert said_by_aws == {"text": "hm", "signature": "c2ln", "redactedContent": b"hidden"}
+    assert blocks[0] == {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    ours = json.loads(outbound.write_request(next_turn(blocks)))
+    assert ours["messages"] == json.loads(theirs.body)["messages"]
 
 
 async def test_a_whole_answer_says_what_its_stream_would() -> None:

@@ -19,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from anthropic_rig import next_turn
+from anthropic_rig import whole as seen_whole
 from pilothouse.adapters.engines._gemini_http import GeminiEngine
 from pilothouse.adapters.engines.gemini import GeminiDriver
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest, Sampling, Usage
@@ -92,11 +94,13 @@ SHAPED = Sampling(
 
 
 @asynccontextmanager
-async def gemini(script: Callable[[Upstream, int], Awaitable[None]]) -> AsyncIterator[GeminiEngine]:
+async def gemini(
+    script: Callable[[Upstream, int], Awaitable[None]], model: str = "gemini-x"
+) -> AsyncIterator[GeminiEngine]:
     async with upstream(script) as server:
         engine = GeminiDriver().connect(
             f"http://127.0.0.1:{server.port}",
-            model="gemini-x",
+            model=model,
             context_tokens=0,
             secret=Secret(KEY),
             allow_private=True,
@@ -150,7 +154,7 @@ def asked_by_the_sdk(call: Callable[[Any, Any], object], body: bytes) -> httpx.R
     http = httpx.Client(transport=httpx.MockTransport(reply))
     options = genai.types.HttpOptions(base_url="https://gemini.example", httpx_client=http)
     call(genai.Client(api_key=KEY, http_options=options), genai.types)
-    return seen[0]
+    return seen[-1]
 
 
 def same(ours: bytes, theirs: httpx.Request) -> None:
@@ -221,6 +225,27 @@ async def test_what_is_asked_is_what_googles_client_asks(stream: bool) -> None:
             await engine.complete(request, Placement(), deadline_s=5)
 
     same(seen[0], theirs)
+
+
+def test_signatures_go_back_as_in_the_history_of_googles_client() -> None:
+    parts = [
+        {"text": "hm", "thought": True},
+        {"functionCall": {"name": "look", "args": {"at": "sky"}}, "thoughtSignature": "QUI="},
+    ]
+    body = json.dumps(answer(*parts, finish="STOP")).encode()
+
+    def talk(client: Any, types: Any) -> None:
+        chat = client.chats.create(model="gemini-x")
+        chat.send_message("What is at the sky?")
+        chat.send_message(types.Part.from_function_response(name="look", response={"output": "blue"}))
+
+    theirs = asked_by_the_sdk(talk, body)
+    blocks = seen_whole(said.read_whole(body, choices=1).deltas[0], thinking={"type": "adaptive"})
+    call = next(block["id"] for block in blocks if block["type"] == "tool_use")
+
+    ours = json.loads(outbound.write_request(next_turn(blocks, call=call)))
+
+    assert ours["contents"] == camel(json.loads(theirs.content))["contents"]
 
 
 async def test_vectors_are_asked_for_as_googles_client_does() -> None:
@@ -301,6 +326,23 @@ def test_however_a_stream_is_cut_it_says_the_same(
 
     assert summed(chunks) | {"usage": reader.usage} == summed(chunks) | wanted | {"usage": SAID}
     assert reader.end() == Chunk((), SAID)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [("gemini-3-pro-preview", "skip_thought_signature_validator"), ("gemini-2.5-flash", None), ("x", None)],
+)
+async def test_only_a_model_that_insists_is_told_that_a_signature_is_gone(
+    model: str, wanted: str | None
+) -> None:
+    seen: list[bytes] = []
+    body = json.dumps(answer({"text": "Ahoy"}, finish="STOP", usageMetadata=USED)).encode()
+
+    async with gemini(answering(whole(body), seen), model) as engine:
+        await engine.complete(ask(TALK[:-1]), Placement(), deadline_s=5)
+
+    sent = json.loads(seen[0].partition(b"\r\n\r\n")[2])
+    assert sent["contents"][1]["parts"][0].get("thoughtSignature") == wanted
 
 
 async def test_a_whole_answer_has_its_usage() -> None:

@@ -14,8 +14,8 @@ from openai.types.completion_create_params import CompletionCreateParamsBase as 
 
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
 from pilothouse.wire.openai import shapes
-from pilothouse.wire.openai.fields import Fates
 from pilothouse.wire.openai.completions import read_completion
+from pilothouse.wire.openai.fields import Fates
 from pilothouse.wire.openai.inbound import read_chat, read_embed
 from pilothouse.wire.openai.shapes import CHAT_FATES, COMPLETION_FATES, EMBED_FATES
 

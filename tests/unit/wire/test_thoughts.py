@@ -4,17 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from anthropic.lib.streaming._messages import accumulate_event
-from anthropic.types import Message, RawMessageStreamEvent
-from pydantic import TypeAdapter
 
-from pilothouse.domain.caching import key_of
-from pilothouse.domain.chat import Chunk, GenerateRequest, Usage
+from anthropic_rig import next_turn, streamed, whole
+from pilothouse.domain.caching import key_of, steps_of
+from pilothouse.domain.chat import Chunk, GenerateRequest
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.gateway.generate import Gathered
-from pilothouse.kit.sse import EventParser
 from pilothouse.wire.anthropic import outbound, said
-from pilothouse.wire.anthropic.dialect import MESSAGES
 
 CONTENT: list[dict[str, Any]] = [
     {"type": "thinking", "thinking": "The sky,\nI see.", "signature": "EqQBCg=="},
@@ -25,15 +21,7 @@ CONTENT: list[dict[str, Any]] = [
 ]
 """An answer of one turn, with a thought between its text and its call."""
 USAGE = {"input_tokens": 3, "output_tokens": 9}
-EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 SHOWN = {"thinking": {"type": "adaptive"}}
-
-
-def asking(**fields: Any) -> GenerateRequest:
-    messages = [{"role": "user", "content": "What is at the sky?"}]
-    tools = [{"name": "look", "input_schema": {"type": "object"}}]
-    asked = {"model": "m", "max_tokens": 64, "messages": messages, "tools": tools, **fields}
-    return MESSAGES.read(json.dumps(asked).encode())
 
 
 def pieces_of(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -71,27 +59,8 @@ def read_stream() -> list[Chunk]:
     return [chunk for event in events() if (chunk := reader.read(json.dumps(event).encode()))]
 
 
-def seen_by_the_sdk(stream: bytes) -> list[dict[str, Any]]:
-    snapshot: Any = None
-    bufs: Any = {}
-    for data in EventParser().feed(stream):
-        snapshot = accumulate_event(
-            event=EVENT.validate_json(data), current_snapshot=snapshot, json_bufs=bufs
-        )
-    return [block.to_dict() for block in snapshot.content]
-
-
-def as_it_was(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the fields that the client fills in itself."""
-    return [{name: value for name, value in block.items() if value is not None} for block in blocks]
-
-
 def test_a_stream_of_signed_thoughts_comes_to_the_caller_as_it_was():
-    ask = asking(**SHOWN, stream=True)
-    writer = MESSAGES.writer(ask, answer_id="msg_1", created=0)
-    written = b"".join([writer.chunk(chunk) for chunk in read_stream()]) + writer.end(Usage(3, 9))
-
-    assert as_it_was(seen_by_the_sdk(written)) == CONTENT
+    assert streamed(read_stream(), **SHOWN) == CONTENT
 
 
 def whole_answer() -> bytes:
@@ -101,10 +70,14 @@ def whole_answer() -> bytes:
 
 def test_a_whole_answer_of_signed_thoughts_comes_as_it_was():
     (delta,) = said.read_whole(whole_answer()).deltas
-    written = MESSAGES.whole(asking(**SHOWN), [delta], Usage(3, 9), answer_id="msg_1", created=0)
 
-    blocks = [block.to_dict() for block in Message.model_validate_json(written).content]
-    assert as_it_was(blocks) == CONTENT
+    assert whole(delta, **SHOWN) == CONTENT
+
+
+def test_an_answer_that_is_streamed_again_has_its_thoughts_in_their_places():
+    (delta,) = said.read_whole(whole_answer()).deltas
+
+    assert streamed([Chunk((step,)) for step in steps_of([delta])], **SHOWN) == CONTENT
 
 
 def test_what_a_stream_says_is_gathered_as_a_whole_answer_has_it():
@@ -118,19 +91,12 @@ def test_what_a_stream_says_is_gathered_as_a_whole_answer_has_it():
 
 def test_thoughts_that_are_not_shown_keep_their_signatures():
     (delta,) = said.read_whole(whole_answer()).deltas
-    written = json.loads(MESSAGES.whole(asking(), [delta], Usage(3, 9), answer_id="msg_1", created=0))
 
-    assert written["content"][0] == {"type": "thinking", "thinking": "", "signature": "EqQBCg=="}
+    assert whole(delta)[0] == {"type": "thinking", "thinking": "", "signature": "EqQBCg=="}
 
 
 def turned(content: list[dict[str, Any]]) -> GenerateRequest:
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "blue"}
-    messages = [
-        {"role": "user", "content": "What is at the sky?"},
-        {"role": "assistant", "content": content},
-        {"role": "user", "content": [result]},
-    ]
-    return asking(messages=messages, system="Look well.")
+    return next_turn(content, system="Look well.")
 
 
 def test_the_next_turn_gives_them_back_unchanged():
@@ -160,6 +126,24 @@ def test_other_thoughts_are_another_question_to_a_cache():
 
     assert one.prompt == two.prompt
     assert key_of(b"", one, one.sampling, b"") != key_of(b"", two, two.sampling, b"")
+
+
+def test_what_is_reserved_for_a_request_holds_its_signatures_and_what_is_redacted():
+    ask = turned(CONTENT)
+
+    hidden = sum(len(block.get("signature", "") + block.get("data", "")) for block in CONTENT)
+    assert ask.prompt_bytes >= len(ask.prompt) + hidden
+
+
+def test_what_another_provider_signed_is_left_out_and_what_only_it_can_read_is_refused():
+    foreign = {"type": "thinking", "thinking": "Hm.", "signature": "gemini:QQ=="}
+    sent = json.loads(outbound.write_request(turned([foreign, *CONTENT[2:]]), model="claude", stream=False))
+
+    assert sent["messages"][1] == {"role": "assistant", "content": CONTENT[2:]}
+    redacted = {"type": "redacted_thinking", "data": "bedrock:QQ=="}
+    with pytest.raises(InvalidRequest) as caught:
+        outbound.write_request(turned([redacted, *CONTENT[2:]]), model="claude", stream=False)
+    assert caught.value.param == "messages[2]"
 
 
 def test_a_redacted_thought_without_its_data_is_refused_by_its_place():

@@ -1,5 +1,6 @@
 """A provider behind Gemini's HTTP API."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 from pilothouse.adapters.engines._openai_http import parsed_address
@@ -17,6 +18,9 @@ _WHOLE, _STREAM = "generateContent", "streamGenerateContent?alt=sse"
 _TOO_LONG = "exceeds the maximum number of tokens"
 _BAD_KEY = "API key not valid"
 """Google's words, both with status 400."""
+_VERSION = re.compile(r"gemini-(\d{1,3})")
+_FIRST_SIGNED = 3
+"""The first release of Gemini that refuses a call of the present turn without the signature it was given."""
 
 
 class GeminiEngine(ProviderEngine[bytes]):
@@ -43,6 +47,7 @@ class GeminiEngine(ProviderEngine[bytes]):
         _, base, where = parsed_address(address)
         super().__init__(info, where, EventParser, pin=pin, cohort=cohort)
         self._model = model
+        self._is_signed = _is_signed(model)
         self.credential = f"{credential}\r\n".encode() if credential else b""
         head = f" HTTP/1.1\r\nhost: {where.host_header}\r\ncontent-type: application/json\r\n"
         self._heads = {
@@ -51,7 +56,8 @@ class GeminiEngine(ProviderEngine[bytes]):
         }
 
     def asked(self, request: GenerateRequest, *, stream: bool) -> bytes:
-        return self.posted(_STREAM if stream else _WHOLE, outbound.write_request(request))
+        body = outbound.write_request(request, signed=self._is_signed)
+        return self.posted(_STREAM if stream else _WHOLE, body)
 
     def posted(self, method: str, body: bytes) -> bytes:
         """The whole HTTP request for a method of the model."""
@@ -99,3 +105,8 @@ class GeminiEngine(ProviderEngine[bytes]):
         if _BAD_KEY in fault.message:
             return UpstreamError(f"the provider refused the key of this deployment ({status})")
         return None
+
+
+def _is_signed(model: str) -> bool:
+    found = _VERSION.match(model)
+    return found is not None and int(found[1]) >= _FIRST_SIGNED

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from pilothouse.adapters.engines._attached import READS_ALL, AttachedDriver, bearer, pinned, token_of
 from pilothouse.adapters.engines._bedrock_http import BedrockEngine
+from pilothouse.domain.chat import Ability
 from pilothouse.domain.errors import OperationFailed
 from pilothouse.domain.options import AttachOptions
 from pilothouse.kit.secret import Secret
@@ -61,13 +62,16 @@ class BedrockDriver(AttachedDriver):
         else:
             prover = bearer(token_of(secret))
         return BedrockEngine(
-            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=READS_ALL),
+            EngineInfo(name=self.name, context_tokens=context_tokens, whole=True, can=_READS),
             address.rstrip("/"),
             model=model,
             prover=prover,
             pin=pinned(address, allow_private=allow_private),
             cohort=self.cohort,
         )
+
+
+_READS: frozenset[Ability] = READS_ALL | {"redacted_thinking"}
 
 
 def signing_key(secret: Secret, region: str) -> SigningKey:

@@ -60,6 +60,7 @@ class EventWriter:
         "_index",
         "_is_begun",
         "_open",
+        "_places",
         "_reason",
     )
 
@@ -70,6 +71,8 @@ class EventWriter:
         self._open = ""
         """The type of the block that is open."""
         self._index = -1
+        self._places = 0
+        """Blocks that were begun, but for thoughts that nobody signed: what `Thought.block` counts."""
         self._call = -1
         """Which call of a tool is open."""
         self._calls: set[int] = set()
@@ -93,11 +96,12 @@ class EventWriter:
     def _step(self, delta: Delta) -> bytes:
         written = []
         aside = delta.aside
+        thoughts: list[Thought] = []
         if aside is not None:
-            if aside.thoughts:
-                written.extend([self._thought(one, is_new=bool(aside.reasoning)) for one in aside.thoughts])
-            elif aside.reasoning and not self._ask.hide_reasoning:
-                written.append(self._thinking(aside.reasoning))
+            thoughts = list(aside.thoughts)
+            if not self._ask.hide_reasoning and (reasoning := _unsigned(aside)):
+                written.append(self._thinking(reasoning))
+            written.append(self._due(thoughts))
         text = delta.text
         if aside is not None and aside.refusal:
             self._reason = "refusal"
@@ -106,7 +110,11 @@ class EventWriter:
             written.append(self._opened("text", b'{"type":"text","text":""}'))
             written.append(_TEXT % (self._index, _encode(text)))
         if aside is not None:
-            written.extend([self._called(call) for call in aside.tools])
+            written.append(self._due(thoughts))
+            for call in aside.tools:
+                written.append(self._called(call))
+                written.append(self._due(thoughts))
+            written.extend([self._thought(one) for one in thoughts])
         if delta.finish_reason:
             self._reason = self._reason or reason_of(delta.finish_reason, has_calls=bool(self._calls))
             written.append(self._closed())
@@ -116,13 +124,20 @@ class EventWriter:
         opening = self._opened("thinking", b'{"type":"thinking","thinking":"","signature":""}')
         return opening + (_THINKING % (self._index, _encode(text)) if text else b"")
 
-    def _thought(self, thought: Thought, *, is_new: bool) -> bytes:
+    def _due(self, thoughts: list[Thought]) -> bytes:
+        """The thoughts whose place has come; they are no longer among these."""
+        written = b""
+        while thoughts and thoughts[0].block <= self._places:
+            written += self._thought(thoughts.pop(0))
+        return written
+
+    def _thought(self, thought: Thought) -> bytes:
         """A block of its own, or the signature and the end of the one whose pieces were written already."""
         if thought.data:
             block = _encode({"type": "redacted_thinking", "data": thought.data})
             return self._opened("redacted_thinking", block) + self._closed()
-        is_begun = self._open == "thinking" and not is_new
-        text = "" if is_begun or self._ask.hide_reasoning else thought.text
+        text = "" if self._open == "thinking" or self._ask.hide_reasoning else thought.text
+        self._places += 1
         signature = _encode(thought.signature)
         return self._thinking(text) + _SIGNATURE % (self._index, signature) + self._closed()
 
@@ -155,6 +170,7 @@ class EventWriter:
         closing = self._closed()
         self._open = kind
         self._index += 1
+        self._places += kind != "thinking"
         return closing + _OPEN % (self._index, block)
 
     def _closed(self) -> bytes:
@@ -184,8 +200,6 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
     aside = delta.aside or Aside()
     reason = "refusal" if aside.refusal else reason_of(delta.finish_reason or "", has_calls=bool(aside.tools))
     content: list[dict[str, Any]] = []
-    if aside.reasoning and not aside.thoughts and not ask.hide_reasoning:
-        content.append({"type": "thinking", "thinking": aside.reasoning, "signature": ""})
     if delta.text or aside.refusal:
         content.append({"type": "text", "text": delta.text + aside.refusal})
     for i, call in enumerate(aside.tools):
@@ -196,6 +210,11 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
             content.append({"type": "tool_use", "id": made_id, "name": call.name, "input": given})
     for thought in aside.thoughts:
         content.insert(thought.block, _thought_block(thought, is_hidden=ask.hide_reasoning))
+    if not ask.hide_reasoning and (reasoning := _unsigned(aside)):
+        if aside.thoughts and not aside.thoughts[0].block and not aside.thoughts[0].data:
+            content[0]["thinking"] = reasoning  # as a stream has it, where the signature ends its block
+        else:
+            content.insert(0, {"type": "thinking", "thinking": reasoning, "signature": ""})
     return (
         b'{"id":"%s","type":"message","role":"assistant","model":%s,"content":%s,"stop_reason":"%s",'
         b'"stop_sequence":null,"usage":%s}'
@@ -207,6 +226,11 @@ def write_whole(ask: GenerateRequest, delta: Delta, usage: Usage, *, answer_id: 
             usage_json(usage),
         )
     )
+
+
+def _unsigned(aside: Aside) -> str:
+    """What was thought and stands in no thought that was signed."""
+    return "" if any(thought.text for thought in aside.thoughts) else aside.reasoning
 
 
 def _thought_block(thought: Thought, *, is_hidden: bool) -> dict[str, str]:

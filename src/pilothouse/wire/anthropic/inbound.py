@@ -84,7 +84,7 @@ def _request(asked: shapes.Prompt, *, max_tokens: int | None, sampling: Sampling
         Raw(written),
         len(written)
         + (len(sampling.tools) if sampling.tools is not None else 0)
-        + sum(len(one.thought.data) for one in thoughts),
+        + sum(len(one.thought.data) + len(one.thought.signature) for one in thoughts),
         include_usage=True,
         max_tokens=max_tokens,
         sampling=sampling,

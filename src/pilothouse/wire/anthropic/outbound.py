@@ -11,6 +11,7 @@ import msgspec
 
 from pilothouse.domain.chat import GenerateRequest, Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
 
@@ -106,7 +107,7 @@ def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[R
             written.append({"role": "user", "content": results})
             results = []
         if isinstance(one, messages.Assistant):
-            own = [thought for thought in thoughts if thought.message == i] if thoughts else ()
+            own = marks.own_thoughts(thoughts, i, unread="") if thoughts else ()
             written.append(_assistant(one, f"messages[{i}]", own))
         else:
             written.append({"role": "system", "content": _short(list(_texts(one.content)))})
@@ -158,7 +159,7 @@ def _source(url: str, at: str) -> Block:
     return {"type": "base64", "media_type": media_type, "data": data}
 
 
-def _assistant(message: messages.Assistant, at: str, thoughts: Iterable[Remembered]) -> Any:
+def _assistant(message: messages.Assistant, at: str, thoughts: Sequence[Thought]) -> Any:
     """
     Of what it thought before, only what is signed is sent: Anthropic takes back its own thoughts alone.
     """
@@ -166,8 +167,8 @@ def _assistant(message: messages.Assistant, at: str, thoughts: Iterable[Remember
     if not thoughts and isinstance(content, str) and message.tool_calls is None and message.refusal is None:
         return messages.Assistant(content)
     blocks = [block for block in _spoken(message, at) if not thoughts or block.get("text") != ""]
-    for one in thoughts:
-        blocks.insert(one.thought.block, _thought(one.thought))
+    for thought in thoughts:
+        blocks.insert(thought.block, _thought(thought))
     return {"role": "assistant", "content": _short(blocks)}
 
 

@@ -69,7 +69,7 @@ class Document(Struct, tag_field="type", tag="document", forbid_unknown_fields=T
 class Thinking(Struct, tag_field="type", tag="thinking", forbid_unknown_fields=True):
     thinking: str
     signature: str = ""
-    """It proves to Anthropic's own service what its model thought; no other engine is given it."""
+    """It proves to its provider what that one's model thought; no other engine is given it."""
 
 
 class RedactedThinking(Struct, tag_field="type", tag="redacted_thinking", forbid_unknown_fields=True):

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import GenerateRequest, Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
 
@@ -52,14 +53,14 @@ def write_request(request: GenerateRequest) -> bytes:
     if request.choices > 1:
         raise NotSupported("this provider gives one choice; leave n out, or ask again", param="n")
     said = messages.decode(request.prompt)
-    body = _prompt(said)
+    body = _prompt(said, request.thoughts)
     body.update(_shaping(request))
     if request.sampling.tools is not None:
         body.update(_offered(request.sampling, request.sampling.tools, said))
     return _encode(body)
 
 
-def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
+def _prompt(said: Sequence[messages.Message], thoughts: Sequence[Remembered]) -> dict[str, Any]:
     """What the system says stands apart, wherever it was said; roles take turns."""
     system: list[Block] = []
     turns: list[dict[str, Any]] = []
@@ -73,7 +74,8 @@ def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
         if isinstance(one, messages.User):
             _append(turns, "user", _user(one, i))
         elif isinstance(one, messages.Assistant):
-            _append(turns, "assistant", _assistant(one, i))
+            own = marks.own_thoughts(thoughts, i, unread=marks.BEDROCK) if thoughts else ()
+            _append(turns, "assistant", _assistant(one, i, own))
         else:
             system += _texts(one.content)
     if not turns:
@@ -124,14 +126,22 @@ def _known(kind: str, formats: dict[str, str], at: str) -> str:
     return formats[kind]
 
 
-def _assistant(message: messages.Assistant, number: int) -> list[Block]:
-    """What it thought before is not sent: it is only taken back with a signature."""
+def _assistant(message: messages.Assistant, number: int, thoughts: Sequence[Thought]) -> list[Block]:
+    """Of what it thought before, only what is signed is sent, in its place: no other is taken back."""
     blocks: list[Block] = [{"text": text} for text in texts_said(message)]
     for i, call in enumerate(message.tool_calls or ()):
         given = arguments_of(call, f"messages[{number}].tool_calls[{i}]")
         use = {"toolUseId": _call_id(call.id), "name": call.function.name, "input": given}
         blocks.append({"toolUse": use})
+    for thought in thoughts:
+        blocks.insert(thought.block, {"reasoningContent": _thought(thought)})
     return blocks
+
+
+def _thought(thought: Thought) -> Block:
+    if thought.data:
+        return {"redactedContent": thought.data}
+    return {"reasoningText": {"text": thought.text, "signature": thought.signature}}
 
 
 def _call_id(name: str) -> str:

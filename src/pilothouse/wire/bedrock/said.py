@@ -5,12 +5,13 @@ A stream is read strictly: a message that cannot stand where it does is the prov
 fault, and so is a stream that ends before its metadata, which come last.
 """
 
+from base64 import b64encode
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, Thought, ToolCall, Usage
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -19,6 +20,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.wire import marks
 from pilothouse.wire.bedrock.eventstream import Message
 
 _FINISH = {
@@ -63,10 +65,15 @@ class _ToolPiece(Struct):
 
 class _ReasoningText(Struct):
     text: str = ""
+    signature: str = ""
 
 
 class _Reasoning(Struct, rename="camel"):
+    """Of a whole answer, or a piece of one: there, text and signature stand in it themselves."""
+
     text: str = ""
+    signature: str = ""
+    redacted_content: bytes = b""
     reasoning_text: _ReasoningText | None = None
 
 
@@ -123,7 +130,17 @@ _encode = msgspec.json.Encoder().encode
 class StreamReader:
     """Reads one answer's messages, in their order."""
 
-    __slots__ = ("_block", "_calls", "_finish", "_has_arguments", "_is_begun", "is_over")
+    __slots__ = (
+        "_block",
+        "_calls",
+        "_finish",
+        "_has_arguments",
+        "_is_begun",
+        "_redacted",
+        "_signature",
+        "_thought",
+        "is_over",
+    )
 
     def __init__(self) -> None:
         self.is_over = False
@@ -133,6 +150,9 @@ class StreamReader:
         """The block that calls a tool of the caller's, while it is open."""
         self._calls = -1
         self._has_arguments = False
+        self._thought: list[str] = []
+        self._signature = ""
+        self._redacted = b""
 
     def end(self) -> None:
         """
@@ -204,15 +224,29 @@ class StreamReader:
                 return None  # of a tool that the provider runs itself
             self._has_arguments = True
             return _call(ToolCall(self._calls, "", "", piece.tool_use.input))
-        if piece.reasoning_content is not None and piece.reasoning_content.text:
-            return Chunk((Delta("", 0, None, None, Aside(piece.reasoning_content.text)),))
+        if piece.reasoning_content is not None:
+            return self._think(piece.reasoning_content)
         return None
+
+    def _think(self, piece: _Reasoning) -> Chunk | None:
+        self._signature += piece.signature
+        self._redacted += piece.redacted_content
+        if not piece.text:
+            return None
+        self._thought.append(piece.text)
+        return _beside(Aside(piece.text))
 
     def _stop(self, event: _Event) -> Chunk | None:
         if event.content_block_index != self._block:
-            return None
+            return self._thought_of(event.content_block_index)
         self._block = -1
         return None if self._has_arguments else _call(ToolCall(self._calls, "", "", "{}"))
+
+    def _thought_of(self, block: int) -> Chunk | None:
+        """The thought that this block was, where it is one that is to be given back."""
+        kept = _kept("".join(self._thought), self._signature, self._redacted, block)
+        self._thought, self._signature, self._redacted = [], "", b""
+        return None if kept is None else _beside(Aside(thoughts=(kept,)))
 
     def _end(self, usage: _Usage | None) -> Chunk:
         if not self._finish or self._block >= 0:
@@ -240,19 +274,36 @@ def read_whole(data: bytes) -> Chunk:
         raise UpstreamError("the provider's answer cannot be read") from exc
     blocks = answer.output.message.content if answer.output.message is not None else []
     text = "".join([block.text for block in blocks])
-    thoughts = "".join([_thought(block.reasoning_content) for block in blocks])
+    thoughts = "".join([_thought(block.reasoning_content).text for block in blocks])
     calls = [block.tool_use for block in blocks if block.tool_use is not None and not block.tool_use.type]
     tools = tuple(
         ToolCall(i, call.tool_use_id, call.name, _encode(call.input).decode()) for i, call in enumerate(calls)
     )
-    aside = Aside(thoughts, "", tools) if thoughts or tools else None
+    kept = tuple([one for i, block in enumerate(blocks) if (one := _kept_of(block, i)) is not None])
+    aside = Aside(thoughts, "", tools, kept) if thoughts or tools or kept else None
     return Chunk((Delta(text, 0, finish_of(answer.stop_reason), None, aside),), _usage(answer.usage))
 
 
-def _thought(reasoning: _Reasoning | None) -> str:
-    if reasoning is None or reasoning.reasoning_text is None:
-        return ""
-    return reasoning.reasoning_text.text
+_NO_THOUGHT = _ReasoningText()
+
+
+def _thought(reasoning: _Reasoning | None) -> _ReasoningText:
+    return (reasoning and reasoning.reasoning_text) or _NO_THOUGHT
+
+
+def _kept_of(block: _Block, number: int) -> Thought | None:
+    reasoning = block.reasoning_content
+    if reasoning is None:
+        return None
+    said = _thought(reasoning)
+    return _kept(said.text, said.signature, reasoning.redacted_content, number)
+
+
+def _kept(text: str, signature: str, redacted: bytes, block: int) -> Thought | None:
+    """A thought that is to be given back; one without a signature is only read."""
+    if redacted:
+        return Thought(data=marks.BEDROCK + b64encode(redacted).decode(), block=block)
+    return Thought(text, signature, "", block) if signature else None
 
 
 def read_fault(data: bytes) -> str:
@@ -296,7 +347,11 @@ def _usage(usage: _Usage) -> Usage:
 
 
 def _call(call: ToolCall) -> Chunk:
-    return Chunk((Delta("", 0, None, None, Aside("", "", (call,))),))
+    return _beside(Aside("", "", (call,)))
+
+
+def _beside(aside: Aside) -> Chunk:
+    return Chunk((Delta("", 0, None, None, aside),))
 
 
 def _misplaced(kind: str) -> UpstreamError:

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
 
@@ -24,14 +25,19 @@ _SAME = {
 }
 _MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _SOUNDS = {"wav": "audio/wav", "mp3": "audio/mp3"}
+_UNSIGNED = "skip_thought_signature_validator"
+"""Google's word for a call that comes without the signature it was given."""
 _encode = msgspec.json.Encoder().encode
 
 Part = dict[str, Any]
 
 
-def write_request(request: GenerateRequest) -> bytes:
+def write_request(request: GenerateRequest, *, signed: bool = False) -> bytes:
     """
     The body of `generateContent`, streamed or not; the model stands in the path.
+
+    Args:
+        signed: The model refuses calls of the present turn that come without a signature, as Gemini 3 does.
 
     Raises:
         InvalidRequest: With the field in `param`.
@@ -39,7 +45,8 @@ def write_request(request: GenerateRequest) -> bytes:
     """
     if request.kind != "chat":
         raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
-    body = _prompt(messages.decode(request.prompt))
+    said = messages.decode(request.prompt)
+    body = _prompt(said, request.thoughts, signed_from=_turn_of(said) if signed else len(said))
     if request.sampling.tools is not None:
         body.update(_offered(request.sampling, request.sampling.tools))
     if config := _config(request):
@@ -58,7 +65,14 @@ def write_predict(request: EmbedRequest) -> bytes:
     return _encode({"instances": [{"content": text} for text in request.inputs]})
 
 
-def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
+def _turn_of(said: Sequence[messages.Message]) -> int:
+    """Where the present turn begins: behind what a user said last."""
+    return max((i + 1 for i, one in enumerate(said) if isinstance(one, messages.User)), default=0)
+
+
+def _prompt(
+    said: Sequence[messages.Message], thoughts: Sequence[Remembered], *, signed_from: int
+) -> dict[str, Any]:
     """What the system says stands apart, wherever it was said."""
     system: list[Part] = []
     contents: list[dict[str, Any]] = []
@@ -74,7 +88,12 @@ def _prompt(said: Sequence[messages.Message]) -> dict[str, Any]:
         elif isinstance(one, messages.Assistant):
             for call in one.tool_calls or ():
                 names[call.id] = call.function.name
-            contents.append({"role": "model", "parts": _assistant(one, i)})
+            parts = _assistant(one, i)
+            if thoughts:
+                parts = _thinking(parts, [each.thought for each in thoughts if each.message == i])
+            if i >= signed_from:
+                _sign(parts)
+            contents.append({"role": "model", "parts": parts})
         else:
             system += _texts(one.content)
     if not contents:
@@ -125,12 +144,40 @@ def _inline(url: str, at: str) -> Part:
 
 
 def _assistant(message: messages.Assistant, number: int) -> list[Part]:
-    """What it thought before is not sent: Gemini takes back its own thoughts alone, by their signature."""
+    """What it thought before is sent where Gemini signed it (`_thinking`): it takes back no other."""
     parts: list[Part] = [{"text": text} for text in texts_said(message)]
     for i, call in enumerate(message.tool_calls or ()):
         given = arguments_of(call, f"messages[{number}].tool_calls[{i}]")
         parts.append({"functionCall": {"name": call.function.name, "args": given}})
     return parts or [{"text": ""}]
+
+
+def _thinking(parts: list[Part], thoughts: Sequence[Thought]) -> list[Part]:
+    """The parts with Gemini's own signatures, each at the part it came with: the one behind its thought."""
+    placed: list[Part | Thought] = list(parts)
+    for thought in thoughts:
+        placed.insert(thought.block, thought)
+    written: list[Part] = []
+    signature: str | None = None
+    for one in [*placed, Thought()]:
+        if isinstance(one, Thought):
+            if signature is not None:  # it came with a part of no text
+                written.append({"text": "", "thoughtSignature": signature})
+            signature = marks.bare(one.signature, marks.GEMINI)
+            if signature is not None and one.text:
+                written.append({"text": one.text, "thought": True})
+        else:
+            written.append(one if signature is None else {**one, "thoughtSignature": signature})
+            signature = None
+    return written
+
+
+def _sign(parts: Sequence[Part]) -> None:
+    """The first of a step's calls has the signature; where a protocol had no place for it, Google's word."""
+    for part in parts:
+        if "functionCall" in part:
+            part.setdefault("thoughtSignature", _UNSIGNED)
+            return
 
 
 def _result(message: messages.Tool, name: str) -> Part:

@@ -5,13 +5,15 @@ Each event of a stream is an answer of its own, with pieces of text and whole ca
 counts are totals, so the last ones hold.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, Thought, ToolCall, Usage
 from pilothouse.domain.errors import Overloaded, PilothouseError, UpstreamError
+from pilothouse.wire import marks
 
 _FINISH = {"STOP": "stop", "MAX_TOKENS": "length"}
 _REFUSED = frozenset(
@@ -33,6 +35,7 @@ class _Call(Struct):
 class _Part(Struct, rename="camel"):
     text: str = ""
     thought: bool = False
+    thought_signature: str = ""
     function_call: _Call | None = None
 
 
@@ -114,7 +117,7 @@ _encode = msgspec.json.Encoder().encode
 class AnswerReader:
     """Reads the answers of one request, in their order; a whole one is a stream of one."""
 
-    __slots__ = ("_calls", "_choices", "_ended", "usage")
+    __slots__ = ("_calls", "_choices", "_ended", "_has_text", "_signatures", "usage")
 
     is_over = False
     """Gemini says nothing when all was said: its stream ends."""
@@ -125,6 +128,9 @@ class AnswerReader:
         """As it was last said: of all of the answer, once it is over."""
         self._calls: dict[int, int] = {}
         self._ended: set[int] = set()
+        self._has_text = False
+        self._signatures = 0
+        """As `_has_text`, of the first choice: no protocol that carries signatures has another one."""
 
     def end(self) -> Chunk | None:
         """
@@ -153,20 +159,26 @@ class AnswerReader:
             raise broken_off(answer.error)
         if answer.usage_metadata is not None:
             self.usage = _usage(answer.usage_metadata)
-        deltas = [self._delta(one, answer.response_id) for one in answer.candidates]
+        is_signed = b"thoughtSignature" in data
+        deltas = [self._delta(one, answer.response_id, is_signed=is_signed) for one in answer.candidates]
         if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason and not deltas:
             self._ended.add(0)
             deltas = [Delta("", 0, "content_filter")]
         said = tuple([delta for delta in deltas if delta.text or delta.finish_reason or delta.aside])
         return Chunk(said) if said else None
 
-    def _delta(self, candidate: _Candidate, response_id: str) -> Delta:
+    def _delta(self, candidate: _Candidate, response_id: str, *, is_signed: bool) -> Delta:
         index = candidate.index
         parts = candidate.content.parts if candidate.content is not None else []
         if index in self._ended and (parts or candidate.finish_reason):
             raise UpstreamError("the provider's answer goes on after its end")
         text = "".join([part.text for part in parts if not part.thought])
         thoughts = "".join([part.text for part in parts if part.thought])
+        kept: tuple[Thought, ...] = ()
+        if index == 0:
+            if is_signed:
+                kept = self._kept(parts)
+            self._has_text = self._has_text or bool(text)
         calls = [
             self._call(part.function_call, index, response_id)
             for part in parts
@@ -176,8 +188,31 @@ class AnswerReader:
         if finish is not None:
             self._ended.add(index)
             finish = finish_of(finish, calls=self._calls.get(index, 0))
-        aside = Aside(thoughts, "", tuple(calls)) if thoughts or calls else None
+        aside = Aside(thoughts, "", tuple(calls), kept) if thoughts or calls or kept else None
         return Delta(text, index, finish, None, aside)
+
+    def _kept(self, parts: Sequence[_Part]) -> tuple[Thought, ...]:
+        """
+        A thought for each part that is signed: it stands before that part, behind all that was said earlier.
+
+        All text is one here, before the calls: so a signature of later text stands at the end.
+        """
+        found: list[Thought] = []
+        calls = self._calls.get(0, 0)
+        has_text = self._has_text
+        begins_with_text = has_text or any(part.text and not part.thought for part in parts)
+        for part in parts:
+            is_call = part.function_call is not None
+            is_text = bool(part.text) and not part.thought
+            if part.thought_signature:
+                is_first = is_text and not has_text and not calls
+                place = 0 if is_first else begins_with_text + calls
+                mark = marks.GEMINI + part.thought_signature
+                found.append(Thought(signature=mark, block=self._signatures + place))
+                self._signatures += 1
+            has_text = has_text or is_text
+            calls += is_call
+        return tuple(found)
 
     def _call(self, call: _Call, choice: int, response_id: str) -> ToolCall:
         """Gemini gives a call whole, and may give it no id."""
