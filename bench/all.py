@@ -18,6 +18,7 @@ BENCHES = (
     "hangup",
     "crash",
     "memory",
+    "idle",
     "recovery",
     "releases",
     "batch",

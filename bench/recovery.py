@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from msgspec import Struct
+
 from rig.askers import Askers, asking
 from rig.client import Door
 from rig.engine import artifact
@@ -69,6 +71,17 @@ def declared(model: str) -> dict[str, Any]:
     }
 
 
+class _Lost(Struct, frozen=True, kw_only=True):
+    """Of one kill, in seconds from it."""
+
+    closed_s: float
+    """From the first connection that was refused to the last one."""
+    ready_s: float
+    """Until all replicas are ready, by the word of the admin API."""
+    answers_s: float
+    """And until the clients have new answers, one each and one more."""
+
+
 class _House:
     def __init__(self, home: Path, spec: Path) -> None:
         self._home, self._spec, self._port = home, spec, free_port()
@@ -95,12 +108,12 @@ class _House:
     def lose_processes(self, kills: int) -> list[Figure]:
         figures = []
         for role in ("controller", "supervisor"):
-            engines, again = self._ready("awake"), []
+            engines, lost = self._ready("awake"), []
             with asking(self._server, "awake", at_once=CLIENTS, max_tokens=8) as askers:
                 for _ in range(kills):
                     time.sleep(1.0)
-                    again.append(self._kill(role, askers))
-                    tell(f"{role} killed: it answers again after {again[-1]:.2f} s, {dict(askers.outcomes)}")
+                    lost.append(self._kill(role, askers))
+                    tell(f"{role} killed: {lost[-1]}, {dict(askers.outcomes)}")
             kept = len(self._ready("awake") & engines)
             figures += [
                 Figure(what=f"the {role} killed: answered requests", value=askers.answered),
@@ -109,7 +122,13 @@ class _House:
                     what=f"the {role} killed: connections refused meanwhile", value=askers.outcomes["refused"]
                 ),
                 Figure(what=f"the {role} killed: engines not adopted", value=REPLICAS - kept, goal="<= 0"),
-                figure(f"the {role} killed: all ready and answers again", again, unit="s"),
+                figure(f"the {role} killed: nobody listened", [one.closed_s for one in lost], unit="s"),
+                figure(f"the {role} killed: all ready again", [one.ready_s for one in lost], unit="s"),
+                figure(
+                    f"the {role} killed: all ready and answers again",
+                    [one.answers_s for one in lost],
+                    unit="s",
+                ),
             ]
         return figures
 
@@ -139,7 +158,7 @@ class _House:
         stop(self._home)
         finish(self._server.process)
 
-    def _kill(self, role: str, askers: Askers) -> float:
+    def _kill(self, role: str, askers: Askers) -> "_Lost":
         pid = self._server.state()["pids"][role]
         began = time.monotonic()
         os.kill(pid, signal.SIGKILL)
@@ -149,9 +168,15 @@ class _House:
         else:
             wait_until("it is a new one", lambda: self._controller() not in (0, pid), timeout_s=60)
         wait_until("all are ready", lambda: len(self._ready("awake")) == REPLICAS, timeout_s=60)
+        ready_s = time.monotonic() - began
         before = askers.answered  # each may have one that was answered already
         wait_until("answers come", lambda: askers.answered > before + CLIENTS, timeout_s=60)
-        return time.monotonic() - began
+        refused = [at for at in askers.refused_at if at >= began]
+        return _Lost(
+            closed_s=max(refused) - min(refused) if refused else 0.0,
+            ready_s=ready_s,
+            answers_s=time.monotonic() - began,
+        )
 
     def _start_again(self) -> None:
         """As a service manager would: again and again, for the dead one's workers may still hold the port."""

@@ -3,22 +3,26 @@ The simulation: how fast it is, and whether it tells what the real engine will d
 
 First a million requests over 1,000 replicas, on one core. Then three workloads on
 the real engine (SmolLM2, four slots, one thread): the speed of its virtual twin is
-fitted to the answers of one of them and judged on the two others. Three minutes of
-each are played, in turns of a minute, so that a machine that is slower for a while is
-so for all three.
+fitted to the answers of one of them and judged on the two others. They take turns of
+20 seconds, each turn with a seed of its own and an engine that has nothing to do, so
+that a machine that is slower for a while is so for all three.
 
-    python bench/simulate.py [--quick] [--json] [--skip-engine]
+    python bench/simulate.py [--quick] [--json] [--skip-speed | --skip-engine] [--turns N] [--answers FILE]
+
+With `--answers` the answers are kept, and those that are there count: turns may be
+played at different times, and with `--turns 0` it is judged without an engine.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from random import Random
+from statistics import quantiles
 
-from msgspec import Struct
+from msgspec import Struct, json
 from msgspec.structs import replace
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
@@ -33,7 +37,6 @@ from pilothouse.simulate.scenario import (
     TenantModel,
     Tokens,
 )
-from pilothouse.simulate.tally import Spread
 from pilothouse.simulate.traffic import Request, requests_of
 from rig.engine import artifact, ask, engine
 from rig.report import Figure, Report, options, publish, tell
@@ -41,7 +44,7 @@ from rig.report import Figure, Report, options, publish, tell
 SLOTS, CONTEXT = 4, 1024
 GUESS = EngineModel(slots=SLOTS, batch_tokens=64, step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5)
 FITTED_ON = "even"
-TURNS = 3
+TURN_S, TURNS = 20.0, 8
 WORKLOADS = {
     "long prompts": TenantModel(
         arrivals=Arrivals(rate=0.15),
@@ -65,15 +68,23 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--skip-speed", action="store_true", help="only against the engine")
     parser.add_argument("--skip-engine", action="store_true", help="only how fast the simulation is")
+    parser.add_argument("--turns", type=int, help=f"of each workload, {TURN_S:.0f} s each ({TURNS})")
+    parser.add_argument("--answers", type=Path, help="keep them here, and judge by all that are here")
     given = parser.parse_args()
     figures = [] if given.skip_speed else _speed(100_000 if given.quick else 1_000_000)
+    turns = (1 if given.quick else TURNS) if given.turns is None else given.turns
+    played = 0
     if not given.skip_engine:
-        figures += asyncio.run(_against_the_engine(20.0 if given.quick else 60.0))
+        answers = _kept(given.answers)
+        asyncio.run(_play_turns(answers, turns, given.answers))
+        figures += _judged(answers)
+        played = len({one.turn for one in answers})
     report = Report(
         bench="simulate: speed, and against the real engine",
         method=(
             "1,000 replicas, Poisson and bursty tenants, least_load; then SmolLM2 with four slots and one "
-            f"thread, {TURNS} minutes of three workloads, in turns of a minute; fitted on `{FITTED_ON}` alone"
+            f"thread: {played} turns of {TURN_S:.0f} s of each of three workloads; fitted on "
+            f"`{FITTED_ON}` alone"
         ),
         figures=figures,
     )
@@ -104,54 +115,11 @@ def _speed(requests: int) -> list[Figure]:
     return [*figures, Figure(what="runs of one seed that differ", value=float(not same), goal="<= 0")]
 
 
-async def _against_the_engine(turn_s: float) -> list[Figure]:
-    turns: dict[str, list[list[_Answer]]] = {name: [] for name in WORKLOADS}
-    async with engine(artifact(), slots=SLOTS, context_tokens=CONTEXT) as (connected, _, pid):
-        _prefer(pid)
-        await ask(connected, " the" * 64, max_tokens=8)
-        for turn in range(TURNS):
-            for name in WORKLOADS:
-                asked = [one for one in _requests(name, TURNS * turn_s) if one.arrived // turn_s == turn]
-                turns[name].append(await _play(connected, asked, turn * turn_s))
-                tell(f"turn {turn + 1} of {TURNS}, {name}: {_told(turns[name][-1])}")
-    found = {name: _measured(played) for name, played in turns.items()}
-    for name, (spread, rate) in found.items():
-        tell(f"{name}: TTFT p50 {spread.p50_ms:.0f} ms, p95 {spread.p95_ms:.0f} ms, {rate:.1f} tokens/s")
-    fitted = fit([[one.answered() for one in answers] for answers in turns[FITTED_ON]], GUESS)
-    tell(
-        f"fitted: step {fitted.step_ms:.2f} ms, prompt token {fitted.prefill_ms:.2f} ms, "
-        f"answer {fitted.decode_ms:.2f} ms, request {fitted.request_ms:.2f} ms"
-    )
-    figures = []
-    for name, (real_ttft, tokens_per_s) in found.items():
-        outcome = simulate(_scenario(name, TURNS * turn_s, fitted))
-        ttft = outcome.total.ttft
-        assert ttft is not None
-        goal = "" if name == FITTED_ON else "<= 25"
-        for what, simulated, real in (
-            ("TTFT p50", ttft.p50_ms, real_ttft.p50_ms),
-            ("TTFT p95", ttft.p95_ms, real_ttft.p95_ms),
-            ("tokens/s", outcome.output_tokens_per_s, tokens_per_s),
-        ):
-            off = abs(simulated / real - 1) * 100
-            label = f"{name}{' (fitted)' if name == FITTED_ON else ''}: {what} {simulated:.1f} for {real:.1f}"
-            figures.append(Figure(what=label, value=off, unit="% off", goal=goal))
-    return figures
+class _Answer(Struct, frozen=True, kw_only=True):
+    """One request to the engine; times in seconds of its turn."""
 
-
-def _scenario(name: str, duration_s: float, model: EngineModel) -> Scenario:
-    return Scenario(
-        duration=f"{duration_s:.0f}s",
-        queue_size=1000,
-        timeout="10m",
-        deployments={"engine": DeploymentModel(engine=model)},
-        tenants={"t": WORKLOADS[name]},
-    )
-
-
-class _Answer(Struct, frozen=True):
-    """One request to the engine; times in seconds of the scenario."""
-
+    workload: str
+    turn: int
     prompt: int
     tokens: int
     due: float
@@ -160,57 +128,128 @@ class _Answer(Struct, frozen=True):
     first: float
     ended: float
 
-    @property
-    def ttft(self) -> float:
-        return self.first - self.due
 
-    def answered(self) -> Answered:
-        return Answered(
-            began=self.began, prompt=self.prompt, output=self.tokens, first=self.first, ended=self.ended
+def _kept(file: Path | None) -> list[_Answer]:
+    if file is None or not file.exists():
+        return []
+    return [json.decode(line, type=_Answer) for line in file.read_bytes().splitlines()]
+
+
+async def _play_turns(answers: list[_Answer], turns: int, file: Path | None) -> None:
+    """Of each workload as many turns more, and their answers to the others."""
+    if not turns:
+        return
+    begin = max((one.turn for one in answers), default=0) + 1
+    async with engine(artifact(), slots=SLOTS, context_tokens=CONTEXT) as (connected, _, pid):
+        _prefer(pid)
+        await ask(connected, " the" * 64, max_tokens=8)
+        for turn in range(begin, begin + turns):
+            for name in WORKLOADS:
+                played = await _play(connected, name, turn)
+                tell(f"turn {turn}, {name}: {_told(played)}")
+                answers += played
+                if file is not None:
+                    with file.open("ab") as kept:
+                        kept.writelines(json.encode(one) + b"\n" for one in played)
+
+
+async def _play(connected: OpenAIEngine, name: str, turn: int) -> list[_Answer]:
+    """Each is sent when due, at most as many at once as there are slots; their answers in that order."""
+    places = asyncio.Semaphore(SLOTS)
+    start = time.monotonic()
+
+    async def one(asked: Request) -> _Answer:
+        await asyncio.sleep(max(0.0, start + asked.arrived - time.monotonic()))
+        async with places:
+            began = time.monotonic()
+            first, last, made = await ask(connected, " the" * asked.prompt, max_tokens=asked.output)
+        if made != asked.output:
+            tell(f"asked for {asked.output} tokens, got {made}")
+        return _Answer(
+            workload=name,
+            turn=turn,
+            prompt=asked.prompt,
+            tokens=made,
+            due=asked.arrived,
+            began=began - start,
+            first=first - start,
+            ended=last - start,
+        )
+
+    return await asyncio.gather(*(one(asked) for asked in _requests(name, turn)))
+
+
+def _requests(name: str, turn: int) -> list[Request]:
+    """The very requests of the simulation whose seed is the turn's number."""
+    arriving = requests_of("t", 0, WORKLOADS[name], Random(f"{turn}/t"))
+    return list(takewhile(lambda request: request.arrived < TURN_S, arriving))
+
+
+def _judged(answers: Sequence[_Answer]) -> list[Figure]:
+    turns = [_of(answers, FITTED_ON, turn) for turn in sorted({one.turn for one in answers})]
+    fitted = fit([[_answered(one) for one in turn] for turn in turns if turn], GUESS)
+    tell(
+        f"fitted: step {fitted.step_ms:.2f} ms, prompt token {fitted.prefill_ms:.2f} ms, "
+        f"answer {fitted.decode_ms:.2f} ms, request {fitted.request_ms:.2f} ms"
+    )
+    return [figure for name in WORKLOADS for figure in _compared(name, answers, fitted)]
+
+
+def _compared(name: str, answers: Sequence[_Answer], fitted: EngineModel) -> Iterator[Figure]:
+    """Simulated beside measured: first tokens of all turns, and tokens a second until the last of each."""
+    turns = {turn: _of(answers, name, turn) for turn in sorted({one.turn for one in answers})}
+    turns = {turn: played for turn, played in turns.items() if played}
+    real_s = [one.first - one.due for played in turns.values() for one in played]
+    tokens = sum(one.tokens for played in turns.values() for one in played)
+    rate = tokens / sum(max(one.ended for one in played) for played in turns.values())
+    virtual_s: list[float] = []
+    outcomes = [
+        simulate(
+            _scenario(name, turn, fitted),
+            answered=lambda request, _: virtual_s.append(request.first_at - request.arrived),
+        )
+        for turn in turns
+    ]
+    simulated = sum(one.total.output_tokens for one in outcomes) / sum(one.simulated_s for one in outcomes)
+    for what, ours, real in (
+        ("TTFT p50, ms", *(_percentile_ms(seconds, 50) for seconds in (virtual_s, real_s))),
+        ("TTFT p95, ms", *(_percentile_ms(seconds, 95) for seconds in (virtual_s, real_s))),
+        ("tokens/s", simulated, rate),
+    ):
+        yield Figure(
+            what=f"{name}{' (fitted)' if name == FITTED_ON else ''}: {what}: {ours:.1f} for {real:.1f}",
+            value=abs(ours / real - 1) * 100,
+            unit="% off",
+            goal="" if name == FITTED_ON else "<= 25",
         )
 
 
-def _requests(name: str, duration_s: float) -> list[Request]:
-    """The very requests of the simulation's seed."""
-    arriving = requests_of("t", 0, WORKLOADS[name], Random("1/t"))
-    return list(takewhile(lambda request: request.arrived < duration_s, arriving))
+def _percentile_ms(values_s: Sequence[float], rank: int) -> float:
+    return quantiles(values_s, n=100, method="inclusive")[rank - 1] * 1000
 
 
-async def _play(connected: OpenAIEngine, requests: Sequence[Request], begins_s: float) -> list[_Answer]:
-    """Each is sent when due, at most as many at once as there are slots; their answers in that order."""
-    places = asyncio.Semaphore(SLOTS)
-    start = time.monotonic() - begins_s
-
-    async def one(due: float, prompt: int, output: int) -> _Answer:
-        await asyncio.sleep(max(0.0, start + due - time.monotonic()))
-        async with places:
-            began = time.monotonic()
-            first, last, made = await ask(connected, " the" * prompt, max_tokens=output)
-        if made != output:
-            tell(f"asked for {output} tokens, got {made}")
-        return _Answer(prompt, made, due, began - start, first - start, last - start)
-
-    return await asyncio.gather(*(one(r.arrived, r.prompt, r.output) for r in requests))
-
-
-def _measured(turns: Sequence[Sequence[_Answer]]) -> tuple[Spread, float]:
-    """First tokens of all turns, and tokens a second until the last."""
-    answers = [answer for turn in turns for answer in turn]
-    ended = max(answer.ended for answer in answers)
-    return _spread([one.ttft for one in answers]), sum(one.tokens for one in answers) / ended
-
-
-def _told(answers: Sequence[_Answer]) -> str:
-    ttft = _spread([answer.ttft for answer in answers])
-    return f"{len(answers)} requests, TTFT p50 {ttft.p50_ms:.0f} ms, p95 {ttft.p95_ms:.0f} ms"
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    ordered = sorted(values)
-    p50, p95, p99 = (
-        ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 for share in (0.5, 0.95, 0.99)
+def _scenario(name: str, turn: int, model: EngineModel) -> Scenario:
+    return Scenario(
+        duration=f"{TURN_S:.0f}s",
+        seed=turn,
+        queue_size=1000,
+        timeout="10m",
+        deployments={"engine": DeploymentModel(engine=model)},
+        tenants={"t": WORKLOADS[name]},
     )
-    return Spread(mean_ms=sum(ordered) / len(ordered) * 1000, p50_ms=p50, p95_ms=p95, p99_ms=p99)
+
+
+def _of(answers: Sequence[_Answer], name: str, turn: int) -> list[_Answer]:
+    return [one for one in answers if one.workload == name and one.turn == turn]
+
+
+def _answered(one: _Answer) -> Answered:
+    return Answered(began=one.began, prompt=one.prompt, output=one.tokens, first=one.first, ended=one.ended)
+
+
+def _told(played: Sequence[_Answer]) -> str:
+    waits = ", ".join(f"{one.first - one.due:.2f}" for one in played)
+    return f"first tokens after {waits or 'nothing asked'} s"
 
 
 def _prefer(pid: int) -> None:

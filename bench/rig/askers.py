@@ -24,6 +24,8 @@ class Askers:
         self.outcomes: Counter[str] = Counter()
         self.slowest_s = 0.0
         """Of all requests, answered or not."""
+        self.refused_at: list[float] = []
+        """When nobody listened; monotonic."""
         self._server = server
         self._body = json.dumps(
             {
@@ -64,6 +66,8 @@ class Askers:
             with self._lock:
                 self.outcomes[outcome] += 1
                 self.slowest_s = max(self.slowest_s, took_s)
+                if outcome == "refused":
+                    self.refused_at.append(began)
             if outcome != "200":
                 self._ending.wait(PAUSE_S)
 

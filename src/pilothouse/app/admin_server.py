@@ -117,6 +117,7 @@ def build_plane(parts: Parts) -> Plane:
         feedback=parts.releases.inbox,
         batches=parts.batching.batches,
         open_feedback=open_feedback,
+        hurry_records=parts.backlog.wanted.set,
         engines=lambda: list_engines(parts.loop.drivers),
     )
 

@@ -5,9 +5,10 @@ Nothing runs here; `app.controller` says when. What takes long to import (the
 admin API) is not named here.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import psutil
@@ -72,10 +73,13 @@ STORE_LOST = "the store is out of reach: requests are served, and their records 
 
 
 @dataclass(kw_only=True)
-class Lag:
-    """What the drain last left behind; it is counted there and told elsewhere."""
+class Backlog:
+    """Of the journal."""
 
     records: int = 0
+    """What the last pass of the drain left behind."""
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody waits for what it holds: the next pass comes soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +120,7 @@ class Parts:
     ledger: LedgerDesk
     batching: Batching
     retention: Retention
-    lag: Lag
+    backlog: Backlog
 
 
 class NotingLog(Log):
@@ -152,8 +156,8 @@ def build_parts(settings: Settings) -> Parts:
         settings, store, keys, keyring=keyring, clock=clock, log=log, teams=lambda: dict(tenants.limited)
     )
     tenants = build_tenants(settings, store, keyring, clock, loop.publishing.keys_changed, log)
-    lag = Lag()
-    vitals = build_vitals(settings, clock, errors, lag, store)
+    backlog = Backlog()
+    vitals = build_vitals(settings, clock, errors, backlog, store)
     seals = Seals(keys)
     declarations = build_declarations(store, loop, clock, workers=settings.workers)
     releases = build_releases(
@@ -188,12 +192,12 @@ def build_parts(settings: Settings) -> Parts:
             settings, store, seals, loop.publishing, keys=keys, fleet=loop.fleet, log=log
         ),
         retention=Retention(),
-        lag=lag,
+        backlog=backlog,
     )
 
 
 def build_vitals(
-    settings: Settings, clock: Clock, errors: RecentErrors, lag: Lag, store: StoreThread
+    settings: Settings, clock: Clock, errors: RecentErrors, backlog: Backlog, store: StoreThread
 ) -> VitalSigns:
     return VitalSigns(
         settings.home_path,
@@ -201,7 +205,7 @@ def build_vitals(
         version=__version__,
         url=server_url(settings.state_file),
         errors=errors,
-        lag=lambda: lag.records,
+        lag=lambda: backlog.records,
         store=lambda: store_figures(settings, store.problem),
     )
 

@@ -8,6 +8,7 @@ where it is implemented; here is only when.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from pilothouse.app.control_parts import Parts
 from pilothouse.app.home import write_private
@@ -21,7 +22,7 @@ from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.store import ResourceSample
 
 DRAIN_BEHIND_S = 0.02
-"""Between two passes while the journal holds more than a pass takes."""
+"""Between two passes while the journal holds more than a pass takes, or somebody waits for a record."""
 DRAIN_S = 1.0
 """A record is in the store at most about that long after its answer; the journal holds it meanwhile.
 A pass has its transactions, which cost as much as some hundred records: twenty passes in a second
@@ -94,13 +95,17 @@ class Duties:
             return True
 
     async def _drain(self) -> None:
-        """Once in a while, and at once while there is more."""
+        """Once in a while, and at once while there is more or somebody waits for a record."""
+        wanted = self._parts.backlog.wanted
         while True:
+            wanted.clear()
             try:
                 pause_s = await self._drain_once()
             except StoreUnavailable:  # told by the store's thread, and the journal holds what waits
                 pause_s = until_beat(DRAIN_S)
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wanted.wait(), pause_s)
+                await asyncio.sleep(DRAIN_BEHIND_S)  # whoever waits asks again and again
 
     async def _drain_once(self) -> float:
         """One pass; the pause until the next."""
@@ -110,7 +115,7 @@ class Duties:
         finally:
             parts.ledger.drained(parts.drain.take_settled())
         parts.ledger.passed(result.writers, is_whole=result.is_whole)
-        parts.lag.records = result.lag_records
+        parts.backlog.records = result.lag_records
         told = {"torn": result.torn, "corrupt": result.corrupt, "blocked": result.blocked}
         found = {kind: places for kind, places in told.items() if places}
         if found != self._told:  # what stays blocked is told once, not at each pass

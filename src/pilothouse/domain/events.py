@@ -5,6 +5,7 @@ Pure: made from two statuses in a row and from actions. Progress and figures tha
 change in each round are no events.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -16,6 +17,9 @@ from pilothouse.domain.status import DeploymentStatus, EndpointStatus, SystemSta
 EventKind = Literal["spec", "model", "deployment", "endpoint", "replica", "secret"]
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 MAX_MESSAGE_CHARS = 1000
+_FAULTS = frozenset({"start_failed", "pull_failed"})
+"""Reasons that are no wait, also where something else still serves."""
+_FIGURES = re.compile(r"\d+")
 
 
 class Occurrence(Struct, frozen=True, kw_only=True):
@@ -88,7 +92,8 @@ def _phase(
     before: DeploymentStatus | EndpointStatus | None,
     after: DeploymentStatus | EndpointStatus,
 ) -> Iterator[Occurrence]:
-    if before is not None and (before.phase, before.reason) == (after.phase, after.reason):
+    is_same = before is not None and (before.phase, before.reason) == (after.phase, after.reason)
+    if before is not None and is_same and not _has_another_cause(before, after):
         return
     came_from = f"{before.phase} -> {after.phase}" if before is not None else after.phase
     yield Occurrence(
@@ -98,3 +103,11 @@ def _phase(
         message=f"{came_from}: {after.message}" if after.message else came_from,
         is_warning=after.phase in ("failed", "degraded"),
     )
+
+
+def _has_another_cause(
+    before: DeploymentStatus | EndpointStatus, after: DeploymentStatus | EndpointStatus
+) -> bool:
+    """Of what stays broken: free memory and other figures change in the same words, and are no cause."""
+    is_broken = after.phase == "failed" or after.reason in _FAULTS
+    return is_broken and _FIGURES.sub("", before.message) != _FIGURES.sub("", after.message)

@@ -107,7 +107,8 @@ def _with_model(
     waiting = [found[name].reason for name in missing if name in found]
     message = next((text for text in (*why, *waiting) if text), "Waiting for a first token.")
     if ready:
-        return replace(status, phase="degraded", reason="replicas_missing", message=message)
+        reason = "start_failed" if any(why) else "replicas_missing"
+        return replace(status, phase="degraded", reason=reason, message=message)
     if any(why):
         return replace(status, phase="failed", reason="start_failed", message=message)
     return replace(status, phase="starting", reason="starting", message=message)

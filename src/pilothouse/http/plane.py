@@ -159,6 +159,8 @@ class Plane:
     feedback: FeedbackInbox
     batches: Batches
     open_feedback: Callable[[Feedback], Awaitable[str]]
+    hurry_records: Callable[[], None] = lambda: None
+    """Somebody waits for one that is on its way from the journal to the store."""
     engines: Callable[[], Sequence[EngineView]] = field(default=tuple)
     policy: Policy = decide
 

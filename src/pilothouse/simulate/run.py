@@ -6,6 +6,7 @@ anew at each of its changes; the plan before is known by its turn and passed ove
 """
 
 import math
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from random import Random
@@ -27,20 +28,29 @@ _ERROR_S = 0.05
 Code = Literal["overloaded", "engine_unavailable", "deadline_exceeded", "upstream_error"]
 
 
-def simulate(scenario: Scenario, *, prices: Prices | None = None) -> Outcome:
+def simulate(
+    scenario: Scenario,
+    *,
+    prices: Prices | None = None,
+    answered: Callable[[Request, float], None] = lambda *_: None,
+) -> Outcome:
     """
     Run a scenario to its last answer. Equal scenarios have equal outcomes.
+
+    Args:
+        answered: Told of each request that was answered, and when it ended.
 
     Raises:
         InvalidRequest: The scenario is not sound; the message names the field.
     """
     check(scenario)
-    return _Run(scenario).all(prices)
+    return _Run(scenario, answered).all(prices)
 
 
 class _Run:
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, answered: Callable[[Request, float], None]) -> None:
         self.scenario = scenario
+        self._answered = answered
         self.tally = Tally(scenario=scenario)
         self._random = Random(f"{scenario.seed}/choices")
         self._timeout_s = seconds(scenario.timeout, "timeout")
@@ -229,6 +239,7 @@ class _Run:
                 self.tally.refused(request, "deadline_exceeded", self._now)
             else:
                 self.tally.answered(request, ended)
+                self._answered(request, ended)
                 if self._release is not None:
                     self._release.answered(fleet.name, request, ended)
             fleet.succeeded(replica, request.team)

@@ -91,7 +91,7 @@ async def test_only_the_newest_are_kept(house: House, monkeypatch: pytest.Monkey
 def status(phase: str, state: str = "ready", message: str = "") -> SystemStatus:
     return SystemStatus(
         deployments={"d": DeploymentStatus(name="d", phase=phase, message=message)},  # type: ignore[arg-type]
-        endpoints={"e": EndpointStatus(name="e", phase=phase)},  # type: ignore[arg-type]
+        endpoints={"e": EndpointStatus(name="e", phase=phase, message=message)},  # type: ignore[arg-type]
         replicas=(
             Replica(name="d-1", deployment="d", model_digest="", state=state, engine="x", address=""),  # type: ignore[arg-type]
         ),
@@ -103,6 +103,18 @@ def test_a_change_of_phase_is_an_event_and_a_change_of_words_is_none() -> None:
 
     assert list(transitions(before, after)) == []
     assert [one.message for one in transitions(before, status("ready"))] == ["starting -> ready"] * 2
+
+
+def test_another_cause_of_what_stays_broken_is_an_event_and_another_figure_is_none() -> None:
+    memory = status("failed", message="it needs 900 MB, but 120 MB are free")
+    less = status("failed", message="it needs 900 MB, but 95 MB are free")
+    digest = status("failed", message="its file is not what was pulled")
+
+    (deployment, endpoint) = transitions(memory, digest)
+
+    assert deployment.message == "failed -> failed: its file is not what was pulled"
+    assert (deployment.name, endpoint.name, deployment.is_warning) == ("d", "e", True)
+    assert list(transitions(memory, less)) == []
 
 
 def test_replicas_that_come_fail_and_go_are_events() -> None:

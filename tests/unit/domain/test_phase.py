@@ -1,5 +1,7 @@
 from typing import Any
 
+from msgspec.structs import replace
+
 from pilothouse.domain.phase import system_status
 from pilothouse.domain.plan import Observed, Retry, pull_subject, replica_name
 from pilothouse.domain.spec import DeploymentSpec, EndpointSpec, ModelSpec, ReplicaRange, RouteSpec, Spec
@@ -110,3 +112,16 @@ def test_a_deployment_of_no_replicas_is_what_was_asked_for():
     seen = status(Observed(models={"m": "x"}), spec)
 
     assert (seen.deployments["d"].phase, seen.deployments["d"].reason) == ("ready", "scaled_to_zero")
+
+
+def test_a_replica_that_is_missed_because_it_cannot_start_is_told_from_one_that_starts():
+    spec = replace(SPEC, deployments={"d": DeploymentSpec(model="m", replicas=ReplicaRange(min=2, max=2))})
+    first, second = (replica_name("d", spec.deployments["d"], "x", number) for number in range(2))
+    seen = Observed(models={"m": "x"}, replicas=(replica("ready", first),))
+
+    waiting = status(seen, spec).deployments["d"]
+    failing = status(replace(seen, retries={second: Retry(1, 9, "no memory")}), spec).deployments["d"]
+
+    assert (waiting.phase, waiting.reason) == ("degraded", "replicas_missing")
+    assert (failing.phase, failing.reason) == ("degraded", "start_failed")
+    assert "no memory" in failing.message
