@@ -14,15 +14,22 @@ from typing import Any
 from pilothouse.control.allotments import Allotments, Lost
 from pilothouse.control.drain import Settled
 from pilothouse.control.ledger import LedgerDesk
+from pilothouse.control.spending import Spending
 from pilothouse.domain.allotment import AllottedPools, Statement, TreasuryAnswer
+from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.leasing import Kind, LedgerAnswer, LedgerAsk
 from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
+from pilothouse.domain.limits import Limits
+from pilothouse.domain.snapshot import KeyEntry, Snapshot
 from pilothouse.gateway.leases import Leases, Memory
 from pilothouse.ports.treasury import Treasury
 
 RPM, TPM, SLOTS, MONEY = 10, 300, 4, 400
 LIMITS: dict[Kind, int] = {"rpm": RPM, "tpm": TPM, "parallel": SLOTS, "budget": MONEY}
 BUDGET = "key:k|budget|month|0"
+SNAPSHOT = Snapshot(
+    keys={"k": KeyEntry(id="k", team="t", role="user", mac=b"", limits=Limits(budget_micro_usd=MONEY))}
+)
 
 
 def name_of(kind: Kind) -> str:
@@ -121,6 +128,7 @@ class House:
         self.name, self.time, self.when_lost = name, time, when_lost
         self.line = Line(treasury)
         self.store = 0
+        self.is_store_lost = False
         self.lives = 0
         self.workers: list[Worker] = []
         self.made = 0
@@ -135,13 +143,24 @@ class House:
         pools = AllottedPools(workers=2, starts_full=is_first, now=self.time.at)
         life = f"{self.name}{self.lives}"
         self.allotments = Allotments(
-            self.line, pools, self.time, house=self.name, life=life, when_lost=self.when_lost
+            self.line,
+            pools,
+            self.time,
+            house=self.name,
+            life=life,
+            recall=Spending(self._read_store, pools, self.time, lambda: SNAPSHOT).recall,
+            when_lost=self.when_lost,
         )
         self.desk = LedgerDesk(self._read_store, self.time, pools, epoch=life, allotments=self.allotments)
         self.pools = pools
 
-    async def _read_store(self, _: Any) -> Any:
-        return self.store
+    async def _read_store(self, work: Any, *, urgent: bool = False) -> Any:
+        if self.is_store_lost:
+            raise StoreUnavailable("it is lost")
+        usage = SimpleNamespace(
+            spent=lambda _: self.store, spent_by=lambda by, _: {"k": self.store} if by == "key" else {}
+        )
+        return work(SimpleNamespace(usage=usage))
 
     def add_worker(self) -> None:
         self.made += 1
@@ -189,7 +208,7 @@ class House:
             self.desk.leave(worker.name)
 
     def drain(self) -> None:
-        if self.desk is None:
+        if self.desk is None or self.is_store_lost:
             return
         for worker in self.workers:
             for life, cost in worker.journal:

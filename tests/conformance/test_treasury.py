@@ -20,6 +20,10 @@ class _Fake:
     async def empty(self) -> None:
         self.treasury.empty()
 
+    async def restart(self) -> None:
+        self.treasury.save()
+        self.treasury.restart()
+
 
 class _Redis:
     def __init__(self, url: str) -> None:
@@ -29,6 +33,9 @@ class _Redis:
 
     async def empty(self) -> None:
         await self.client.call(b"FLUSHALL")
+
+    async def restart(self) -> None:  # as another process finds what this one left
+        await self.client.call(b"HSET", b"pilothouse:ledger:houses", b"run", b"another's")
 
 
 class TestFake(TreasuryConformance):

@@ -160,6 +160,7 @@ class Controller:
         self._log.event("controller_started", pid=os.getpid(), revision=reconciler.declared.revision)
         await parts.tenants.load()
         await parts.tenants.ensure_admin_key()
+        parts.loop.publishing.keys_changed()
         await parts.purges.load()
         self._tasks.keep("reconcile", reconciler.run)
         await reconciler.settle(timeout_s=ADOPTION_S)

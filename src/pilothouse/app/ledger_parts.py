@@ -9,6 +9,7 @@ from pilothouse.config import Settings, read_secret
 from pilothouse.control.allotments import Allotments
 from pilothouse.control.ledger import LedgerDesk
 from pilothouse.control.publish import Publishing
+from pilothouse.control.spending import Spending
 from pilothouse.control.store_thread import StoreThread
 from pilothouse.domain.allotment import AllottedPools
 from pilothouse.domain.pools import Pools
@@ -42,6 +43,7 @@ def build_ledger(
             clock,
             house=house_of(settings),
             life=epoch,
+            recall=Spending(store, pools, clock, lambda: publishing.base).recall,
             when_lost=settings.ledger_lost,
             changed=tell,
         )

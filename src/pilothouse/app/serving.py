@@ -116,6 +116,7 @@ class Worker:
             cohort=cohort,
         )
         self._has_snapshot = asyncio.Event()
+        self._is_connecting = False
         self._is_leaving = False
         self.feed: Feed = UnixFeed(feed_socket, self._hello, fresh_report=self._snapshot_report)
         self._board: Board | None = None
@@ -219,6 +220,9 @@ class Worker:
         async for snapshot in self.feed.snapshots():
             self.state.apply(snapshot)
             self._has_snapshot.set()
+            if self._is_connecting:
+                self._is_connecting = False
+                self.leases.introduce()
 
     async def _report(self) -> None:
         while True:
@@ -276,6 +280,7 @@ class Worker:
         )
 
     def _hello(self) -> WorkerHello:
+        self._is_connecting = True
         return WorkerHello(worker=self.name, pid=os.getpid(), slots=self.state.held_slots())
 
     def _connect(self, entry: ReplicaEntry) -> Engine:

@@ -6,7 +6,7 @@ allotted is spent, and then the setting says: closed, or a bounded share.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from pilothouse.domain.allotment import (
@@ -19,6 +19,7 @@ from pilothouse.domain.allotment import (
     TreasuryAnswer,
 )
 from pilothouse.kit.clock import Clock
+from pilothouse.kit.ids import new_id
 from pilothouse.ports.treasury import Treasury
 
 LOOK_S = 0.5
@@ -30,6 +31,8 @@ FILL_S = 0.08
 """How long a worker's ask is held up for more: less than its request waits."""
 MOST_TOLD = 256
 """Limits in one exchange: it is one script, and nobody else is served meanwhile."""
+UNHEARD_S = 10.0
+"""Another controller spoke for this house. Were that the rightful one, this one would have ended by then."""
 
 Lost = Literal["closed", "share"]
 
@@ -39,6 +42,8 @@ class Allotments:
     Args:
         house: Name of this controller's store: the sums in it are what this house has spent.
         life: Of this controller.
+        recall: Opens the pools of all budgets of which something was spent, for the treasury of that epoch;
+            False when it cannot be read now.
         changed: Told when the treasury is lost (a reason) and when it is back ("").
     """
 
@@ -50,6 +55,7 @@ class Allotments:
         *,
         house: str,
         life: str,
+        recall: Callable[[str], Awaitable[bool]],
         when_lost: Lost,
         changed: Callable[[bool], None] = lambda _: None,
     ) -> None:
@@ -60,6 +66,9 @@ class Allotments:
         self._clock = clock
         self._house = house
         self._life = life
+        self._recall = recall
+        self._has_recalled = False
+        self._unheard_at: float | None = None
         self._when_lost = when_lost
         self._changed = changed
         self._number = 0
@@ -113,6 +122,10 @@ class Allotments:
         brought = False
         try:
             self._look()
+            if not self._epoch:
+                # Nothing else yet: were it late, it would put old holdings in the place of a successor's.
+                await self._say([])
+            self._has_recalled = self._pools.are_claimed and await self._recall(self._epoch)
             told = self._to_tell()
             for start in range(0, max(1, len(told)), MOST_TOLD):
                 brought = await self._say(told[start : start + MOST_TOLD]) or brought
@@ -159,6 +172,7 @@ class Allotments:
                 life=self._life,
                 number=self._number,
                 epoch=self._epoch,
+                is_whole=self._is_whole({one.id for _, one in told}),
                 holdings=tuple([one for _, one in told]),
             )
         )
@@ -174,18 +188,37 @@ class Allotments:
             brought = brought or allotment.held > one.held
         return brought
 
+    def _is_whole(self, telling: set[str]) -> bool:
+        """Whether the treasury knows all of this house when it has heard this."""
+        is_known = self._has_recalled and self._pools.are_claimed
+        return is_known and all(
+            pool.said is not None or name in telling for name, pool in self._pools.every()
+        )
+
     def _hear(self, answer: TreasuryAnswer) -> None:
         self._houses, self._is_new = answer.houses, answer.is_new
         if answer.epoch != self._epoch:
             self._epoch = answer.epoch
-            for _, pool in self._pools.allotted():
+            self._has_recalled = False
+            for _, pool in self._pools.every():
                 pool.said = None  # it knows nothing of what we said to another
             self._work.set()
+        self._follow_others(is_heard=answer.is_heard)
         if self.is_lost:
             self.is_lost = False
-            for _, pool in self._pools.allotted():
+            for _, pool in self._pools.every():
                 pool.stand_together()
             self._changed(False)
+
+    def _follow_others(self, *, is_heard: bool) -> None:
+        """Unheard for long and alive: it was a late word of a controller that is dead. Begin a life anew."""
+        now = self._clock.monotonic()
+        if is_heard:
+            self._unheard_at = None
+        elif self._unheard_at is None:
+            self._unheard_at = now
+        elif now - self._unheard_at >= UNHEARD_S:
+            self._life, self._epoch, self._unheard_at = new_id(), "", None
 
     def _lose(self) -> None:
         if not self.is_lost:

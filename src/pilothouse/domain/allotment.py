@@ -45,6 +45,10 @@ class Statement(Struct, frozen=True, kw_only=True):
     """Of the controller that speaks; `number` grows within it, and what is overtaken does not count."""
     number: int
     epoch: str
+    """The treasury's, as this life heard it. One that heard nothing yet takes the place of an earlier life;
+    what an earlier one says after that does not count."""
+    is_whole: bool = True
+    """With this the house has said all that it holds or spent, to the treasury of this epoch."""
     holdings: tuple[Holding, ...] = ()
 
 
@@ -60,7 +64,9 @@ class TreasuryAnswer(Struct, frozen=True, kw_only=True):
     houses: int = 1
     """How many spoke in the last minute."""
     is_new: bool = False
-    """It began a moment ago, perhaps after it lost everything, and waits until all houses have spoken."""
+    """It does not know yet what all houses hold, and waits until they have said it."""
+    is_heard: bool = True
+    """Otherwise another life of this house spoke meanwhile, or a later word of this one."""
     allotments: tuple[Allotment, ...] = ()
 
 
@@ -105,7 +111,7 @@ class AllottedPool(Pool):
     def is_untouched(self) -> bool:
         """Nothing is here that the treasury would have to hear of."""
         spent = 0 if self.is_rate else self.settled
-        return not self.held and not self.room() and not self.wanted and self.said in (None, spent)
+        return not self.held and not self.room() and not self.wanted and (self.said or 0) == spent
 
     def left(self) -> int:
         return self.room() + self.treasury_left
@@ -170,8 +176,18 @@ class AllottedPools(Pools):
 
     shape = AllottedPool
 
+    @property
+    def are_claimed(self) -> bool:
+        """Whatever an earlier controller gave to workers, they have claimed, or it is in the store."""
+        return self.is_complete and self.is_settled
+
     def allotted(self) -> Iterator[tuple[str, AllottedPool]]:
         """Those whose use so far is known, so that it can be told."""
+        for name, pool in self.every():
+            if self._may_grant(pool):
+                yield name, pool
+
+    def every(self) -> Iterator[tuple[str, AllottedPool]]:
         for name, pool in self.pools.items():
-            if isinstance(pool, AllottedPool) and self._may_grant(pool):
+            if isinstance(pool, AllottedPool):
                 yield name, pool

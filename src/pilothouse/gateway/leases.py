@@ -80,6 +80,7 @@ class Leases:
         """Accounts that have something to tell, and ask for nothing."""
         self._epoch = ""
         self._stood_alone = False
+        self._greets = False
         self._work = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._waiters: list[asyncio.Future[None]] = []
@@ -97,6 +98,11 @@ class Leases:
 
     def nudge(self) -> None:
         """Accounts ask for more."""
+        self._work.set()
+
+    def introduce(self) -> None:
+        """Somebody may control now who waits for a claim: talk, though there is nothing to tell."""
+        self._greets = True
         self._work.set()
 
     async def answered(self, timeout_s: float) -> None:
@@ -145,9 +151,10 @@ class Leases:
                     waiter.set_result(None)
 
     def _must_talk(self, dry: set[Account]) -> bool:
-        return bool(dry or self._due) or self.is_lost or not self._epoch
+        return bool(dry or self._due) or self._greets or self.is_lost or not self._epoch
 
     async def _talk(self, dry: set[Account]) -> None:
+        self._greets = False
         due = list(self._due)[:MOST_TOLD]
         told = [account for account in {*dry, *due} if self.accounts.get(account.id) is account]
         answer = await self._say([] if self._stood_alone else told)

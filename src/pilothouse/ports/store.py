@@ -276,6 +276,10 @@ class UsageRollups(Protocol):
         """Cost of a budget's scope in its period. Of a subject from the records that are kept."""
         ...
 
+    def spent_by(self, by: UsageBy, scope: BudgetScope) -> dict[str, int]:
+        """`spent` of each key, team, endpoint or subject within the scope, but of those that cost nothing."""
+        ...
+
     def report(self, by: UsageBy, *, since: float, until: float, team: str | None = None) -> list[UsageLine]:
         """
         Totals of [since, until), whole minutes, largest cost first, then most requests.

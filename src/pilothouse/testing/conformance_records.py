@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from pilothouse.domain.errors import NotFound
+from pilothouse.domain.limits import BudgetScope
 from pilothouse.domain.usage import Sums
 from pilothouse.ports.store import RecordFilter, ResourceSample, SealedRecord, Store
 from pilothouse.testing.examples import make_record, pages_of, sealed
@@ -199,6 +200,20 @@ class UsageConformance:
         with store.unit() as unit:
             lines = unit.usage.report(by, since=0, until=1000, team=team)  # type: ignore[arg-type]
         assert {(line.group, line.team): line.sums.requests for line in lines} == expected
+
+    @pytest.mark.usefixtures("day")
+    def test_what_was_spent_is_known_of_each_scope_and_of_all_within_one(self, store: Store) -> None:
+        with store.unit() as unit:
+            unit.records.insert_many([sealed("r5", time=130.0, cost_micro_usd=5, subject_hash="ab")])
+            usage = unit.usage
+            assert usage.spent(BudgetScope(team="red", since=60, until=240)) == 15
+            assert usage.spent(BudgetScope(endpoint="chat", subject_hash="ab", since=60, until=240)) == 55
+            assert usage.spent(BudgetScope(key_id="k2", since=60, until=240)) == 0
+            assert usage.spent_by("key", BudgetScope(since=60, until=240)) == {"k1": 15, "k3": 50}
+            assert usage.spent_by("team", BudgetScope(since=60, until=120)) == {"red": 10}
+            assert usage.spent_by("endpoint", BudgetScope(team="red", since=120, until=240)) == {"chat": 5}
+            assert usage.spent_by("subject", BudgetScope(team="red", since=60, until=240)) == {"ab": 5}
+            assert usage.spent_by("subject", BudgetScope(endpoint="chat", since=0, until=60)) == {}
 
     def test_resources_are_one_sample_a_minute_role_and_name(self, store: Store) -> None:
         def sample(minute: int, name: str, cpu: float) -> ResourceSample:

@@ -319,15 +319,23 @@ def _forget(rows: dict[Any, Any], is_old: Any, limit: int) -> int:
 
 class MemoryUsage(_Repository):
     def spent(self, scope: BudgetScope) -> int:
-        return sum(
-            row.record.cost_micro_usd
-            for row in self._state.records.values()
-            if scope.since <= row.record.time < scope.until
-            and all(
+        return sum(record.cost_micro_usd for record in self._within(scope))
+
+    def spent_by(self, by: UsageBy, scope: BudgetScope) -> dict[str, int]:
+        column = {"team": "team", "key": "key_id", "endpoint": "endpoint", "subject": "subject_hash"}[by]
+        costs: dict[str, int] = {}
+        for record in self._within(scope):
+            name = getattr(record, column)
+            costs[name] = costs.get(name, 0) + record.cost_micro_usd
+        return {name: cost for name, cost in costs.items() if name and cost}
+
+    def _within(self, scope: BudgetScope) -> Iterator[InferenceRecord]:
+        for row in self._state.records.values():
+            if scope.since <= row.record.time < scope.until and all(
                 getattr(scope, name) in (None, getattr(row.record, name))
                 for name in ("key_id", "team", "endpoint", "subject_hash")
-            )
-        )
+            ):
+                yield row.record
 
     def report(self, by: UsageBy, *, since: float, until: float, team: str | None = None) -> list[UsageLine]:
         since, until = minute_of(since), minute_of(until)

@@ -1,6 +1,7 @@
 """The treasury in one process: the fake of `ports.treasury.Treasury`, and its rules in Python."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from pilothouse.domain.allotment import Allotment, Holding, Statement, TreasuryAnswer
@@ -27,6 +28,10 @@ class _House:
     life: str
     number: int
     seen: float
+    told: int
+    """The epoch in which it has said all that it holds. What it said stays known through its lives."""
+    vague: float
+    """When it last spoke without knowing all that it holds."""
 
 
 class MemoryTreasury:
@@ -47,9 +52,18 @@ class MemoryTreasury:
 
     def empty(self) -> None:
         """As if it were restarted without what it knew."""
+        self._saved: dict[str, _Limit] = {}
+        self.restart()
+
+    def save(self) -> None:
+        """As if it wrote to disk what it knows."""
+        self._saved = deepcopy(self._limits)
+
+    def restart(self) -> None:
+        """With what it saved last: it cannot know how much came after that."""
+        self._limits = deepcopy(self._saved)
         self._epochs += 1
         self._began = self._now()
-        self._limits: dict[str, _Limit] = {}
         self._houses: dict[str, _House] = {}
 
     async def exchange(self, statement: Statement) -> TreasuryAnswer | None:
@@ -59,39 +73,54 @@ class MemoryTreasury:
         """Nothing to close."""
 
     def hear(self, statement: Statement) -> TreasuryAnswer:
-        now, epoch = self._now(), str(self._epochs)
+        now = self._now()
+        if now < self._began:  # its clock went back
+            self.save()
+            self.restart()
+        epoch = str(self._epochs)
         known = self._houses.get(statement.house)
         is_same_life = known is not None and known.life == statement.life
-        is_overtaken = known is not None and is_same_life and statement.number <= known.number
-        is_introduction = statement.epoch != epoch or not is_same_life
-        allotments: list[Allotment] = []
-        if not is_overtaken:
-            self._houses[statement.house] = _House(statement.life, statement.number, now)
-        houses = sum(now - one.seen < self._silent_s for one in self._houses.values())
-        if not is_overtaken:
-            allotments = [
-                self._one(statement, one, now, houses, is_introduction=is_introduction)
-                for one in statement.holdings
-            ]
+        is_introduction = not is_same_life or statement.epoch != epoch
+        if known and (statement.number <= known.number if is_same_life else statement.epoch):
+            return TreasuryAnswer(epoch=epoch, houses=self._count(now), is_new=True, is_heard=False)
+        told, vague = (known.told, known.vague) if known else (0, float("-inf"))
+        if not statement.is_whole:
+            vague = now
+        elif statement.epoch == epoch:
+            told = self._epochs
+        self._houses[statement.house] = _House(statement.life, statement.number, now, told, vague)
+        is_new = now - self._began < self._grace_s or self._waits(now)
+        allotments = [
+            self._one(statement, one, now, is_introduction=is_introduction, is_new=is_new)
+            for one in statement.holdings
+        ]
         return TreasuryAnswer(
-            epoch=epoch,
-            houses=houses,
-            is_new=now - self._began < self._grace_s,
-            allotments=tuple(allotments),
+            epoch=epoch, houses=self._count(now), is_new=is_new, allotments=tuple(allotments)
         )
 
+    def _count(self, now: float) -> int:
+        return sum(now - one.seen < self._silent_s for one in self._houses.values())
+
+    def _waits(self, now: float) -> bool:
+        """A house that speaks has not said yet all that it holds."""
+        return any(
+            one.told != self._epochs and now - one.seen < self._silent_s for one in self._houses.values()
+        )
+
+    def _is_silent(self, house: str, held: _Held, now: float) -> bool:
+        """It knows all that it holds, and did not say this again for a minute."""
+        speaker = self._houses.get(house)
+        return now - (max(held.at, speaker.vague) if speaker else held.at) > self._silent_s
+
     def _one(
-        self, statement: Statement, told: Holding, now: float, houses: int, *, is_introduction: bool
+        self, statement: Statement, told: Holding, now: float, *, is_introduction: bool, is_new: bool
     ) -> Allotment:
         is_rate = told.kind in ("rpm", "tpm")
-        age = now - self._began
-        limit = self._limits.get(told.id)
-        if limit is None:
-            level = min(told.limit, max(0.0, age) * told.limit / MINUTE_S)
-            limit = self._limits[told.id] = _Limit(level, now)
+        limit = self._limits.setdefault(told.id, _Limit(0.0, self._began))
+        if limit.at < self._began:  # nobody knows what was used of it
+            limit.level, limit.at = 0.0, self._began
         if told.kind != "budget":
-            silent = [name for name, one in limit.held.items() if now - one.at > self._silent_s]
-            for name in silent:
+            for name in [name for name, one in limit.held.items() if self._is_silent(name, one, now)]:
                 del limit.held[name]
         mine = limit.held.get(statement.house)
         others = sum(one.units for name, one in limit.held.items() if name != statement.house)
@@ -106,8 +135,8 @@ class MemoryTreasury:
             room = int(limit.level + 1e-9)
         else:
             room = max(0, told.limit - others - held)
-        may_grant = not is_introduction and (is_rate or age >= self._grace_s)
-        if 0 < told.need <= room and may_grant:
+        if 0 < told.need <= room and not is_introduction and not is_new:
+            houses = self._count(now)
             share = room if houses <= 1 else room // (2 * houses)
             given = min(room, max(told.need, share))
             held, room = held + given, room - given

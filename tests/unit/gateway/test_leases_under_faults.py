@@ -259,6 +259,27 @@ class House(RuleBasedStateMachine):
         self.loop.close()
 
 
+def test_a_worker_claims_when_it_is_introduced_though_it_has_nothing_to_tell() -> None:
+    """One with a long stream and nothing else was waited for until that ended, and others got no budget."""
+    house = House()
+    house.start(("budget",))
+    house.ask(0, 1, 300, 1.0)
+    for _ in range(4):  # all that is idle went back
+        house.wait(1.0)
+        house.exchange(0, "")
+    house.replace_controller(0, is_away=False)
+    house.exchange(0, "")
+    assert house.pools is not None
+    assert house.pools.lives == {}
+
+    house.alive()[0].leases.introduce()
+    house.exchange(0, "")
+
+    assert house.pools.lives == {"w1": 2}
+    assert house.pools.pools[BUDGET].outstanding == 300
+    house.teardown()
+
+
 House.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestHouse = House.TestCase
 

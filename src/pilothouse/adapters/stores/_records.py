@@ -30,6 +30,7 @@ from pilothouse.domain.usage import Sums, UsageBy, UsageLine, minute_of, roll_up
 from pilothouse.ports.store import Page, RecordFilter, ResourceSample, SealedRecord
 
 _SUMS = tuple(Sums.__struct_fields__)
+_COLUMN = {"team": "team", "key": "key_id", "endpoint": "endpoint", "subject": "subject_hash"}
 _THERE = select(records.c.id).where(records.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -124,6 +125,14 @@ def _content_values(row: SealedRecord) -> tuple[Any, ...]:
     return record.id, record.team, record.endpoint, record.time, row.sealing_key, row.content
 
 
+def _within(scope: BudgetScope, query: Select[Any], source: Table) -> Select[Any]:
+    at = source.c.time if source is records else source.c.minute
+    for name in ("key_id", "team", "endpoint", "subject_hash"):
+        if (value := getattr(scope, name)) is not None:
+            query = query.where(source.c[name] == value)
+    return query.where(at >= scope.since, at < scope.until)
+
+
 def _filtered(query: Select[Any], where: RecordFilter) -> Select[Any]:
     for name in ("team", "endpoint", "deployment", "key_id", "subject_hash", "code"):
         if (value := getattr(where, name)) is not None:
@@ -145,12 +154,15 @@ class SqlUsage:
 
     def spent(self, scope: BudgetScope) -> int:
         source = usage_minutes if scope.subject_hash is None else records
-        at = source.c.minute if scope.subject_hash is None else source.c.time
-        query = select(total(source.c.cost_micro_usd)).where(at >= scope.since, at < scope.until)
-        for name in ("key_id", "team", "endpoint", "subject_hash"):
-            if (value := getattr(scope, name)) is not None:
-                query = query.where(source.c[name] == value)
+        query = _within(scope, select(total(source.c.cost_micro_usd)), source)
         return self._connection.execute(query).scalar() or 0
+
+    def spent_by(self, by: UsageBy, scope: BudgetScope) -> dict[str, int]:
+        source = records if by == "subject" else usage_minutes
+        group, cost = source.c[_COLUMN[by]], total(source.c.cost_micro_usd)
+        query = _within(scope, select(group, cost), source).where(group != "").group_by(group)
+        rows = self._connection.execute(query.having(cost > 0))
+        return {name: int(spent) for name, spent in rows}
 
     def report(self, by: UsageBy, *, since: float, until: float, team: str | None = None) -> list[UsageLine]:
         if by == "subject":
@@ -161,7 +173,7 @@ class SqlUsage:
             period &= (records.c.subject_hash != "") & (records.c.shadow_of == "")
         else:
             source = usage_minutes
-            group = usage_minutes.c[{"team": "team", "key": "key_id", "endpoint": "endpoint"}[by]]
+            group = usage_minutes.c[_COLUMN[by]]
             sums = [total(usage_minutes.c[name]).label(name) for name in _SUMS]
             period = (usage_minutes.c.minute >= minute_of(since)) & (
                 usage_minutes.c.minute < minute_of(until)

@@ -21,7 +21,7 @@ from pilothouse.kit.resp import RespClient, RespError
 SILENT_S = 60.0
 """A house that was silent for so long holds no rates and no slots; its budgets stay its own."""
 GRACE_S = 5.0
-"""So long a treasury that lost everything grants neither slots nor money: all houses tell twice a second."""
+"""So long a server that began anew grants nothing: all houses tell twice a second."""
 KEPT_S = 600
 BUDGET_KEPT_S = 2 * 86_400
 MOST = 2**53 - 1
@@ -32,41 +32,52 @@ _SCRIPT = b"""
 local clock = redis.call('TIME')
 local now = ARGV[1] ~= '' and tonumber(ARGV[1]) or tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local house, life, number, said_epoch = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local silent, grace = tonumber(ARGV[7]), tonumber(ARGV[8])
+local silent, grace, is_whole = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1'
 local all = KEYS[1]
 local function text(value) return string.format('%.0f', value) end
+local function moment(value) return string.format('%.6f', value) end
 
-if redis.call('EXISTS', all) == 0 then
-  redis.call('HSET', all, 'epoch', ARGV[6], 'began', string.format('%.6f', now))
+local server = redis.pcall('INFO', 'server')
+local run = type(server) == 'string' and string.match(server, 'run_id:(%x+)') or ''
+if redis.call('HGET', all, 'run') ~= run or now < tonumber(redis.call('HGET', all, 'began')) then
+  redis.call('DEL', all)
+  redis.call('HSET', all, 'run', run, 'epoch', ARGV[6], 'began', moment(now))
 end
-local epoch = redis.call('HGET', all, 'epoch')
-local age = now - tonumber(redis.call('HGET', all, 'began'))
-local known_life = redis.call('HGET', all, 'life:' .. house)
-local known_number = tonumber(redis.call('HGET', all, 'number:' .. house) or '-1')
-local is_overtaken = known_life == life and number <= known_number
-local is_introduction = said_epoch ~= epoch or known_life ~= life
-if not is_overtaken then
-  redis.call('HSET', all, 'life:' .. house, life, 'number:' .. house, text(number),
-    'seen:' .. house, string.format('%.6f', now))
-end
-local houses = 0
 local entries = redis.call('HGETALL', all)
-for i = 1, #entries, 2 do
-  local other = string.match(entries[i], '^seen:(.*)$')
+local of = {}
+for i = 1, #entries, 2 do of[entries[i]] = entries[i + 1] end
+local epoch, began = of.epoch, tonumber(of.began)
+local known_life = of['life:' .. house]
+local is_introduction = said_epoch ~= epoch or known_life ~= life
+local is_overtaken = known_life and said_epoch ~= ''
+if known_life == life then is_overtaken = number <= tonumber(of['number:' .. house]) end
+if not is_overtaken then
+  of['seen:' .. house] = moment(now)
+  if not is_whole then of['vague:' .. house] = moment(now)
+  elseif said_epoch == epoch then of['told:' .. house] = epoch end
+  redis.call('HSET', all, 'life:' .. house, life, 'number:' .. house, text(number),
+    'seen:' .. house, of['seen:' .. house], 'told:' .. house, of['told:' .. house] or '',
+    'vague:' .. house, of['vague:' .. house] or '0')
+end
+local houses, is_new = 0, now - began < grace
+for name, value in pairs(of) do
+  local other = string.match(name, '^seen:(.*)$')
   if other then
-    local silence = now - tonumber(entries[i + 1])
+    local silence = now - tonumber(value)
     if silence < silent then
       houses = houses + 1
+      if of['told:' .. other] ~= epoch then is_new = true end
     elseif silence > 86400 then
-      redis.call('HDEL', all, 'seen:' .. other, 'life:' .. other, 'number:' .. other)
+      redis.call('HDEL', all, 'seen:' .. other, 'life:' .. other, 'number:' .. other,
+        'told:' .. other, 'vague:' .. other)
     end
   end
 end
-local out = {epoch, text(houses), age < grace and '1' or '0'}
+local out = {epoch, text(houses), (is_new or is_overtaken) and '1' or '0', is_overtaken and '0' or '1'}
 if is_overtaken then return table.concat(out, ' ') end
 
 for k = 2, #KEYS do
-  local key, at = KEYS[k], 9 + (k - 2) * 6
+  local key, at = KEYS[k], 10 + (k - 2) * 6
   local kind, limit, held = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local returned, need, kept = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), ARGV[at + 5]
   local is_rate = kind == 'rpm' or kind == 'tpm'
@@ -80,7 +91,8 @@ for k = 2, #KEYS do
       level_at = tonumber(value)
     else
       local units, back, said_at, its_life = string.match(value, '^(%d+) (%d+) ([%d.]+) (.*)$')
-      if kind ~= 'budget' and now - tonumber(said_at) > silent then
+      local vague_at = tonumber(of['vague:' .. string.sub(name, 7)] or '0')
+      if kind ~= 'budget' and now - math.max(tonumber(said_at), vague_at) > silent then
         redis.call('HDEL', key, name)
       elseif name == 'house:' .. house then
         mine = tonumber(units)
@@ -92,7 +104,7 @@ for k = 2, #KEYS do
   end
   local room
   if is_rate then
-    if level == nil then level, level_at = math.min(limit, math.max(0, age) * limit / 60), now end
+    if level == nil or level_at < began then level, level_at = 0, began end
     local most = limit - others - mine
     local since = math.max(0, now - level_at)
     if level < most then level = math.min(most, level + since * limit / 60) end
@@ -102,16 +114,16 @@ for k = 2, #KEYS do
   else
     room = math.max(0, limit - others - held)
   end
-  if need > 0 and not is_introduction and need <= room and (is_rate or age >= grace) then
+  if need > 0 and not is_introduction and need <= room and not is_new then
     local share = houses <= 1 and room or math.floor(room / (2 * houses))
     local given = math.min(room, math.max(need, share))
     held, room = held + given, room - given
     if is_rate then level = level - given end
   end
-  local mine_now = table.concat({text(held), text(returned), string.format('%.6f', now), life}, ' ')
+  local mine_now = table.concat({text(held), text(returned), moment(now), life}, ' ')
   redis.call('HSET', key, 'house:' .. house, mine_now)
   if is_rate then
-    redis.call('HSET', key, 'level', string.format('%.9f', level), 'at', string.format('%.6f', now))
+    redis.call('HSET', key, 'level', string.format('%.9f', level), 'at', moment(now))
   end
   redis.call('EXPIRE', key, kept)
   out[#out + 1] = text(held) .. ':' .. text(room)
@@ -161,6 +173,7 @@ class RedisTreasury:
         yield statement.epoch.encode()
         yield new_id("").encode()
         yield from self._bounds
+        yield b"%d" % statement.is_whole
         for one in statement.holdings:
             yield one.kind.encode()
             for number in (one.limit, one.held, one.returned, one.need, _kept_s(one)):
@@ -179,12 +192,13 @@ def _read(reply: object, holdings: tuple[Holding, ...]) -> TreasuryAnswer | None
     if not isinstance(reply, bytes):
         return None
     try:
-        epoch, houses, is_new, *told = reply.decode().split(" ")
+        epoch, houses, is_new, is_heard, *told = reply.decode().split(" ")
         pairs = [tuple(map(int, one.split(":"))) for one in told]
         return TreasuryAnswer(
             epoch=epoch,
             houses=int(houses),
             is_new=is_new == "1",
+            is_heard=is_heard == "1",
             allotments=tuple(
                 [Allotment(one.id, held, left) for one, (held, left) in zip(holdings, pairs, strict=False)]
             ),
