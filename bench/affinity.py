@@ -9,7 +9,10 @@ interleaved. Hits are predicted by the production policy over the replicas' name
 with each replica's slots reused in the order in which they came free; they are
 seen in the tokens that the engine itself says it took from its cache.
 
-    python bench/affinity.py [--quick] [--json] [--rounds N]
+With `--rows FILE` the rounds are added to those that the file has, and all of
+them are reported: for a machine that is quiet for a few minutes at a time.
+
+    python bench/affinity.py [--quick] [--json] [--rounds N] [--rows FILE]
 """
 
 import json
@@ -18,6 +21,9 @@ import time
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from pilothouse.domain.routing import prefix_affinity, prefix_of, seed_of
 from rig.client import Door
@@ -46,58 +52,78 @@ SLOTS = 2
 WORDS = ("harbour", "ledger", "signal", "keeper", "storm", "ship", "lamp", "visitor", "weather", "stone")
 
 
+class Row(Struct):
+    """One round: means and shares, with affinity and with round robin."""
+
+    first_s: float
+    first_in_turns_s: float
+    cached: float
+    cached_in_turns: float
+    predicted: float
+
+
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument(
         "--rounds", type=int, default=0, help="interleaved rounds; by default 12, with --quick 4"
     )
+    parser.add_argument("--rows", type=Path, help="a file that keeps the rounds of several runs")
     given = parser.parse_args()
     rounds = given.rounds or (4 if given.quick else 12)
+    kept = given.rows.read_bytes().splitlines() if given.rows and given.rows.exists() else []
+    rows = [msgspec.json.decode(line, type=Row) for line in kept]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "pilothouse.yaml"
         config.write_text(SPEC)
         with server(pulled_home(), config=config) as running:
-            figures = _measure(running, rounds)
+            rows += _measure(running, rounds, begins=len(rows))
+    if given.rows:
+        given.rows.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     publish(
         Report(
             bench="prefix affinity: real engine and model, two replicas of two slots",
             method=(
-                f"{rounds} interleaved rounds of {PREFIXES} system prompts of some 300 tokens, each asked "
+                f"{len(rows)} interleaved rounds of {PREFIXES} system prompts of some 300 tokens, each asked "
                 f"{ASKED} times one after the other in a drawn order; the engine counts cached tokens"
             ),
             peer="balance: round_robin, in the same rounds",
-            figures=figures,
+            figures=_figures(rows),
         ),
         given,
     )
 
 
-def _measure(running: Server, rounds: int) -> list[Figure]:
+def _measure(running: Server, rounds: int, *, begins: int) -> list[Row]:
     door = Door(running.url, key=running.admin_key)
-    random = Random(11)
-    first_s: dict[str, list[float]] = {"affinity": [], "turns": []}
-    cached: dict[str, list[float]] = {"affinity": [], "turns": []}
+    random = Random(11 + begins)
     guess = _Guess(running)
-    predicted: list[float] = []
-    for number in range(-1, rounds):  # one to warm up
+    rows = []
+    for number in range(begins - 1, begins + rounds):  # one to warm up
+        seen: dict[str, tuple[float, float, float]] = {}
         for endpoint in ("affinity", "turns") if number % 2 else ("turns", "affinity"):
             expected = guess if endpoint == "affinity" else None
-            times, share, likely = _round(door, endpoint, f"{endpoint} {number}", random, guess=expected)
-            if number >= 0:
-                predicted += [likely] if expected else []
-                first_s[endpoint].append(times)
-                cached[endpoint].append(share)
-        if number >= 0:
-            tell(f"round {number + 1} of {rounds}: {first_s['affinity'][-1] / first_s['turns'][-1]:.2f}")
-    off = [seen - likely for seen, likely in zip(cached["affinity"], predicted, strict=True)]
+            seen[endpoint] = _round(door, endpoint, f"{endpoint} {number}", random, guess=expected)
+        if number < begins:
+            continue
+        (first_s, cached, predicted), (in_turns_s, cached_in_turns, _) = seen["affinity"], seen["turns"]
+        rows.append(Row(first_s, in_turns_s, cached, cached_in_turns, predicted))
+        tell(f"round {number + 1}: {first_s / in_turns_s:.2f}")
+    return rows
+
+
+def _figures(rows: list[Row]) -> list[Figure]:
+    first_s, in_turns_s = [row.first_s for row in rows], [row.first_in_turns_s for row in rows]
     return [
-        figure("share of prompts whose beginning is cached: predicted with affinity", predicted),
-        figure("seen with affinity", cached["affinity"]),
-        figure("seen less predicted", off, goal=">= -0.06"),
-        figure("seen with round robin", cached["turns"]),
-        figure("first token with affinity", [1000 * s for s in first_s["affinity"]], unit="ms"),
-        figure("first token with round robin", [1000 * s for s in first_s["turns"]], unit="ms"),
-        figure("ratio", ratios(first_s["affinity"], first_s["turns"]), unit="x", goal="<= 1.0"),
+        figure(
+            "share of prompts whose beginning is cached: predicted with affinity",
+            [row.predicted for row in rows],
+        ),
+        figure("seen with affinity", [row.cached for row in rows]),
+        figure("seen less predicted", [row.cached - row.predicted for row in rows], goal=">= -0.06"),
+        figure("seen with round robin", [row.cached_in_turns for row in rows]),
+        figure("first token with affinity", [1000 * s for s in first_s], unit="ms"),
+        figure("first token with round robin", [1000 * s for s in in_turns_s], unit="ms"),
+        figure("ratio", ratios(first_s, in_turns_s), unit="x", goal="<= 1.0"),
     ]
 
 
