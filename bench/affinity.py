@@ -18,6 +18,7 @@ them are reported: for a machine that is quiet for a few minutes at a time.
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -76,9 +77,11 @@ def main() -> None:
         config = Path(folder) / "pilothouse.yaml"
         config.write_text(SPEC)
         with server(pulled_home(), config=config) as running:
-            rows += _measure(running, rounds, begins=len(rows))
-    if given.rows:
-        given.rows.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            for row in _measure(running, rounds, begins=len(rows)):
+                rows.append(row)
+                if given.rows:
+                    with given.rows.open("ab") as file:
+                        file.write(msgspec.json.encode(row) + b"\n")
     publish(
         Report(
             bench="prefix affinity: real engine and model, two replicas of two slots",
@@ -93,11 +96,10 @@ def main() -> None:
     )
 
 
-def _measure(running: Server, rounds: int, *, begins: int) -> list[Row]:
+def _measure(running: Server, rounds: int, *, begins: int) -> Iterator[Row]:
     door = Door(running.url, key=running.admin_key)
     random = Random(11 + begins)
     guess = _Guess(running)
-    rows = []
     for number in range(begins - 1, begins + rounds):  # one to warm up
         seen: dict[str, tuple[float, float, float]] = {}
         for endpoint in ("affinity", "turns") if number % 2 else ("turns", "affinity"):
@@ -106,9 +108,8 @@ def _measure(running: Server, rounds: int, *, begins: int) -> list[Row]:
         if number < begins:
             continue
         (first_s, cached, predicted), (in_turns_s, cached_in_turns, _) = seen["affinity"], seen["turns"]
-        rows.append(Row(first_s, in_turns_s, cached, cached_in_turns, predicted))
         tell(f"round {number + 1}: {first_s / in_turns_s:.2f}")
-    return rows
+        yield Row(first_s, in_turns_s, cached, cached_in_turns, predicted)
 
 
 def _figures(rows: list[Row]) -> list[Figure]:
