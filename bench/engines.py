@@ -50,7 +50,7 @@ SLACK_S = 1.0
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """`of`: the option that says how many; `method`: what is done with so many, `{}`."""
+    """`of`: the option that says how many; `method`: what is done with so many `{0}`, on the model `{1}`."""
 
     of: str
     method: str
@@ -61,19 +61,23 @@ class Part(Struct, frozen=True, kw_only=True):
 PARTS = {
     "first-token": Part(
         of="firsts",
-        method=f"the first token: {{}} interleaved pairs of one streamed answer of {FIRST_TOKENS} tokens",
+        method=(
+            f"the first token: {{0}} interleaved pairs of a streamed answer of {FIRST_TOKENS} tokens, {{1}}"
+        ),
         usual=400,
         quick=40,
     ),
     "cpu": Part(
         of="pairs",
-        method=f"CPU: {{}} interleaved pairs of {REQUESTS} streamed answers of up to {TOKENS} tokens",
+        method=(
+            f"CPU, memory: {{0}} interleaved pairs of {REQUESTS} streamed answers of {TOKENS} tokens, {{1}}"
+        ),
         usual=20,
         quick=4,
     ),
     "kill": Part(
         of="kills",
-        method=f"{{}} kills under {CLIENTS} clients whose deadline is {DEADLINE_S} s",
+        method=f"{{0}} kills under {CLIENTS} clients whose deadline is {DEADLINE_S} s, {{1}}",
         usual=3,
         quick=1,
     ),
@@ -98,22 +102,24 @@ def main() -> None:
 
 
 def _measured(row: Row, given: Any) -> Report:
-    counts = {
-        name: getattr(given, part.of) or (part.quick if given.quick else part.usual)
-        for name, part in PARTS.items()
-        if not given.part or name in given.part
-    }
-    with TemporaryDirectory(prefix="ph-engines-") as folder:
-        spec = Path(folder) / "spec.json"
-        spec.write_text(json.dumps(row.spec()))
-        with server(Path(folder) / "home", config=spec) as running:
-            bench = _Bench(running, row)
-            runs = {"first-token": bench.first_tokens, "cpu": bench.costs, "kill": bench.kills}
-            figures = [line for name, count in counts.items() for line in runs[name](count)]
-    methods = [PARTS[name].method.format(count) for name, count in counts.items()]
+    methods: list[str] = []
+    figures: list[Figure] = []
+    for name, part in PARTS.items():
+        if given.part and name not in given.part:
+            continue
+        count = getattr(given, part.of) or (part.quick if given.quick else part.usual)
+        model = row.small if name == "first-token" and row.small else row.model
+        with TemporaryDirectory(prefix="ph-engines-") as folder:
+            spec = Path(folder) / "spec.json"
+            spec.write_text(json.dumps(row.spec(model)))
+            with server(Path(folder) / "home", config=spec) as running:
+                bench = _Bench(running, row)
+                run = {"first-token": bench.first_tokens, "cpu": bench.costs, "kill": bench.kills}[name]
+                figures += run(count)
+        methods.append(part.method.format(count, model.about))
     return Report(
         bench=f"engines: {row.name}",
-        method="; ".join([row.model, *methods, COMMON]),
+        method="; ".join([*methods, COMMON]),
         peer="the same engine process, asked directly by its own protocol",
         figures=figures,
     )

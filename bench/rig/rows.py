@@ -1,13 +1,14 @@
 """
 The engines that `engines.py` measures. A row is one spec and how its engine is called directly.
 
-To add one: what it serves (`source`), its `engine_options`, and `ask`, which speaks its own
+To add one: what it serves (`model`), its `engine_options`, and `ask`, which speaks its own
 protocol and says for each piece of an answer how many tokens the answer has so far, or 0
 where only the last piece says. Those of gRPC are in `by_grpc`.
 """
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -25,21 +26,26 @@ ENDPOINT = "measured"
 DEADLINE_S = 30
 """Of each request, as the endpoint has it."""
 ROOT = Path(__file__).parents[2]
-TINY = ROOT / "tests" / "fixtures" / "make_tiny_llama.py"
 CHAT = {"user": "{content}\n", "assistant": "{content}\n"}
 """How a SavedModel, which has no template, is told a chat: the askers chat."""
 Ask = Callable[[Door, str, int], Iterator[int]]
 """(where, prompt, most tokens) -> tokens so far, one for each piece that came."""
 
 
-class Row(Struct, frozen=True, kw_only=True):
-    engine: str
-    model: str
-    """What is served, in words."""
+class Model(Struct, frozen=True):
+    about: str
+    """What it is, in words."""
     source: Callable[[], Path]
     """Makes it, once."""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    engine: str
+    model: Model
     ask: Ask
     options: dict[str, Any] = {}
+    small: Model | None = None
+    """For the first token alone: a quick one, so that a millisecond can be seen in its answers."""
     protocol: str = ""
     """Where an engine has a row for each of several."""
 
@@ -47,11 +53,11 @@ class Row(Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         return f"{self.engine}, {self.protocol}" if self.protocol else self.engine
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self, model: Model) -> dict[str, Any]:
         """One replica behind one endpoint."""
         return {
             "version": 1,
-            "models": {"small": {"source": f"file:{self.source()}", "licence": "Apache-2.0"}},
+            "models": {"small": {"source": f"file:{model.source()}", "licence": "Apache-2.0"}},
             "deployments": {
                 "small": {"model": "small", "engine": self.engine, "engine_options": self.options}
             },
@@ -138,10 +144,20 @@ def smollm2() -> Path:
 
 
 def tiny_llama() -> Path:
-    """3 million random weights, the same as in the tests: it says nonsense, quickly."""
+    """The same as in the tests: it says nonsense, quickly."""
     folder = BUILD / "tiny-llama"
     if not (folder / "model.safetensors").exists():
-        subprocess.run([python_of("transformers"), "-I", str(TINY), str(folder)], check=True)
+        script = str(ROOT / "tests" / "fixtures" / "make_tiny_llama.py")
+        subprocess.run([python_of("transformers"), "-I", script, str(folder)], check=True)
+    return folder
+
+
+def smollm2_folder() -> Path:
+    """The same weights as safetensors."""
+    folder = BUILD / "smollm2"
+    if not (folder / "model.safetensors").exists():
+        argv = [sys.executable, str(ROOT / "tools" / "smollm2_folder.py"), str(folder)]
+        subprocess.run([*argv, "--gguf", str(smollm2())], check=True, stdout=subprocess.DEVNULL)
     return folder
 
 
@@ -173,7 +189,7 @@ def tiny_onnx() -> Path:
     """The graph of the tests: 17 million random weights, with a cache."""
     folder = BUILD / "tiny-onnx"
     if not (folder / "tokenizer_config.json").exists():
-        script = str(TINY.with_name("make_onnx.py"))
+        script = str(ROOT / "tests" / "fixtures" / "make_onnx.py")
         subprocess.run([python_of("mlserver"), "-I", script, "llama", str(folder)], check=True)
     return folder
 
@@ -187,68 +203,67 @@ def letters() -> Path:
     return folder
 
 
+SMOLLM2 = Model("SmolLM2-135M in bfloat16", smollm2_folder)
+TINY = Model("a Llama of 3 million random weights", tiny_llama)
+LETTERS = Model("a recurrent SavedModel of 448 units over 3,000 words", letters)
 ROWS = (
     Row(
         engine="mlserver",
-        model="an ONNX graph of a Llama with 17 million random weights",
-        source=tiny_onnx,
+        model=Model("an ONNX graph of a Llama with 17 million random weights", tiny_onnx),
         ask=inference("model"),
     ),
     Row(
         engine="llama.cpp",
-        model="SmolLM2-135M Q4_1",
-        source=smollm2,
+        model=Model("SmolLM2-135M Q4_1", smollm2),
         # As the gateway asks: without slot and prefix the engine called directly would use more CPU.
         ask=openai("small", id_slot=0, cache_prompt=True),
         options={"slots": 2, "context_tokens": 1024},
     ),
     Row(
         engine="transformers",
-        model="a Llama of 3 million random weights",
-        source=tiny_llama,
+        model=SMOLLM2,
+        small=TINY,
         ask=openai("model", may_just_end=True),
     ),
     Row(
         engine="vllm",
-        model="a Llama of 3 million random weights",
-        source=tiny_llama,
+        model=SMOLLM2,
+        small=TINY,
         ask=openai("model"),
         options={"context_tokens": 1024},
     ),
     Row(
         engine="torchserve",
-        model="a Llama of 3 million random weights",
-        source=tiny_llama,
+        model=SMOLLM2,
+        small=TINY,
         ask=torchserve,
     ),
     Row(
         engine="triton",
-        model="a Llama of 3 million random weights",
-        source=tiny_llama,
+        model=SMOLLM2,
+        small=TINY,
         ask=triton,
         options={"context_tokens": 1024, "slots": 2},
         protocol="REST",
     ),
     Row(
         engine="triton",
-        model="a Llama of 3 million random weights",
-        source=tiny_llama,
+        model=SMOLLM2,
+        small=TINY,
         ask=by_grpc.triton,
         options={"context_tokens": 1024, "slots": 2, "protocol": "grpc"},
         protocol="gRPC",
     ),
     Row(
         engine="tensorflow",
-        model="a recurrent SavedModel of 448 units over 3,000 words",
-        source=letters,
+        model=LETTERS,
         ask=tensorflow,
         options={"context_tokens": 1024, "chat": CHAT},
         protocol="REST",
     ),
     Row(
         engine="tensorflow",
-        model="a recurrent SavedModel of 448 units over 3,000 words",
-        source=letters,
+        model=LETTERS,
         ask=by_grpc.tensorflow,
         options={"context_tokens": 1024, "chat": CHAT, "protocol": "grpc"},
         protocol="gRPC",

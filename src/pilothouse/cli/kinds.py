@@ -110,7 +110,9 @@ def _feedback(f: Json) -> Sequence[object]:
 
 
 def _engine(e: Json) -> Sequence[object]:
-    missing = e.get("missing") and f"{e['missing']}: {e.get('install_command') or 'see the documentation'}"
+    missing = e.get("missing") and f"missing: {e['missing']}"
+    if missing and (command := e.get("install_command")):
+        missing += f"; run: {command}"
     note = "; ".join(text for text in (e.get("note"), missing) if text)
     return (e["name"], e["installed"], e["version"], e["capabilities"], note)
 

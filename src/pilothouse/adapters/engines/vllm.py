@@ -95,6 +95,10 @@ class VllmDriver(VllmFamily):
     """Implements `ports.engine.EngineDriver`."""
 
     name = "vllm"
+    note = (
+        f"of {VERSION} a public list names a hole that 0.33.0 closes (GHSA-5r3c-5x4v-8gjh); its text was not "
+        "to be had on 2026-11-29, nor a newer wheel for processors"
+    )
     options = VllmOptions
     abilities: frozenset[EngineAbility] = frozenset(
         {"launch", "attach", "stream", "cancel", "tools", "logprobs", "lora"}
