@@ -37,7 +37,7 @@ from rig.report import Figure, Report, figure, options, publish, ratios, tell, u
 from rig.rows import DEADLINE_S, ENDPOINT, ROWS, Row, openai
 from rig.server import Server, server, wait_until
 
-TOKENS, REQUESTS, CLIENTS = 24, 8, 2
+TOKENS, REQUESTS, CLIENTS = 24, 2, 2
 FIRST_TOKENS = 2
 """Of an answer whose first is timed: the shorter, the closer are the two of a pair."""
 READY_S = 300.0
@@ -72,8 +72,8 @@ PARTS = {
         method=(
             f"CPU, memory: {{0}} interleaved pairs of {REQUESTS} streamed answers of {TOKENS} tokens, {{1}}"
         ),
-        usual=20,
-        quick=4,
+        usual=40,
+        quick=8,
     ),
     "kill": Part(
         of="kills",

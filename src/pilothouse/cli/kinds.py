@@ -21,7 +21,8 @@ class Kind(Struct, frozen=True, kw_only=True):
 
 def _replica(r: Json) -> Sequence[object]:
     load = r.get("load") or {}
-    busy = f"{load.get('running', 0)}/{r.get('slots', 0)}" if load else None
+    places = f"/{r['slots']}" if r.get("slots") else ""  # an engine that queues by itself tells none
+    busy = f"{load.get('running', 0)}{places}" if load else None
     memory = None if r.get("memory_bytes") is None else size(r["memory_bytes"])
     age = ago(r["started_at"])
     return (r["name"], r["deployment"], r["state"], busy, memory, r["pid"] or None, age, r["reason"])

@@ -2,11 +2,12 @@
 What our processes use: processor time and memory, read from the system.
 
 Knows processes by pid only; which they are, the caller says. A pid that was
-given to somebody else's process since is not taken for ours.
+given to somebody else's process since is not taken for ours. A replica is its
+process and all below it: some engines compute in a child of a child.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,8 +32,14 @@ class ProcessSampler:
         self._handles: dict[tuple[str, int], psutil.Process] = {}
 
     def sample(self, known: Iterable[KnownProcess], gpus: Sequence[Gpu] = ()) -> tuple[ProcessFigures, ...]:
-        """The figures of those that live, in the given order. About 0.1 ms a process."""
+        """
+        The figures of those that live, in the given order.
+
+        About 0.1 ms a process, and where there are replicas one look at every process of this machine.
+        """
+        known = list(known)
         on_gpus = _by_pid(gpus)
+        below = _children() if any(one.role == "replica" for one in known) else {}
         handles: dict[tuple[str, int], psutil.Process] = {}
         figures = []
         for process in known:
@@ -41,30 +48,68 @@ class ProcessSampler:
                 handle = self._handles.get(key) or psutil.Process(process.pid)
                 if not handle.is_running():
                     continue
-                figures.append(_figures(process, handle, on_gpus.get(process.pid, ())))
+                family = _below(process.pid, below) if process.role == "replica" else []
+                figures.append(_figures(process, handle, family, on_gpus))
                 handles[key] = handle
         self._handles = handles
         return tuple(figures)
 
 
-def _figures(process: KnownProcess, handle: psutil.Process, gpus: Sequence[GpuProcess]) -> ProcessFigures:
+def _figures(
+    process: KnownProcess,
+    handle: psutil.Process,
+    below: Sequence[psutil.Process],
+    on_gpus: Mapping[int, Sequence[GpuProcess]],
+) -> ProcessFigures:
+    gpus = [one for pid in (process.pid, *(child.pid for child in below)) for one in on_gpus.get(pid, ())]
     ratios = [one.utilization_ratio for one in gpus if one.utilization_ratio is not None]
     memory = [one.memory_bytes for one in gpus if one.memory_bytes is not None]
     with handle.oneshot():
-        times = handle.cpu_times()
-        rss_bytes = handle.memory_info().rss
+        cpu_seconds, rss_bytes = _seconds(handle), handle.memory_info().rss
+        for child in below:
+            with suppress(psutil.Error):  # it ended just now
+                cpu_seconds += _seconds(child)
+                rss_bytes += private_bytes(child.pid)
         return ProcessFigures(
             role=process.role,
             name=process.name,
             pid=process.pid,
             started_at=handle.create_time(),
-            cpu_seconds=times.user + times.system,
+            cpu_seconds=cpu_seconds,
             rss_bytes=rss_bytes,
             peak_rss_bytes=max(rss_bytes, _peak_bytes(process.pid)),
             deployment=process.deployment,
             gpu_utilization_ratio=max(ratios, default=None),
             gpu_memory_bytes=sum(memory) if memory else None,
         )
+
+
+def _seconds(handle: psutil.Process) -> float:
+    """Of children that ended and were waited for as well."""
+    times = handle.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def _children() -> Mapping[int, Sequence[int]]:
+    """Of every process here, by its parent's pid; none where the system is not Linux."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for pid in psutil.pids():
+        with suppress(OSError, ValueError, IndexError):  # it ended just now
+            # A name may hold spaces and brackets: what follows the last one is state and parent.
+            said = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            found[int(said[1])].append(pid)
+    return found
+
+
+def _below(pid: int, children: Mapping[int, Sequence[int]]) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    parents = [pid]
+    while parents:
+        for child in children.get(parents.pop(), ()):
+            parents.append(child)
+            with suppress(psutil.Error):
+                found.append(psutil.Process(child))
+    return found
 
 
 def private_bytes(pid: int) -> int:

@@ -106,6 +106,24 @@ def test_a_process_that_ended_has_no_figures():
     assert sampler.sample([known]) == ()
 
 
+def test_a_replica_is_all_of_its_processes():
+    computes = "held = bytearray(40_000_000); print(flush=True); input()"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {computes!r}])"
+    argv = [sys.executable, "-c", starts]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+
+        (whole, alone) = ProcessSampler().sample(
+            KnownProcess(role=role, name=role, pid=parent.pid) for role in ("replica", "worker")
+        )
+        parent.communicate(b"\n", timeout=10)
+
+    assert whole.rss_bytes - alone.rss_bytes > 40_000_000
+    assert whole.cpu_seconds > alone.cpu_seconds
+
+
 def test_only_the_newest_errors_are_kept():
     errors = RecentErrors(SystemClock(), limit=3)
 

@@ -397,6 +397,8 @@ class Client:
                     )
         except TimeoutError as exc:
             raise HttpFailure("connect", "the server did not accept in time", timed_out=True) from exc
+        except FileNotFoundError as exc:
+            raise HttpFailure("connect", "its socket is not there: it is starting, or has ended") from exc
         except (OSError, ValueError) as exc:  # ValueError: the address may not be connected to (`pin`)
             reason = getattr(exc, "strerror", None) or str(exc)
             raise HttpFailure("connect", f"cannot connect: {reason}") from exc
