@@ -29,6 +29,7 @@ BENCHES = (
     "planner",
     "simulate",
     "codecs",
+    "passthrough",
     "cache",
     "semantic_cache",
 )

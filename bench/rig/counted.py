@@ -50,7 +50,7 @@ class Counted:
 
     def _control(self, *told: str) -> None:
         argv = ["callgrind_control", *told, str(self.worker.pid)]
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, timeout=DUMP_S)
+        subprocess.run(argv, check=True, capture_output=True, timeout=DUMP_S)
 
     def _dumped(self) -> int:
         """The newest file that it wrote: callgrind writes when the worker next does something."""

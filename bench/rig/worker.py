@@ -60,6 +60,8 @@ def gateway_worker(
     upstream: int,
     *,
     program: Sequence[str] = ("-m", "pilothouse.app.worker"),
+    under: Sequence[str] = (),
+    start_s: float = 10.0,
     cache: CachePolicy | None = None,
     **changes: object,
 ) -> Iterator[GatewayWorker]:
@@ -67,6 +69,8 @@ def gateway_worker(
     Args:
         upstream: Port of the mock.
         program: What Python runs as the worker.
+        under: A command that runs Python, such as a profiler's.
+        start_s: How long it may take until it answers.
         cache: The endpoint's, by default none.
         changes: Settings that differ from the defaults.
     """
@@ -82,12 +86,12 @@ def gateway_worker(
             socket.create_server(("127.0.0.1", 0)) as door,
         ):
             door.listen(4096)
-            with _process(settings, door, program) as pid:
+            with _process(settings, door, (*under, sys.executable, *program)) as pid:
                 port = door.getsockname()[1]
                 wait_until_open(port)
                 worker = GatewayWorker(port, pid, settings, made[0].key.reveal())
                 if not settings.tls_certificate:
-                    _wait_until_served(worker)
+                    _wait_until_served(worker, timeout_s=start_s)
                 yield worker
 
 
@@ -141,12 +145,12 @@ def _controller(settings: Settings, snapshot: Snapshot) -> Iterator[None]:
 
 
 @contextmanager
-def _process(settings: Settings, door: socket.socket, program: Sequence[str]) -> Iterator[int]:
+def _process(settings: Settings, door: socket.socket, command: Sequence[str]) -> Iterator[int]:
     """The worker's process with a beating heart; gives its pid."""
     heart, ended = Heartbeat(), threading.Event()
     file = Path(settings.home) / "settings.json"
     file.write_text(settings.to_json())
-    argv = [sys.executable, *program, "--settings", str(file)]
+    argv = [*command, "--settings", str(file)]
     argv += ["--socket-fd", str(door.fileno()), "--heartbeat-fd", str(heart.child_fd)]
     with (settings.home_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(
@@ -178,7 +182,7 @@ def _process(settings: Settings, door: socket.socket, program: Sequence[str]) ->
             process.wait()
 
 
-def _wait_until_served(worker: GatewayWorker, *, timeout_s: float = 10.0) -> None:
+def _wait_until_served(worker: GatewayWorker, *, timeout_s: float) -> None:
     """Wait for the first answer that is not "no snapshot yet"."""
     body = b'{"model":"mock","messages":[{"role":"user","content":"Hello"}]}'
     head = (
@@ -186,7 +190,7 @@ def _wait_until_served(worker: GatewayWorker, *, timeout_s: float = 10.0) -> Non
     )
     ends = time.monotonic() + timeout_s
     while True:
-        with socket.create_connection(("127.0.0.1", worker.port), timeout=5) as door:
+        with socket.create_connection(("127.0.0.1", worker.port), timeout=timeout_s) as door:
             door.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             answer = door.recv(65536)
         if answer.startswith(b"HTTP/1.1 200"):

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ models: {{smollm2: {{source: "file:{model}"}}}}
 deployments: {{smollm2: {{model: smollm2, engine_options: {{context_tokens: 2048, slots: 2}}}}}}
 endpoints: {{smollm2: {{routes: [{{deployment: smollm2}}]}}}}
 """
-SECTIONS = {"`llm`": "llm", "LangChain": "langchain", "Ollama's Python client": "ollama"}
+SECTIONS = {
+    "OpenAI's client for Python": "",
+    "Anthropic's client for Python": "",
+    "`llm`": "llm",
+    "LangChain": "langchain",
+    "Ollama's Python client": "ollama",
+}
+"""By the environment of each; "" is ours, which has the clients for other tests."""
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -64,7 +72,8 @@ def printed_by(script: str, running: Program, folder: Path, *bins: Path | str) -
 def test_a_tool_prints_what_the_how_to_shows(
     title: str, running: Program, model_cache: Path, tmp_path: Path, record_property: Any
 ) -> None:
-    bin_ = environment(SECTIONS[title], model_cache / "tools")
+    named = SECTIONS[title]
+    bin_ = environment(named, model_cache / "tools") if named else Path(sys.executable).parent
     run, shown = blocks(title)
 
     printed = printed_by(run, running, tmp_path, bin_)
