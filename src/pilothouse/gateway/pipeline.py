@@ -30,7 +30,7 @@ from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.log import Log
 from pilothouse.wire.dialect import JSON
-from pilothouse.wire.openai import answers
+from pilothouse.wire.openai import answers, formats
 
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
@@ -103,6 +103,8 @@ class Pipeline:
         if isinstance(ask, GenerateRequest):
             if ask.store is not None:
                 call.is_unstored = admit.is_unstored(ask.store, endpoint)
+            if formats.is_asked_for(ask.sampling):
+                formats.check_asked(ask.sampling)
             ask = admit.bounded(ask, endpoint)
         state.demand[endpoint.name] += 1
         if asked:

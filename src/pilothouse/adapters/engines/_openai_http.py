@@ -41,6 +41,8 @@ _LOADING = "Loading model"
 """How llama.cpp's server says so."""
 _TOO_LONG, _FILTERED = "context_length_exceeded", "content_filter"
 """How OpenAI and Azure say so."""
+_OF_A_FORM = ("json schema", "grammar")
+"""Words of llama.cpp and vLLM for a form that they cannot make an answer keep to."""
 _NO_TEXT = "does not support logits"
 """llama.cpp's words for: this model gives vectors. It says so with status 500."""
 _T = TypeVar("_T")
@@ -226,6 +228,12 @@ class OpenAIEngine:
             return EngineUnavailable("the engine is loading its model", retry_after_s=1.0)
         if status == 400 and fault.code == _TOO_LONG:
             return ContextLengthExceeded("the prompt is too long for the model", param="messages")
+        if status == 400 and any(word in (fault.message or "").lower() for word in _OF_A_FORM):
+            return InvalidRequest(
+                "response_format, or the parameters of a tool: the engine cannot hold an answer to this "
+                "schema; make it simpler",
+                param="response_format",
+            )
         if status == 400 and fault.code == _FILTERED:
             return InvalidRequest("the provider's content filter refused the prompt", param="messages")
         if status in (429, 503):

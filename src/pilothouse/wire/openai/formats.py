@@ -15,7 +15,9 @@ from msgspec import Struct
 from pilothouse.domain.chat import Delta, Sampling
 from pilothouse.domain.errors import AnswerUnfit, InvalidRequest
 from pilothouse.domain.json_schema import TooLong, fault_of
+from pilothouse.domain.schema_faults import fault_of_schema
 from pilothouse.wire.openai import tools
+from pilothouse.wire.openai.fields import sub_read
 
 
 class _Form(Struct):
@@ -33,6 +35,30 @@ _decode = msgspec.json.Decoder(_Format).decode
 def is_asked_for(sampling: Sampling) -> bool:
     """Whether there may be anything to check."""
     return sampling.response_format is not None or sampling.tools is not None
+
+
+def check_asked(sampling: Sampling) -> None:
+    """
+    Raises:
+        InvalidRequest: Nothing can be in the form that is asked for.
+    """
+    if sampling.response_format is not None:
+        form: _Format = sub_read(sampling.response_format, _decode, "response_format")
+        if form.type == "json_schema" and form.json_schema is None:
+            raise InvalidRequest(
+                "response_format.json_schema is required with type json_schema",
+                param="response_format.json_schema",
+            )
+        if form.json_schema is not None:
+            _check_schema(form.json_schema.schema, "response_format")
+    if sampling.tools is not None:
+        for i, tool in enumerate(tools.decode(sampling.tools)):
+            _check_schema(tool.function.parameters, f"tools[{i}]")
+
+
+def _check_schema(schema: Any, field: str) -> None:
+    if found := fault_of_schema(schema):
+        raise InvalidRequest(f"{field}: the schema at {found[0][:200]}: {found[1]}", param=field)
 
 
 def check(sampling: Sampling, choices: Sequence[Delta]) -> None:
