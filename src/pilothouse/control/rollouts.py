@@ -19,7 +19,7 @@ from pilothouse.domain.events import Occurrence
 from pilothouse.domain.rollout import Rollout, RolloutPhase, RolloutPolicy, end, weights
 from pilothouse.domain.snapshot import Shadow
 from pilothouse.domain.spec import EndpointSpec, RouteSpec, Spec
-from pilothouse.domain.status import SystemStatus
+from pilothouse.domain.status import DeploymentStatus, SystemStatus
 from pilothouse.kit.clock import Clock
 from pilothouse.kit.ids import new_id
 from pilothouse.kit.log import Log
@@ -256,10 +256,16 @@ class Rollouts:
         return {key: new for key, count in total.items() if (new := count - known.get(key, 0)) > 0}
 
     def _states(self) -> dict[str, tuple[bool, str]]:
+        """Of all that is declared: at what was declared just now the control loop did not look yet."""
+        seen = self._around.system().deployments
         return {
-            name: (one.ready > 0, one.message or one.reason if one.phase == "failed" else "")
-            for name, one in self._around.system().deployments.items()
+            name: _state(seen[name]) if name in seen else (False, "")
+            for name in self._around.spec().deployments
         }
+
+
+def _state(seen: DeploymentStatus) -> tuple[bool, str]:
+    return seen.ready > 0, seen.message or seen.reason if seen.phase == "failed" else ""
 
 
 def promoted(spec: Spec, rollout: Rollout) -> Spec:

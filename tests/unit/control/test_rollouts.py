@@ -436,7 +436,7 @@ async def test_a_candidate_that_does_not_run_or_is_deleted_is_rolled_back(house)
 
     house.clock.time += 1
     await house.rollouts.start("e", "new", author="k")
-    del house.ready["new"]
+    house.spec = replace(house.spec, deployments={"old": DeploymentSpec(model="m")})
     await house.rollouts.tick()
     assert "not declared" in (await house.rollouts.newest("e")).reason
 
@@ -470,3 +470,13 @@ async def test_a_promotion_that_the_spec_does_not_allow_any_more_ends_it(house):
 
     ended = await house.rollouts.newest("e")
     assert (ended.phase, "sum to 70" in ended.reason) == ("aborted", True)
+
+
+async def test_a_candidate_that_was_declared_just_now_is_waited_for() -> None:
+    house = await House().begin()
+    await house.rollouts.start("e", "new", author="me")
+    del house.ready["new"]  # the control loop has not looked since
+
+    await house.rollouts.tick()
+
+    assert house.rollouts.active["e"].phase == "waiting"
