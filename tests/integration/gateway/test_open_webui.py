@@ -1,9 +1,9 @@
 """
 What Open WebUI's backend asks of a provider, repeated call by call, with its headers and its fields.
 
-It is not run here. The calls are those of its routers `openai.py` and `ollama.py`: the check of a
-connection, the lists that fill its menus, a chat as its page sends it, the tasks in the background
-(a title, tags, a search query), and vectors for its documents.
+It weighs too much to be run by a test; docs/howto/migrate.md has a run. The calls are those of its
+routers `openai.py` and `ollama.py`: the check of a connection, the lists that fill its menus, a chat as
+its page sends it, the tasks in the background (a title, tags, a search query), and vectors for documents.
 """
 
 import json

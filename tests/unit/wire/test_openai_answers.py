@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
-from pilothouse.domain.errors import Overloaded, UpstreamError
+from pilothouse.domain.errors import InvalidRequest, Overloaded, UpstreamError
 from pilothouse.gateway.generate import Gathered
 from pilothouse.kit.sse import EventParser
-from pilothouse.wire.openai import answers, outbound
+from pilothouse.wire.dialect import GenerateDialect
+from pilothouse.wire.openai import answers, dialect, outbound
 from pilothouse.wire.openai.inbound import read_chat
+from pilothouse.wire.responses.dialect import RESPONSES
 
 ASK = read_chat(
     b'{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true,"n":2,'
@@ -159,3 +161,14 @@ def test_log_probabilities_are_carried_as_the_engine_said_them() -> None:
 def test_an_error_inside_an_answer_is_an_error() -> None:
     with pytest.raises(UpstreamError, match="broke off"):
         outbound.read_said(b'{"error":{"message":"secret text"}}')
+
+
+@pytest.mark.parametrize(
+    ("spoken", "field"),
+    [(dialect.CHAT, "messages[0]"), (dialect.COMPLETION, "prompt"), (RESPONSES, "input")],
+)
+def test_a_fault_of_the_prompt_is_in_the_field_that_has_it(spoken: GenerateDialect, field: str) -> None:
+    """Engines and providers name it as chats have it."""
+    error = InvalidRequest("too long", param="messages[0]")
+
+    assert json.loads(spoken.error(error))["error"]["param"] == field

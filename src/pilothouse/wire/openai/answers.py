@@ -230,14 +230,20 @@ def _model(name: str, created: int) -> dict[str, str | int]:
     return {"id": name, "object": "model", "created": created, "owned_by": "pilothouse"}
 
 
-def write_error(error: PilothouseError) -> bytes:
-    """The OpenAI error object."""
+def write_error(error: PilothouseError, *, prompt: str = "") -> bytes:
+    """
+    The OpenAI error object.
+
+    Args:
+        prompt: The field that has the prompt, where that is none of messages.
+    """
+    param = prompt if prompt and (error.param or "").startswith("messages") else error.param
     return _encode(
         {
             "error": {
                 "message": error.message,
                 "type": error.kind,
-                "param": error.param,
+                "param": param,
                 "code": error.code,
             }
         }

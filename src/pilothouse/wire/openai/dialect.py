@@ -57,6 +57,9 @@ class _Completion(_Generate):
     def read(self, body: bytes) -> GenerateRequest:
         return completions.read_completion(body)
 
+    def error(self, error: PilothouseError) -> bytes:
+        return answers.write_error(error, prompt="prompt")
+
 
 class _Embeddings(EmbedDialect):
     protocol = "openai"

@@ -37,7 +37,7 @@ class Responses(GenerateDialect):
         return answers.write_whole(ask, deltas[0], usage, answer_id=answer_id, created=created)
 
     def error(self, error: PilothouseError) -> bytes:
-        return write_error(error)
+        return write_error(error, prompt="input")
 
 
 RESPONSES = Responses()
