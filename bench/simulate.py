@@ -4,8 +4,9 @@ The simulation: how fast it is, and whether it tells what the real engine will d
 First a million requests over 1,000 replicas, on one core. Then three workloads on
 the real engine (SmolLM2, four slots, one thread): the speed of its virtual twin is
 fitted to the answers of one of them and judged on the two others. They take turns of
-20 seconds, each turn with a seed of its own and an engine that has nothing to do, so
-that a machine that is slower for a while is so for all three.
+20 seconds, each turn with a seed of its own and an engine that has nothing to do.
+The machine changes its speed for tens of seconds, so the workload that is fitted on is
+also the clock: how fast its answers of a turn were holds for the turns beside it.
 
     python bench/simulate.py [--quick] [--json] [--skip-speed | --skip-engine] [--turns N] [--answers FILE]
 
@@ -14,9 +15,10 @@ played at different times, and with `--turns 0` it is judged without an engine.
 """
 
 import asyncio
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from random import Random
@@ -27,7 +29,7 @@ from msgspec.structs import replace
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.spec import ReplicaRange
-from pilothouse.simulate.calibrate import Answered, fit
+from pilothouse.simulate.calibrate import Answered, distance, fit
 from pilothouse.simulate.run import simulate
 from pilothouse.simulate.scenario import (
     Arrivals,
@@ -42,9 +44,14 @@ from rig.engine import artifact, ask, engine
 from rig.report import Figure, Report, options, publish, tell
 
 SLOTS, CONTEXT = 4, 1024
-GUESS = EngineModel(slots=SLOTS, batch_tokens=64, step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5)
+GUESS = EngineModel(
+    slots=SLOTS, batch_tokens=64, reads="by_slot", step_ms=10, prefill_ms=8, decode_ms=8, request_ms=5
+)
 FITTED_ON = "even"
 TURN_S, TURNS = 20.0, 8
+FITTINGS = 6
+SPEEDS = tuple(math.exp(step / 40) for step in range(-40, 41))
+"""What a turn may be slower by; in steps of a fortieth of e."""
 WORKLOADS = {
     "long prompts": TenantModel(
         arrivals=Arrivals(rate=0.15),
@@ -84,7 +91,7 @@ def main() -> None:
         method=(
             "1,000 replicas, Poisson and bursty tenants, least_load; then SmolLM2 with four slots and one "
             f"thread: {played} turns of {TURN_S:.0f} s of each of three workloads; fitted on "
-            f"`{FITTED_ON}` alone"
+            f"`{FITTED_ON}` alone, and so is the speed of the machine in each turn"
         ),
         figures=figures,
     )
@@ -186,18 +193,49 @@ def _requests(name: str, turn: int) -> list[Request]:
 
 
 def _judged(answers: Sequence[_Answer]) -> list[Figure]:
-    turns = [_of(answers, FITTED_ON, turn) for turn in sorted({one.turn for one in answers})]
-    fitted = fit([[_answered(one) for one in turn] for turn in turns if turn], GUESS)
+    turns = sorted({one.turn for one in answers})
+    plays = {turn: [_answered(one) for one in _of(answers, FITTED_ON, turn)] for turn in turns}
+    fitted, slow = _fitted({turn: play for turn, play in plays.items() if play})
     tell(
         f"fitted: step {fitted.step_ms:.2f} ms, prompt token {fitted.prefill_ms:.2f} ms, "
-        f"answer {fitted.decode_ms:.2f} ms, request {fitted.request_ms:.2f} ms"
+        f"answer {fitted.decode_ms:.2f} ms, request {fitted.request_ms:.2f} ms; "
+        f"times that by turn: {', '.join(f'{factor:.2f}' for factor in slow.values())}"
     )
-    return [figure for name in WORKLOADS for figure in _compared(name, answers, fitted)]
+    engines = {turn: _slowed(fitted, factor) for turn, factor in slow.items()}
+    return [figure for name in WORKLOADS for figure in _compared(name, answers, engines)]
 
 
-def _compared(name: str, answers: Sequence[_Answer], fitted: EngineModel) -> Iterator[Figure]:
+def _fitted(plays: Mapping[int, Sequence[Answered]]) -> tuple[EngineModel, dict[int, float]]:
+    """One engine for all turns, and by what each was slower: found one by the other, some times."""
+    model, slow = GUESS, dict.fromkeys(plays, 1.0)
+    for _ in range(FITTINGS):
+        model = fit([_quickened(play, slow[turn]) for turn, play in plays.items()], model)
+        for turn, play in plays.items():
+            slow[turn] = _slowness(play, model)
+    return model, slow
+
+
+def _slowness(play: Sequence[Answered], model: EngineModel) -> float:
+    return min(SPEEDS, key=lambda by: distance([_quickened(play, by)], model))
+
+
+def _quickened(play: Sequence[Answered], by: float) -> list[Answered]:
+    """As it would have been, arrivals included, with all times divided."""
+    return [replace(one, began=one.began / by, first=one.first / by, ended=one.ended / by) for one in play]
+
+
+def _slowed(model: EngineModel, by: float) -> EngineModel:
+    return replace(
+        model,
+        step_ms=model.step_ms * by,
+        prefill_ms=model.prefill_ms * by,
+        decode_ms=model.decode_ms * by,
+    )
+
+
+def _compared(name: str, answers: Sequence[_Answer], engines: Mapping[int, EngineModel]) -> Iterator[Figure]:
     """Simulated beside measured: first tokens of all turns, and tokens a second until the last of each."""
-    turns = {turn: _of(answers, name, turn) for turn in sorted({one.turn for one in answers})}
+    turns = {turn: _of(answers, name, turn) for turn in engines}
     turns = {turn: played for turn, played in turns.items() if played}
     real_s = [one.first - one.due for played in turns.values() for one in played]
     tokens = sum(one.tokens for played in turns.values() for one in played)
@@ -205,7 +243,7 @@ def _compared(name: str, answers: Sequence[_Answer], fitted: EngineModel) -> Ite
     virtual_s: list[float] = []
     outcomes = [
         simulate(
-            _scenario(name, turn, fitted),
+            _scenario(name, turn, engines[turn]),
             answered=lambda request, _: virtual_s.append(request.first_at - request.arrived),
         )
         for turn in turns

@@ -24,9 +24,10 @@ class VirtualReplica:
     """A `domain.routing.Candidate`, and the engine behind it."""
 
     __slots__ = (
-        "_answers", "_at", "_batch", "_clock", "_decode_s", "_kept", "_most_kept", "_prefill_s", "_prompts",
-        "_read", "_request_s", "_sequence", "_step_ends", "_step_s", "deployment", "error_ratio", "free",
-        "health", "is_draining", "is_gone", "load", "name", "seed", "slow", "started_at", "turn",
+        "_answers", "_at", "_batch", "_by_slot", "_clock", "_decode_s", "_kept", "_most", "_most_kept",
+        "_prefill_s", "_prompts", "_read", "_request_s", "_sequence", "_slots", "_step_ends", "_step_s",
+        "deployment", "error_ratio", "free", "health", "is_draining", "is_gone", "load", "name", "seed",
+        "slow", "started_at", "turn",
     )  # fmt: skip
 
     def __init__(self, name: str, deployment: int, model: EngineModel, now: float) -> None:
@@ -48,6 +49,10 @@ class VirtualReplica:
         self._prefill_s = model.prefill_ms / 1000
         self._decode_s = model.decode_ms / 1000
         self._request_s = model.request_ms / 1000
+        self._by_slot = model.reads == "by_slot"
+        self._most = model.slots
+        self._slots = deque(range(model.slots))
+        """Those that are free, the longest unused first."""
         self._prompts: deque[Request] = deque()
         self._read: list[Request] = []
         """Prompts that the step under way completes."""
@@ -77,7 +82,10 @@ class VirtualReplica:
                     self._kept.popitem(last=False)
         request.left = max(request.left, 1)
         request.replica = self
+        request.slot = self._slots.popleft() if self._slots else self._most
         self._prompts.append(request)
+        if self._by_slot:
+            self._prompts = deque(sorted(self._prompts, key=_slot_of))
         if self._step_ends == _ENDLESS:
             self._begin_step(now)
 
@@ -134,6 +142,7 @@ class VirtualReplica:
             self._begin_step(now)
         self.free += len(done)
         self.load -= len(done)
+        self._slots.extend(request.slot for request in done if request.slot < self._most)
         return first, done
 
     @property
@@ -153,3 +162,7 @@ class VirtualReplica:
                 self._read.append(prompts.popleft())
         whole_s = self._step_s + self._prefill_s * read + self._decode_s * answers
         self._step_ends = now + self.slow * whole_s
+
+
+def _slot_of(request: Request) -> int:
+    return request.slot

@@ -31,6 +31,9 @@ class EngineModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """For each token of a prompt."""
     decode_ms: float = 8.0
     """For each answer that is being written."""
+    reads: Literal["by_arrival", "by_slot"] = "by_arrival"
+    """Whose prompt is read first of those that wait; llama.cpp goes by the number of their slot, and gives
+    the slot that was unused for longest."""
     request_ms: float = 5.0
     """Before the first step and outside of all steps: HTTP, the template, the tokens."""
     start: str = "3s"

@@ -12,7 +12,7 @@ class Request:
 
     __slots__ = (
         "arrived", "deadline", "deployment", "first_at", "left", "output",
-        "prefix", "prompt", "replica", "retries", "since", "team", "waits",
+        "prefix", "prompt", "replica", "retries", "since", "slot", "team", "waits",
     )  # fmt: skip
 
     def __init__(self, team: str, arrived: float, prompt: int, output: int, prefix: int) -> None:
@@ -31,6 +31,8 @@ class Request:
         self.since = -1.0
         """When it got its place after waiting; below 0 it did not wait."""
         self.deployment = 0
+        self.slot = 0
+        """Its place in the engine."""
         self.replica: object = None
 
 

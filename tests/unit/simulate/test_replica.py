@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pilothouse.simulate.replica import VirtualReplica
 from pilothouse.simulate.scenario import EngineModel
@@ -105,3 +106,21 @@ def test_a_replica_that_crashes_returns_all_that_it_had() -> None:
 
     assert set(replica.end(1.0)) == set(requests)
     assert replica.free == 0
+
+
+def test_waiting_prompts_are_read_as_they_came_or_by_their_slot():
+    def later_one_first(model: EngineModel) -> bool:
+        replica = VirtualReplica("r", 0, model, 0.0)
+        brief, long, late = asked(10, 1), asked(500, 2), asked(100, 2)
+        replica.begin(brief, 0, 0.0)
+        replica.begin(long, 0, 0.0)
+        while not replica.happened(replica.due())[1]:
+            pass
+        replica.begin(late, 0, replica.due() - 1e-6)  # it has the place of the brief one
+        while replica.load:
+            replica.happened(replica.due())
+        return late.first_at < long.first_at
+
+    two = replace(MODEL, slots=2)
+    assert not later_one_first(two)
+    assert later_one_first(replace(two, reads="by_slot"))
