@@ -12,6 +12,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
+# On every processor; a file's tests stay together, for they share what they have read.
+UNIT = $(BIN)/python -m pytest -q -n logical --dist loadfile tests/unit tests/docs
+
 .PHONY: setup up fast test check unit bench docs lock clean
 .DEFAULT_GOAL := up
 
@@ -28,14 +31,14 @@ test: setup ## every test that this machine can run; what was skipped stands in 
 	$(BIN)/python -m pytest $(ARGS)
 
 unit: setup
-	$(BIN)/python -m pytest -q tests/unit tests/docs
+	$(UNIT)
 
 check: setup ## format, lint, types, layers, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -q tests/unit tests/docs
+	$(UNIT)
 
 bench: setup ## every benchmark of bench/, each with its peer and the ratio
 	$(BIN)/python bench/all.py $(ARGS)

@@ -30,6 +30,11 @@ class Source:
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Walked once for all rules."""
+        return list(ast.walk(self.tree))
+
     @property
     def lines(self) -> int:
         return len(self.text.splitlines())
@@ -66,7 +71,7 @@ def functions(source: Source) -> list[str]:
 def classes(source: Source) -> list[str]:
     """A class has at most 20 methods."""
     faults = []
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ClassDef):
             methods = sum(isinstance(item, Function) for item in node.body)
             if methods > 20:
@@ -91,7 +96,7 @@ def environment(source: Source) -> list[str]:
     words = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
     found = [
         node.lineno
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if (isinstance(node, ast.Attribute) and node.attr in words)
         or (
             isinstance(node, ast.ImportFrom)
@@ -108,19 +113,22 @@ def broad_excepts(source: Source) -> list[tuple[str, int]]:
 
     One that ends in a bare `raise` only tidies up, and is not meant.
     """
-    owner = {id(inner): name for name, node in _functions(source.tree) for inner in ast.walk(node)}
-    return [
-        (f"{source.path}:{owner.get(id(node), '<module>')}", node.lineno)
-        for node in ast.walk(source.tree)
+    found = [
+        node
+        for node in source.nodes
         if isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not _passes_on(node)
     ]
+    if not found:
+        return []
+    owner = {id(inner): name for name, node in _functions(source.tree) for inner in ast.walk(node)}
+    return [(f"{source.path}:{owner.get(id(node), '<module>')}", node.lineno) for node in found]
 
 
 def global_names(source: Source) -> list[str]:
     """State that a function changes from afar cannot be moved, tested or shared."""
     return [
         f"{source.path}:{node.lineno}: global {', '.join(node.names)}"
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Global)
     ]
 
@@ -128,7 +136,7 @@ def global_names(source: Source) -> list[str]:
 def dangerous_calls(source: Source) -> list[str]:
     """No shell, no pickle, no eval: input never becomes code."""
     faults = []
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         line = f"{source.path}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
