@@ -1,5 +1,6 @@
 """What an engine's HTTP says, as the engine port has it: against a server that answers by script."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -7,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
+from pilothouse.adapters.engines.openai import OpenAIDriver
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -16,6 +18,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.kit import egress
 from pilothouse.ports.engine import EngineInfo
 from pilothouse.testing.conformance_engine import answer, ask, ends_of, text_of, usage_of
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream, whole
@@ -163,3 +166,33 @@ async def test_a_server_that_hangs_up_at_once_is_unavailable() -> None:
     async with engine_that(script) as engine:
         with pytest.raises(EngineUnavailable):
             await answer(engine, ask())
+
+
+async def test_a_name_that_leads_elsewhere_by_now_is_followed_and_never_to_where_it_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each connection asks anew: a server that moved is found without a restart, and so is a rebinding."""
+
+    def saying(word: str) -> bytes:
+        body = chunked(event(choices=choice(word)), event(choices=choice("", "stop")), b"data: [DONE]\n\n")
+        return CHUNKED_HEAD + body
+
+    async def moved(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering(saying("there"))(Upstream(reader, writer), 0)
+        writer.close()
+
+    now = "127.0.0.1"
+    monkeypatch.setattr(egress, "system_lookup", lambda host, port: [now])
+    async with upstream(answering(saying("here"))) as listening:
+        elsewhere = await asyncio.start_server(moved, "127.0.0.2", listening.port)
+        engine = OpenAIDriver().connect(
+            f"http://models.example:{listening.port}/v1", model="m", context_tokens=0, allow_private=True
+        )
+        async with elsewhere, aclosing(engine):
+            assert text_of(await answer(engine, ask())) == "here"
+            now = "127.0.0.2"
+            assert text_of(await answer(engine, ask())) == "there"
+            now = "169.254.169.254"
+            with pytest.raises(PilothouseError):
+                await answer(engine, ask())
+        assert listening.connections == 1
