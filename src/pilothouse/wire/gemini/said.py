@@ -117,7 +117,7 @@ _encode = msgspec.json.Encoder().encode
 class AnswerReader:
     """Reads the answers of one request, in their order; a whole one is a stream of one."""
 
-    __slots__ = ("_calls", "_choices", "_ended", "_has_text", "_signatures", "usage")
+    __slots__ = ("_calls", "_choices", "_ended", "_has_text", "_is_signed", "_signatures", "usage")
 
     is_over = False
     """Gemini says nothing when all was said: its stream ends."""
@@ -129,6 +129,7 @@ class AnswerReader:
         self._calls: dict[int, int] = {}
         self._ended: set[int] = set()
         self._has_text = False
+        self._is_signed = False
         self._signatures = 0
         """As `_has_text`, of the first choice: no protocol that carries signatures has another one."""
 
@@ -159,26 +160,24 @@ class AnswerReader:
             raise broken_off(answer.error)
         if answer.usage_metadata is not None:
             self.usage = _usage(answer.usage_metadata)
-        is_signed = b"thoughtSignature" in data
-        deltas = [self._delta(one, answer.response_id, is_signed=is_signed) for one in answer.candidates]
+        self._is_signed = b"thoughtSignature" in data
+        deltas = [self._delta(one, answer.response_id) for one in answer.candidates]
         if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason and not deltas:
             self._ended.add(0)
             deltas = [Delta("", 0, "content_filter")]
         said = tuple([delta for delta in deltas if delta.text or delta.finish_reason or delta.aside])
         return Chunk(said) if said else None
 
-    def _delta(self, candidate: _Candidate, response_id: str, *, is_signed: bool) -> Delta:
+    def _delta(self, candidate: _Candidate, response_id: str) -> Delta:
         index = candidate.index
         parts = candidate.content.parts if candidate.content is not None else []
         if index in self._ended and (parts or candidate.finish_reason):
             raise UpstreamError("the provider's answer goes on after its end")
         text = "".join([part.text for part in parts if not part.thought])
         thoughts = "".join([part.text for part in parts if part.thought])
-        kept: tuple[Thought, ...] = ()
-        if index == 0:
-            if is_signed:
-                kept = self._kept(parts)
-            self._has_text = self._has_text or bool(text)
+        kept = self._kept(parts) if self._is_signed and index == 0 else ()
+        if text and index == 0:
+            self._has_text = True
         calls = [
             self._call(part.function_call, index, response_id)
             for part in parts
