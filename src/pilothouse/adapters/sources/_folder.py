@@ -34,9 +34,9 @@ def copy_folder(folder: Path, target: Path, progress: Progress, *, free: FreeByt
         OSError: It cannot be read.
     """
     files = sorted(_files(folder))
-    format_of(files)
     if fault := next(((path, why) for path in files if (why := why_not_taken(path))), None):
         raise ModelFileRefused(f"{folder}/{fault[0]} is {fault[1]}")
+    format_of(files)
     inside = {path: _inside(folder, path) for path in files}
     total = sum(path.stat().st_size for path in inside.values())
     if total > MAX_MODEL_BYTES:

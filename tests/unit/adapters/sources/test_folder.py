@@ -109,6 +109,7 @@ def test_a_link_within_the_folder_is_its_file(folder: Path) -> None:
     ("names", "fault"),
     [
         ([], "holds no weights"),
+        (["pytorch_model.bin"], "a Python pickle or may hold one.*convert it to safetensors"),
         (["model.onnx", "model.safetensors"], "weights as safetensors and as onnx"),
     ],
 )
