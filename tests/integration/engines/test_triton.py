@@ -84,7 +84,7 @@ def running_replica(
     home = Home(make_private(tmp_path_factory.mktemp("t")))
 
     async def begin() -> Replica:
-        replica = await home.start(launch_of(tiny, slots=2, max_queue=4, protocol=request.param))
+        replica = await home.start(launch_of(tiny, slots=2, max_queue=6, protocol=request.param))
         await ready(home, replica)
         return replica
 
@@ -120,11 +120,11 @@ class TestTriton(EngineConformance):
             await answer(lab.engine, ask(logprobs=2))
 
     async def test_more_than_may_wait_is_refused(self, lab: Lab) -> None:
-        requests = [answer(lab.engine, ask(f"{i}:", max_tokens=60)) for i in range(9)]
+        requests = [answer(lab.engine, ask(f"{i}:", max_tokens=60)) for i in range(11)]
 
         said = await asyncio.gather(*requests, return_exceptions=True)
 
-        assert sum(isinstance(one, list) for one in said) == 6
+        assert sum(isinstance(one, list) for one in said) == 8
         assert all(isinstance(one, list | Overloaded) for one in said)
         await running(lab.engine, lambda count: count == 0, timeout_s=5.0)
 
@@ -148,7 +148,7 @@ class TestTriton(EngineConformance):
         config = (folder / "models" / "model" / "config.pbtxt").read_text()
 
         assert 'key: "slots" value: { string_value: "2" }' in config
-        assert 'key: "max_queue" value: { string_value: "4" }' in config
+        assert 'key: "max_queue" value: { string_value: "6" }' in config
 
 
 def model_process(replica: Replica) -> psutil.Process:
