@@ -279,6 +279,8 @@ class Cohort:
             begin, self._begin = self._begin, []
             for task in begin:
                 task.step()
+            if begin and self._out:
+                self._send_out()  # what is asked of engines does not wait for what others are told
             resume, self._resume = self._resume, []
             for task in resume:
                 task.step()

@@ -17,6 +17,7 @@ from typing import Any, cast
 import httptools
 
 from pilothouse.kit.cohort import Cohort, Pause
+from pilothouse.kit.http1.chunk import ChunkReader, whole_chunk
 from pilothouse.kit.http1.peer import Address, Timeouts
 from pilothouse.kit.http1.same_head import SameHead
 from pilothouse.kit.http1.sweep import Sweeper
@@ -43,10 +44,11 @@ _FRAMING_S = 1.0
 """How long the end of an answer's framing may come after the last of what it says."""
 
 
-class Exchange(asyncio.Protocol):
+class Exchange(ChunkReader, asyncio.Protocol):
     """One connection, and on it one request at a time. Made by `Client`."""
 
     def __init__(self, client: "Client") -> None:
+        super().__init__()
         self._client = client
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._send: Callable[[bytes], None] = cast(Callable[[bytes], None], None)
@@ -76,6 +78,7 @@ class Exchange(asyncio.Protocol):
         self._same = SameHead()
         """Of the last answer that came whole, in one piece, and well."""
         self._known: dict[bytes, bytes] | None = None
+        self._is_between_chunks = False
 
     # the consumer's side
 
@@ -87,7 +90,7 @@ class Exchange(asyncio.Protocol):
         """
         now = time.monotonic()
         self.in_use = True
-        self._got_bytes = self.has_head = self.is_complete = False
+        self._got_bytes = self.has_head = self.is_complete = self._is_between_chunks = False
         self.status = 0
         self.headers = {}
         self._wants_all = whole
@@ -196,14 +199,23 @@ class Exchange(asyncio.Protocol):
         self._got_bytes = True
         if begins and self._known is not None and self._take_again(data, self._known):
             return
-        self._head_bytes += len(data)
         wait_by = time.monotonic() + self._idle_s
         self._wait_by = wait_by if wait_by < self._total_by else self._total_by
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break("the server's answer is not HTTP/1.1")
-            return
+        chunk = whole_chunk(data) if self._is_between_chunks else None
+        if chunk is not None:
+            self.on_body(
+                chunk
+            )  # the parser stands between two chunks, and still does: it need not see this one
+        else:
+            self._head_bytes += len(data)
+            self._ended_chunk = False
+            try:
+                self._parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._break("the server's answer is not HTTP/1.1")
+                return
+            is_streamed = not (self._wants_all or self.is_complete)
+            self._is_between_chunks = is_streamed and self._ended_chunk and data.endswith(b"\r\n")
         if self._head_bytes > _MAX_HEAD:
             self._break("the head of the server's answer is too large")
         elif begins and self.is_complete and self.status == 200 and self._keeps_alive:

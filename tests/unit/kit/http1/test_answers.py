@@ -176,3 +176,29 @@ def test_random_bytes_are_no_answer(loop, data, cuts, whole):
 
     assert found.failure in ("head", "body", "response")
     assert not found.is_kept
+
+
+SIZES = st.sampled_from(["%x", "%X", "0%x", "%x;name=value", "%x ", " %x", "0x%x", "+%x", "1_%x", "-%x"])
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    events=st.lists(st.tuples(SIZES, st.binary(min_size=1, max_size=300)), min_size=1, max_size=5),
+    lies=st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 3)), max_size=2),
+    tail=st.sampled_from([b"0\r\n\r\n", b"0\r\nx-a: b\r\n\r\n", b"0\r\n\r\n5\r\nhello\r\n", b""]),
+)
+def test_chunks_that_come_one_by_one_are_read_as_the_parser_reads_them(loop, events, lies, tail):
+    wrong = dict(lies)
+    pieces = [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"]
+    for i, (size, data) in enumerate(events):
+        pieces.append((size % max(0, len(data) + wrong.get(i, 0))).encode() + b"\r\n" + data + b"\r\n")
+    pieces.append(tail)
+
+    def read(parts: list[bytes]) -> Found:
+        return loop.run_until_complete(received(parts, hangs_up=True, whole=False))
+
+    found = read([piece for piece in pieces if piece])
+    slowly = read([bytes([one]) for one in b"".join(pieces)])
+    assert (found.failure, found.is_kept) == (slowly.failure, slowly.is_kept)
+    if not found.failure:
+        assert found.body == slowly.body
