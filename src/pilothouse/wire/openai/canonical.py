@@ -12,6 +12,9 @@ from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.messages import Message
 
 _encode: Final = msgspec.json.Encoder().encode
+_pack: Final = msgspec.msgpack.Encoder().encode
+"""Messages are packed: in JSON each byte of a text would be looked at for what is to be escaped."""
+_unpack: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
 
 def canonical_prompt(ask: GenerateRequest) -> bytes:
@@ -22,8 +25,7 @@ def canonical_prompt(ask: GenerateRequest) -> bytes:
     """
     if ask.kind == "completion":
         return bytes(ask.prompt)
-    said = messages.decode(ask.prompt) if ask.messages is None else ask.messages
-    return messages.encode(said)
+    return _pack(messages.decode(ask.prompt) if ask.messages is None else ask.messages)
 
 
 def last_question(prompt: bytes) -> tuple[bytes, str] | None:
@@ -33,12 +35,12 @@ def last_question(prompt: bytes) -> tuple[bytes, str] | None:
     Returns:
         The canonical rest, with the message's place but not its text, and the text.
     """
-    said: list[Message] = messages.decode(prompt)
+    said = _unpack(prompt)
     last = said[-1]
     if not isinstance(last, messages.User) or not isinstance(last.content, str):
         return None
     text, last.content = last.content, ""
-    return messages.encode(said), text
+    return _pack(said), text
 
 
 def canonical_sampling(sampling: Sampling) -> Sampling:
