@@ -51,6 +51,14 @@ def test_the_bound_of_equal_samples_is_that_sample(report: ModuleType):
     assert report.upper_bound([1.02] * 20) == 1.02
 
 
+def test_the_bound_of_totals_weighs_a_pair_by_its_size(report: ModuleType):
+    ours, theirs = [1.01, 2.04] * 20, [1.0, 2.0] * 20
+
+    bound = report.upper_bound_of_totals(ours, theirs)
+
+    assert sum(ours) / sum(theirs) < bound < 1.02
+
+
 @pytest.mark.parametrize(("value", "text"), [(12345.6, "12,346"), (123.456, "123.5"), (0.012345, "0.01235")])
 def test_a_number_shows_the_digits_that_mean_something(report: ModuleType, value: float, text: str):
     assert report.number(value) == text
