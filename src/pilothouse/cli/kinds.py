@@ -94,11 +94,12 @@ def _record(r: Json) -> Sequence[object]:
 
 
 def _rollout(r: Json) -> Sequence[object]:
+    weight = f"{r['weight']} %" if r["ended_at"] is None else None  # since then the spec's routes say it
     return (
         r["endpoint"],
         r["phase"],
         r["candidate"],
-        f"{r['weight']} %",
+        weight,
         r["pairs"],
         ago(r["started_at"]),
         r["reason"],

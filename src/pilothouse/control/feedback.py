@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pilothouse.control.seals import Seals
 from pilothouse.control.transact import Transact
 from pilothouse.domain.answer_id import is_signed, signer
-from pilothouse.domain.errors import NotFound
+from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.feedback import Feedback, FeedbackWish, Rating, read_wish
 from pilothouse.domain.principal import Principal
 from pilothouse.kit.clock import Clock
@@ -57,6 +57,7 @@ class FeedbackInbox:
         Raises:
             InvalidRequest: A field is not what it should be.
             NotFound: It is not an answer of the giver's team.
+            Conflict: Its idempotency key was used for feedback about something else.
         """
         rating = read_wish(wish)
         feedback = Feedback(
@@ -72,6 +73,12 @@ class FeedbackInbox:
             idempotency_key=wish.idempotency_key,
         )
         kept = await self._transact(lambda unit: self._keep(unit, feedback, rating))
+        if (kept.record_id, kept.name) != (feedback.record_id, feedback.name):
+            raise Conflict(
+                f"idempotency_key: {wish.idempotency_key!r} was sent before, with {kept.name!r} about "
+                f"{kept.record_id}; send another one for each feedback, or none",
+                param="idempotency_key",
+            )
         if kept.id == feedback.id:
             self.counts[kept.name, _value_label(kept)] += 1
             self._arrived()

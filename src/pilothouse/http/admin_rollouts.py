@@ -48,7 +48,7 @@ class RolloutView(Struct, frozen=True, kw_only=True):
     phase: RolloutPhase
     reason: str
     weight: int
-    """Per cent of the requests that the candidate gets now."""
+    """Per cent of the requests that the candidate gets; 0 once it ended, and the spec's routes say it."""
     step: int
     pairs: int
     shadowed: int

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse.cli.kinds import KINDS
 from pilothouse.cli.output import Output
 from pilothouse.cli.rollout import bars, share, show
 
@@ -66,6 +67,19 @@ def test_of_one_that_ended_it_says_who_serves_since(
     show(Output(is_json=False), {**seen(30), "phase": phase, "weight": 0, "ended_at": 1.0})
 
     assert f"new gets {part} since it ended" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("phase", "ended_at", "weight"),
+    [("canary", None, "5 %"), ("promoted", 1.0, None), ("rolled_back", 1.0, None), ("aborted", 1.0, None)],
+)
+def test_the_table_has_no_share_of_one_that_ended(phase: str, ended_at: float | None, weight: str | None):
+    """A candidate that was promoted gets what the routes say, not 0 %."""
+    kind = KINDS["rollouts"]
+    share_now = 5 if ended_at is None else 0
+    cells = kind.cells({**seen(30), "phase": phase, "ended_at": ended_at, "weight": share_now})
+
+    assert cells[kind.columns.index("weight")] == weight
 
 
 def test_as_a_shadow_it_says_how_many_pairs_nobody_saw(capsys: pytest.CaptureFixture[str]):

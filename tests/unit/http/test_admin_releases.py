@@ -106,6 +106,20 @@ async def test_feedback_is_accepted_before_its_record_and_once_for_each_key(hous
     assert [one["value"] for one in listed["items"]] == [1.0]
 
 
+@pytest.mark.parametrize("other", [{"id": signed("red")}, {"name": "stars"}])
+async def test_a_key_that_was_used_for_something_else_is_refused_and_not_swallowed(
+    house: AdminHouse, other: dict[str, str]
+):
+    body = {"id": signed("red"), "name": "thumbs", "value": True, "idempotency_key": "a"}
+    assert (await call(house, "POST", "/v1/feedback", body))[0] == 202
+
+    status, refused = await call(house, "POST", "/v1/feedback", {**body, **other})
+
+    assert (status, refused["error"]["param"]) == (409, "idempotency_key")
+    assert "'a' was sent before, with 'thumbs'" in refused["error"]["message"]
+    assert len((await call(house, "GET", "/admin/v1/feedback"))[1]["items"]) == 1
+
+
 async def test_nobody_rates_what_another_team_was_answered(house: AdminHouse):
     forged = "chatcmpl-" + new_id()
 
