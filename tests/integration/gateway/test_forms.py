@@ -17,6 +17,10 @@ ASKS: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/chat/completions",
         {"messages": USER, "response_format": {"type": "json_schema", "json_schema": FORM}},
     ),
+    "a chat, in llama.cpp's own place": (
+        "/v1/chat/completions",
+        {"messages": USER, "response_format": {"type": "json_object", "schema": NEVER}},
+    ),
     "a tool of a chat": (
         "/v1/chat/completions",
         {"messages": USER, "tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"},

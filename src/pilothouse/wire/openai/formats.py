@@ -27,6 +27,8 @@ class _Form(Struct):
 class _Format(Struct):
     type: str
     json_schema: _Form | None = None
+    schema: Any = None
+    """Where llama.cpp reads the schema of a `json_object`."""
 
 
 _decode = msgspec.json.Decoder(_Format).decode
@@ -51,6 +53,7 @@ def check_asked(sampling: Sampling) -> None:
             )
         if form.json_schema is not None:
             _check_schema(form.json_schema.schema, "response_format")
+        _check_schema(form.schema, "response_format")
     if sampling.tools is not None:
         for i, tool in enumerate(tools.decode(sampling.tools)):
             _check_schema(tool.function.parameters, f"tools[{i}]")
