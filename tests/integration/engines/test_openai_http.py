@@ -115,6 +115,31 @@ async def test_a_refusal_is_an_error_of_ours_without_its_text(
     assert "secret" not in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": 400, "type": "BadRequestError"}, InvalidRequest),
+        (
+            {"code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8},
+            ContextLengthExceeded,
+        ),
+        ({"code": 500, "type": "InternalServerError"}, UpstreamError),
+        ({"code": None}, UpstreamError),
+    ],
+)
+async def test_a_refusal_that_comes_as_an_event_is_told_from_a_fault_of_the_engine(
+    error: dict[str, object], kind: type[PilothouseError]
+) -> None:
+    body = chunked(event(error={"message": "secret prompt", **error}), b"data: [DONE]\n\n")
+
+    async with engine_that(answering(CHUNKED_HEAD + body)) as engine:
+        with pytest.raises(kind) as refused:
+            await answer(engine, ask())
+
+    assert type(refused.value) is kind
+    assert "secret" not in refused.value.message
+
+
 async def test_load_counts_what_runs_and_its_share_of_the_cache() -> None:
     slots = [
         {"is_processing": True, "n_ctx": 100, "n_prompt_tokens": 30},

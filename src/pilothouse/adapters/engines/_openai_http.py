@@ -98,7 +98,7 @@ class OpenAIEngine:
     ) -> Chunks:
         return self._asker.said(
             self._asked(request, placement, stream=True),
-            outbound.AnswerReader(request.choices),
+            outbound.AnswerReader(request.choices, self._refusal_within),
             deadline_s=deadline_s,
             timeouts=timeouts,
         )
@@ -218,6 +218,11 @@ class OpenAIEngine:
     def _refusal(self, status: int, headers: dict[bytes, bytes], body: bytes) -> PilothouseError:
         """The error that an answer other than 200 stands for."""
         return self._refused(status, outbound.read_fault(body), headers.get(b"retry-after", b""))
+
+    def _refusal_within(self, event: bytes) -> PilothouseError | None:
+        """vLLM begins a stream before it has checked all of the request: what it refuses then is an event."""
+        fault = outbound.read_fault(event)
+        return self._refused(400, fault, b"") if fault.code == 400 else None
 
     def _refused(self, status: int, fault: EngineFault, wait: bytes) -> PilothouseError:
         if fault.type == "exceed_context_size_error" or (fault.n_ctx and fault.n_prompt_tokens):

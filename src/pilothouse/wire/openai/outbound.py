@@ -5,6 +5,7 @@ What is sent is built from a valid request, field by field; what comes back is
 read by typed decoders (`said`) that know only what is used.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ from pilothouse.domain.chat import (
     ToolCall,
     Usage,
 )
-from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.errors import PilothouseError, UpstreamError
 from pilothouse.wire.openai.fields import NULL
 from pilothouse.wire.openai.said import (
     Choice,
@@ -75,12 +76,18 @@ def write_embed(request: EmbedRequest, *, model: str) -> bytes:
 
 
 class AnswerReader:
-    """Reads the events of one streamed answer, in their order."""
+    """
+    Reads the events of one streamed answer, in their order.
 
-    __slots__ = ("_choices", "_ended", "is_over")
+    Args:
+        refused: The error that an event of an error stands for, where the request is what is wrong.
+    """
 
-    def __init__(self, choices: int) -> None:
+    __slots__ = ("_choices", "_ended", "_refused", "is_over")
+
+    def __init__(self, choices: int, refused: Callable[[bytes], PilothouseError | None]) -> None:
         self._choices = choices
+        self._refused = refused
         self._ended: set[int] = set()
         self.is_over = False
         """The engine said that no event follows."""
@@ -91,11 +98,15 @@ class AnswerReader:
 
         Raises:
             UpstreamError: It is none of an answer, or it goes on behind the answer's end.
+            PilothouseError: What `refused` makes of it.
         """
         if data == b"[DONE]":
             self.is_over = True
             return None
-        chunk = read_said(data)
+        try:
+            chunk = read_said(data)
+        except UpstreamError as exc:
+            raise self._refused(data) or exc from None
         says_something = chunk.usage is not None
         for delta in chunk.deltas:
             if delta.text and delta.index in self._ended:
