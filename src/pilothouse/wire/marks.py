@@ -22,11 +22,20 @@ def bare(mark: str, owner: str) -> str | None:
     return None if mark.startswith(_OTHERS) else mark
 
 
-def own_thoughts(thoughts: Sequence[Remembered], message: int, *, unread: str) -> list[Thought]:
+def by_message(thoughts: Sequence[Remembered]) -> dict[int, list[Thought]]:
+    """The thoughts of each message that has some: of a long talk, no message looks through all of them."""
+    found: dict[int, list[Thought]] = {}
+    for one in thoughts:
+        found.setdefault(one.message, []).append(one.thought)
+    return found
+
+
+def own_thoughts(thoughts: Sequence[Thought], message: int, *, unread: str) -> list[Thought]:
     """
-    The thoughts of one message that Anthropic's models may have signed, with what is `unread` bare.
+    The thoughts that Anthropic's models may have signed, with what is `unread` bare.
 
     Args:
+        thoughts: Of one message.
         unread: Who made the data that only its maker can read: "", or `BEDROCK`.
 
     Raises:
@@ -34,10 +43,7 @@ def own_thoughts(thoughts: Sequence[Remembered], message: int, *, unread: str) -
     """
     found: list[Thought] = []
     left_out = 0
-    for one in thoughts:
-        thought = one.thought
-        if one.message != message:
-            continue
+    for thought in thoughts:
         if thought.data:
             data = bare(thought.data, unread)
             if data is None:

@@ -2,18 +2,20 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_rig import asking, next_turn, streamed, whole
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import Chunk, GenerateRequest, Remembered
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.gateway.generate import Gathered
+from pilothouse.wire.anthropic import outbound as anthropic_outbound
 from pilothouse.wire.bedrock import outbound as bedrock_outbound
 from pilothouse.wire.bedrock import said as bedrock_said
 from pilothouse.wire.bedrock.eventstream import Message
@@ -245,3 +247,35 @@ def test_what_gemini_sent_with_its_text_hides_nothing_from_others(
 
     assert ("gemini:" in sent, "Look." in sent) == (False, True)
     assert ('"QQ=="' in sent) != ("EqQBCg==" in sent)
+
+
+class Walked(tuple[Remembered, ...]):
+    times = 0
+
+    def __iter__(self) -> Iterator[Remembered]:
+        self.times += 1
+        return super().__iter__()
+
+
+def to_anthropic(ask: GenerateRequest) -> bytes:
+    return anthropic_outbound.write_request(ask, model="m", stream=False)
+
+
+@pytest.mark.parametrize(
+    "write", [to_anthropic, bedrock_outbound.write_request, gemini_outbound.write_request]
+)
+def test_a_long_talk_is_not_gone_through_again_for_each_of_its_thoughts(
+    write: Callable[[GenerateRequest], bytes],
+) -> None:
+    """Else a body that is full of them would hold up all requests of the worker that writes it."""
+    turn = [
+        {"role": "user", "content": "Well?"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "QQ=="}]},
+    ]
+    ask = asking(messages=[*turn * 20, turn[0]])
+    thoughts = Walked(ask.thoughts)
+
+    write(msgspec.structs.replace(ask, thoughts=thoughts))
+
+    assert len(thoughts) == 20
+    assert thoughts.times == 1

@@ -87,6 +87,7 @@ def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[R
     """What tools gave stands in the message of the user after it. Plain messages are the same there."""
     written: list[Any] = []
     results: list[Block] = []
+    thought = marks.by_message(thoughts)
     for i in range(begin, len(said)):
         one = said[i]
         if isinstance(one, messages.Tool):
@@ -107,7 +108,7 @@ def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[R
             written.append({"role": "user", "content": results})
             results = []
         if isinstance(one, messages.Assistant):
-            own = marks.own_thoughts(thoughts, i, unread="") if thoughts else ()
+            own = marks.own_thoughts(thought[i], i, unread="") if i in thought else ()
             written.append(_assistant(one, f"messages[{i}]", own))
         else:
             written.append({"role": "system", "content": _short(list(_texts(one.content)))})

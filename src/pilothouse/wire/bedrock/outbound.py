@@ -64,6 +64,7 @@ def _prompt(said: Sequence[messages.Message], thoughts: Sequence[Remembered]) ->
     """What the system says stands apart, wherever it was said; roles take turns."""
     system: list[Block] = []
     turns: list[dict[str, Any]] = []
+    thought = marks.by_message(thoughts)
     for i, one in enumerate(said):
         if isinstance(one, messages.Tool):
             result = {"toolUseId": _call_id(one.tool_call_id), "content": _texts(one.content)}
@@ -74,7 +75,7 @@ def _prompt(said: Sequence[messages.Message], thoughts: Sequence[Remembered]) ->
         if isinstance(one, messages.User):
             _append(turns, "user", _user(one, i))
         elif isinstance(one, messages.Assistant):
-            own = marks.own_thoughts(thoughts, i, unread=marks.BEDROCK) if thoughts else ()
+            own = marks.own_thoughts(thought[i], i, unread=marks.BEDROCK) if i in thought else ()
             _append(turns, "assistant", _assistant(one, i, own))
         else:
             system += _texts(one.content)

@@ -77,6 +77,7 @@ def _prompt(
     system: list[Part] = []
     contents: list[dict[str, Any]] = []
     names: dict[str, str] = {}
+    thought = marks.by_message(thoughts)
     for i, one in enumerate(said):
         if isinstance(one, messages.Tool):
             _add_result(contents, _result(one, names[one.tool_call_id]))
@@ -89,8 +90,8 @@ def _prompt(
             for call in one.tool_calls or ():
                 names[call.id] = call.function.name
             parts = _assistant(one, i)
-            if thoughts:
-                parts = _thinking(parts, [each.thought for each in thoughts if each.message == i])
+            if i in thought:
+                parts = _thinking(parts, thought[i])
             if i >= signed_from:
                 _sign(parts)
             contents.append({"role": "model", "parts": parts})
