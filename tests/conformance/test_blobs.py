@@ -80,7 +80,7 @@ class TestDiskBlobs(BlobsConformance):
 
         monkeypatch.setattr(disk.os, "fsync", full)
 
-        with pytest.raises(OperationFailed, match="No space left"):
+        with pytest.raises(OperationFailed, match="No space left on device; free space there"):
             blobs.adopt(file)
 
     def test_a_file_from_another_file_system_is_copied(self, blobs: Blobs) -> None:

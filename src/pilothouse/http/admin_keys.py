@@ -146,6 +146,7 @@ async def list_teams(request: Asked) -> Items[TeamView]:
 
 @post("/teams", opt=needs("teams.create"))
 async def create_team(request: Asked, data: JSONBody[TeamBody]) -> TeamView:
+    """Make a team; its limits hold for all of its keys together."""
     made = await plane_of(request).tenants.create_team(
         data.name,
         limits=limits_of(data.limits),

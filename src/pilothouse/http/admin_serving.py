@@ -31,6 +31,7 @@ FOLLOW_LINES = 1000
 
 @get("/deployments", opt=needs("deployments.read"))
 async def list_deployments(request: Asked) -> Items[DeploymentView]:
+    """Each as it is declared, and how far it is."""
     plane = plane_of(request)
     stored = await plane.specs.current()
     status = plane.system().deployments
@@ -65,6 +66,7 @@ async def list_endpoints(request: Asked) -> Items[EndpointView]:
 
 @get("/replicas", opt=needs("replicas.read"))
 async def list_replicas(request: Asked) -> Items[ReplicaView]:
+    """Those that run or are about to, by name."""
     plane = plane_of(request)
     replicas = sorted(plane.system().replicas, key=lambda replica: replica.name)
     used = {one.name: one for one in plane.processes() if one.role == "replica"}

@@ -32,6 +32,7 @@ async def get_status(request: Asked) -> StatusReport:
 
 @get("/engines", opt=needs("engines.read"))
 async def list_engines(request: Asked) -> Items[EngineView]:
+    """Those that a deployment may name, and what each lacks here."""
     return Items(list(plane_of(request).engines()))
 
 

@@ -33,6 +33,7 @@ from pilothouse.http import (
 )
 from pilothouse.http.access import PUBLIC_ROUTE, guard, refuse_routes_without_action
 from pilothouse.http.errors import EXCEPTION_HANDLERS, request_id_of
+from pilothouse.http.openapi import completed
 from pilothouse.http.plane import Plane
 from pilothouse.http.pulls import Pulls
 
@@ -105,11 +106,12 @@ def openapi_document() -> dict[str, Any]:
             version=pilothouse.__version__,
             components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"key": []}],
+            use_handler_docstrings=True,
         ),
         logging_config=None,
         debug=False,
     )
-    return described.openapi_schema.to_schema()
+    return completed(described.openapi_schema.to_schema())
 
 
 @get("/admin/openapi.json", opt=PUBLIC_ROUTE, include_in_schema=False)

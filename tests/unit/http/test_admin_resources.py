@@ -485,6 +485,22 @@ async def test_a_defect_shows_no_trace_and_is_logged_under_its_id(house: AdminHo
     assert request_id in house.log_text.getvalue()
 
 
+async def test_the_openapi_document_says_what_a_client_must_send_and_what_errors_look_like(house: AdminHouse):
+    async with house.client() as client:
+        document = (await client.get("/admin/openapi.json")).json()
+
+    put = document["paths"]["/admin/v1/spec"]["put"]
+    assert put["requestBody"]["required"]
+    assert [(one["in"], one["required"]) for one in put["parameters"] if one["name"] == "If-Match"] == [
+        ("header", True)
+    ]
+    operations = [one for item in document["paths"].values() for one in item.values()]
+    assert all(one["responses"]["default"] == {"$ref": "#/components/responses/Error"} for one in operations)
+    assert all("400" not in one["responses"] and one["description"] for one in operations)
+    error = document["components"]["schemas"]["ErrorBody"]
+    assert set(error["required"]) == {"message", "type", "param", "code"}
+
+
 async def test_the_openapi_document_names_every_route(house: AdminHouse):
     async with house.client() as client:
         document = (await client.get("/admin/openapi.json")).json()

@@ -10,6 +10,7 @@ Several servers may share the folder, on a network disk too: each writes down in
 within the folder are relied on, no locks.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable
@@ -45,7 +46,11 @@ class DiskBlobs:
         except NotRegular as exc:
             raise ModelFileRefused(f"{exc}") from exc
         except OSError as exc:
-            raise OperationFailed(f"{path.name} cannot be moved into {self._root}: {exc.strerror}") from exc
+            is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            fix = "; free space there, or name another `models_folder`" if is_full else ""
+            raise OperationFailed(
+                f"{path.name} cannot be moved into {self._root}: {exc.strerror}{fix}"
+            ) from exc
 
     def path(self, digest: str) -> Path:
         if not is_digest(digest):
