@@ -3,7 +3,8 @@
  *
  * One thread, one epoll. A POST gets one canned chat completion of about 930
  * bytes or, when its body says "stream": true, a stream of events, each about
- * 300 bytes unless --event-bytes says more, then a usage event and [DONE].
+ * 300 bytes unless --event-bytes says more, then a usage event and [DONE]; its
+ * "max_tokens" are the most events of a stream.
  * A GET gets a list of one model. A reader that does not read stops its stream:
  * nothing is buffered here beyond the socket.
  *
@@ -38,7 +39,7 @@ struct connection {
     uint32_t generation; /* tells a timer that its descriptor was reused */
     enum state state;
     bool is_stream;
-    long events_sent;
+    long events_sent, most_events;
     bool is_last;         /* the piece that is being sent ends the answer */
     const char *piece;    /* what is being sent, and how far */
     size_t piece_size, piece_sent;
@@ -215,6 +216,8 @@ static bool take_request(struct connection *c)
     bool is_get = c->request[0] == 'G';
     c->is_stream = memmem(body, body_size, "\"stream\":true", 13) || memmem(body, body_size, "\"stream\": true", 14);
     c->events_sent = -1; /* the head comes before the first event */
+    char *most = memmem(body, body_size, "\"max_tokens\":", 13);
+    c->most_events = most ? strtol(most + 13, NULL, 10) : event_count;
     memmove(c->request, c->request + size, c->request_size - size);
     c->request_size -= size;
     if (is_get)
@@ -232,7 +235,7 @@ static void next_piece(struct connection *c)
         send_piece(c, whole, true);
     else if (c->events_sent < 0)
         send_piece(c, stream_head, false);
-    else if (c->events_sent < event_count)
+    else if (c->events_sent < event_count && c->events_sent < c->most_events)
         send_piece(c, event, false);
     else
         send_piece(c, stream_end, true);

@@ -134,6 +134,7 @@ def body_file(
     model: str = "mock",
     kind: Literal["plain", "numbered", "same"] = "plain",
     prompt_bytes: int = 0,
+    max_tokens: int = CHAT["max_tokens"],
 ) -> Path:
     """
     A request's body.
@@ -142,10 +143,11 @@ def body_file(
         kind: `numbered`: at temperature 0 and never the same twice, so that a cache is asked and misses.
             `same`: at temperature 0 and always the same, so that it hits.
         prompt_bytes: Length of a longer prompt.
+        max_tokens: The mock's most events of a stream, which has no more than it was started with.
     """
     name = model.replace(":", "-")
-    path = folder / f"{name}-{kind}-{'stream' if stream else 'whole'}-{prompt_bytes}.json"
-    asked = {**CHAT, "model": model, **({"stream": True} if stream else {})}
+    path = folder / f"{name}-{kind}-{'stream' if stream else 'whole'}-{prompt_bytes}-{max_tokens}.json"
+    asked = {**CHAT, "model": model, "max_tokens": max_tokens, **({"stream": True} if stream else {})}
     system, user = CHAT["messages"]
     text = user["content"]
     if prompt_bytes:
