@@ -68,7 +68,7 @@ def write_count(request: GenerateRequest, *, model: str) -> bytes:
 def _prompt(request: GenerateRequest) -> dict[str, Any]:
     if request.kind != "chat":
         raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
-    said: list[messages.Message] = messages.decode(request.prompt)
+    said = messages.of(request)
     begin = 0
     system: list[Block] = []
     while begin < len(said) and isinstance(one := said[begin], _SYSTEM):

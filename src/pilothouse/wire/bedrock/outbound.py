@@ -52,7 +52,7 @@ def write_request(request: GenerateRequest) -> bytes:
         raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
     if request.choices > 1:
         raise NotSupported("this provider gives one choice; leave n out, or ask again", param="n")
-    said = messages.decode(request.prompt)
+    said = messages.of(request)
     body = _prompt(said, request.thoughts)
     body.update(_shaping(request))
     if request.sampling.tools is not None:

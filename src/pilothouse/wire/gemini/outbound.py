@@ -45,7 +45,7 @@ def write_request(request: GenerateRequest, *, signed: bool = False) -> bytes:
     """
     if request.kind != "chat":
         raise NotSupported("this provider answers chats alone; use /v1/chat/completions", param="model")
-    said = messages.decode(request.prompt)
+    said = messages.of(request)
     body = _prompt(said, request.thoughts, signed_from=_turn_of(said) if signed else len(said))
     if request.sampling.tools is not None:
         body.update(_offered(request.sampling, request.sampling.tools))

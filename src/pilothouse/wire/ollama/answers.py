@@ -93,6 +93,8 @@ def write_error(error: PilothouseError) -> bytes:
 
 
 def _said(text: str, thinking: str, calls: list[dict[str, Any]], *, is_chat: bool) -> bytes:
+    if is_chat and not thinking and not calls:
+        return b'"message":{"role":"assistant","content":%s}' % _encode(text)
     beside: dict[str, Any] = {"thinking": thinking} if thinking else {}
     if calls:
         beside["tool_calls"] = calls

@@ -25,7 +25,7 @@ def canonical_prompt(ask: GenerateRequest) -> bytes:
     """
     if ask.kind == "completion":
         return bytes(ask.prompt)
-    return _pack(messages.decode(ask.prompt) if ask.messages is None else ask.messages)
+    return _pack(messages.of(ask))
 
 
 def last_question(prompt: bytes) -> tuple[bytes, str] | None:

@@ -7,10 +7,12 @@ this shape when they come in, and read it when they go out.
 Source: the OpenAI API reference, chat completions, `messages`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+
+from pilothouse.domain.chat import GenerateRequest
 
 Name = Annotated[str, Meta(max_length=256)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -110,6 +112,13 @@ _EMPTY = frozenset({b"null", b"[]"})
 
 decode = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1)]).decode
 """Messages from JSON; raises what msgspec raises."""
+
+
+def of(request: GenerateRequest) -> list[Message]:
+    """What a request for a chat holds, decoded at most once: nobody may change it."""
+    return cast("list[Message]", decode(request.prompt) if request.messages is None else request.messages)
+
+
 _decode_fields = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 encode = msgspec.json.Encoder().encode
 """Canonical JSON of messages: no whitespace, one order of fields."""
