@@ -163,7 +163,7 @@ def microseconds(work: Work, count: int) -> float:
 
 def main() -> None:
     given = options(__doc__ or "").parse_args()
-    rounds, count = (5, 500) if given.quick else (25, 2000)
+    rounds, count = (5, 500) if given.quick else (100, 2000)
     figures: list[Figure] = []
     for what, works in (inbound_works() | outbound_works()).items():
         took: dict[str, list[float]] = {name: [] for name in works}
