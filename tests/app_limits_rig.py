@@ -122,16 +122,21 @@ def chats(running: Program, key: str, count: int, *, at_once: int = 8) -> list[s
         return list(pool.map(one, range(count)))
 
 
+_AT_REST = 10
+"""Looks without a change, three seconds: what was answered last is drained a second later."""
+
+
 def spent(running: Program, key: str) -> int:
     """What the store says that a key cost, when nothing is under way any more."""
     key_id = key.split("_")[1]
-    seen = -1
+    seen, same = -1, 0
     for _ in range(100):
         time.sleep(0.3)
         _, report = call(running, "GET", "/admin/v1/usage?by=key")
         lines = [item for item in report["lines"] if item["group"] == key_id]
         now = lines[0]["sums"]["cost_micro_usd"] if lines else 0
-        if now == seen:
+        same = same + 1 if now == seen else 0
+        if same >= _AT_REST:
             return now
         seen = now
     raise AssertionError("the usage did not come to rest")

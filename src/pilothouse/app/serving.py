@@ -37,7 +37,7 @@ from pilothouse.gateway.recall import Recall
 from pilothouse.gateway.state import GatewayState
 from pilothouse.http.answering import refusal
 from pilothouse.http.data_plane import DataPlane
-from pilothouse.kit.beat import until_beat
+from pilothouse.kit.beat import beat_or
 from pilothouse.kit.board import Board
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.heartbeat import wait_for_loss
@@ -226,15 +226,8 @@ class Worker:
 
     async def _report(self) -> None:
         while True:
-            self._hurry.clear()
             self.feed.report(self._snapshot_report())
-            told_at = time.monotonic()
-            try:
-                async with asyncio.timeout(until_beat(REPORT_S)):
-                    await self._hurry.wait()
-                await asyncio.sleep(told_at + LEAST_REPORT_S - time.monotonic())
-            except TimeoutError:
-                pass
+            await beat_or(self._hurry, REPORT_S, least_s=LEAST_REPORT_S)
 
     async def _watch(self, heartbeat_fd: int, stop: asyncio.Event) -> None:
         loss = await wait_for_loss(heartbeat_fd)

@@ -65,10 +65,11 @@ def _figures(
     ratios = [one.utilization_ratio for one in gpus if one.utilization_ratio is not None]
     memory = [one.memory_bytes for one in gpus if one.memory_bytes is not None]
     with handle.oneshot():
-        cpu_seconds, rss_bytes = _seconds(handle), handle.memory_info().rss
+        is_replica = process.role == "replica"
+        cpu_seconds, rss_bytes = _seconds(handle, with_ended=is_replica), handle.memory_info().rss
         for child in below:
             with suppress(psutil.Error):  # it ended just now
-                cpu_seconds += _seconds(child)
+                cpu_seconds += _seconds(child, with_ended=True)
                 rss_bytes += private_bytes(child.pid)
         return ProcessFigures(
             role=process.role,
@@ -84,10 +85,15 @@ def _figures(
         )
 
 
-def _seconds(handle: psutil.Process) -> float:
-    """Of children that ended and were waited for as well."""
+def _seconds(handle: psutil.Process, *, with_ended: bool) -> float:
+    """
+    Args:
+        with_ended: Of children that ended and were waited for as well: parts of a replica are. Replicas
+            are none of the controller, which starts and waits for them, and count as themselves.
+    """
     times = handle.cpu_times()
-    return float(times.user + times.system + times.children_user + times.children_system)
+    ended = times.children_user + times.children_system if with_ended else 0.0
+    return float(times.user + times.system + ended)
 
 
 def _children() -> Mapping[int, Sequence[int]]:

@@ -38,7 +38,7 @@ from pilothouse.domain.plan import (
 )
 from pilothouse.domain.spec import Spec
 from pilothouse.domain.status import SystemStatus
-from pilothouse.kit.beat import until_beat
+from pilothouse.kit.beat import beat_or
 from pilothouse.kit.tasks import Tasks
 from pilothouse.ports.store import StoredSpec
 
@@ -188,12 +188,5 @@ class Reconciler:
         self.observer.published(observed, self._publishing.revision)
 
     async def _pause(self) -> None:
-        """Until the next tick, or until something changed; a moment at the least."""
-        paused_at = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(max(HURRIED_TICK_S, until_beat(TICK_S))):
-                await self._wake.wait()
-            await asyncio.sleep(paused_at + HURRIED_TICK_S - asyncio.get_running_loop().time())
-        except TimeoutError:
-            pass
-        self._wake.clear()
+        """Until the next tick, or until something changed."""
+        await beat_or(self._wake, TICK_S, least_s=HURRIED_TICK_S)

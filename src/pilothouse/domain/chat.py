@@ -94,7 +94,7 @@ class GenerateRequest(Struct, frozen=True):
     """The answer begins with the prompt, and so do its log probabilities."""
     messages: object = None
     """
-    `prompt` taken apart, where the codec that read it keeps that; only that codec knows what it is.
+    `prompt` taken apart, where the codec that read it keeps that (`wire.openai.messages.of`); never changed.
 
     Whoever puts another prompt in its place puts None here: answers are remembered by it.
     """

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.ledger import FORGET_TICKS, IDLE_TICKS, Account, Book
-from pilothouse.kit.beat import until_beat
+from pilothouse.kit.beat import beat_or
 from pilothouse.ports.ledger import Ledger
 
 TICK_S = 0.5
@@ -115,15 +115,8 @@ class Leases:
     async def run(self) -> None:
         """Exchange whenever there is a reason, until cancelled."""
         while True:
-            pause_s = PAUSE_S
-            try:
-                async with asyncio.timeout(until_beat(TICK_S)):
-                    await self._work.wait()
-            except TimeoutError:
-                pause_s = 0.0
-            self._work.clear()
+            await beat_or(self._work, TICK_S, least_s=PAUSE_S)
             await self.exchange()
-            await asyncio.sleep(pause_s)
 
     async def hand_back(self) -> None:
         """At the end of this worker: give back whatever nobody uses."""

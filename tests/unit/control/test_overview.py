@@ -124,6 +124,23 @@ def test_a_replica_is_all_of_its_processes():
     assert whole.cpu_seconds > alone.cpu_seconds
 
 
+def test_a_replica_that_ended_is_not_counted_to_the_controller_that_waited_for_it():
+    burns = "import time\nwhile time.process_time() < 0.2: pass"
+    runs = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burns!r}])"
+    starts = f"{runs}; print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", starts], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+
+        (replica, controller) = ProcessSampler().sample(
+            KnownProcess(role=role, name=role, pid=parent.pid) for role in ("replica", "controller")
+        )
+        parent.communicate(b"\n", timeout=10)
+
+    assert replica.cpu_seconds - controller.cpu_seconds >= 0.19
+
+
 def test_only_the_newest_errors_are_kept():
     errors = RecentErrors(SystemClock(), limit=3)
 

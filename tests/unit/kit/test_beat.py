@@ -1,5 +1,8 @@
 """Common moments of what is done at intervals."""
 
+import asyncio
+import time
+
 import pytest
 
 from pilothouse.kit import beat
@@ -23,3 +26,31 @@ def test_intervals_end_together(at, now):
 def test_a_timer_that_ends_early_does_not_begin_a_second_one_for_its_moment(at):
     at(99.9985)
     assert beat.until_beat(0.25) == pytest.approx(0.2515)
+
+
+async def test_an_event_ends_the_wait_and_is_cleared():
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, event.set)
+
+    began = time.monotonic()
+    await beat.beat_or(event, 60.0, least_s=0.0)
+
+    assert time.monotonic() - began < 5
+    assert not event.is_set()
+
+
+async def test_an_event_that_is_set_again_and_again_is_followed_no_faster_than_said():
+    event = asyncio.Event()
+    began = time.monotonic()
+    for _ in range(5):
+        event.set()
+        await beat.beat_or(event, 60.0, least_s=0.02)
+
+    assert time.monotonic() - began >= 0.095
+
+
+async def test_without_an_event_the_wait_ends_at_the_next_moment():
+    began = time.monotonic()
+    await beat.beat_or(asyncio.Event(), 0.05, least_s=0.0)
+
+    assert time.monotonic() - began < 5

@@ -203,9 +203,8 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._wait_by = wait_by if wait_by < self._total_by else self._total_by
         chunk = whole_chunk(data) if self._is_between_chunks else None
         if chunk is not None:
-            self.on_body(
-                chunk
-            )  # the parser stands between two chunks, and still does: it need not see this one
+            # The parser stands between two chunks, and still does: it need not see this one.
+            self.on_body(chunk)
         else:
             self._head_bytes += len(data)
             self._ended_chunk = False
