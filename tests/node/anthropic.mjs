@@ -2,7 +2,7 @@
 import Anthropic from "@anthropic-ai/sdk";
 
 const client = new Anthropic({ baseURL: process.env.BASE_URL, apiKey: process.env.API_KEY, maxRetries: 0 });
-const asked = { model: "chat", max_tokens: 4, messages: [{ role: "user", content: "Say hello." }] };
+const asked = { model: "chat", max_tokens: 4, temperature: 0, messages: [{ role: "user", content: "Say hello." }] };
 
 const whole = await client.messages.create(asked);
 const stream = client.messages.stream(asked);
