@@ -38,8 +38,9 @@ CUT = "\0"
 class TextModel(tf.Module):
     """`generate` continues texts; what it takes and gives is written in docs/howto/serve-tensorflow.md."""
 
-    def __init__(self, vocabulary: list[str]) -> None:
+    def __init__(self, vocabulary: list[str], *, units: int = UNITS, width: int = WIDTH) -> None:
         super().__init__()
+        self.units = units
         draw = tf.random.Generator.from_seed(SEED)
 
         def weights(*shape: int) -> tf.Variable:
@@ -51,11 +52,11 @@ class TextModel(tf.Module):
             tf.lookup.KeyValueTensorInitializer(self.vocabulary, tf.range(size, dtype=tf.int64)), -1
         )
         self.unknown = vocabulary.index(UNKNOWN)
-        self.embedding = weights(size, WIDTH)
-        self.read = weights(WIDTH, 3 * UNITS)
-        self.recall = weights(UNITS, 3 * UNITS)
-        self.bias = tf.Variable(tf.zeros([3 * UNITS]))
-        self.say = weights(UNITS, size)
+        self.embedding = weights(size, width)
+        self.read = weights(width, 3 * units)
+        self.recall = weights(units, 3 * units)
+        self.bias = tf.Variable(tf.zeros([3 * units]))
+        self.say = weights(units, size)
         self.say_bias = tf.Variable(tf.zeros([size]))
 
     def tokens(self, text: tf.Tensor) -> tf.Tensor:
@@ -72,12 +73,12 @@ class TextModel(tf.Module):
         return tf.where(found < 0, tf.constant(self.unknown, tf.int64), found)
 
     def step(self, state: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
-        """The state after one more token of each row: (rows, UNITS), (rows,)."""
+        """The state after one more token of each row: (rows, units), (rows,)."""
         reads = tf.matmul(tf.gather(self.embedding, tokens), self.read) + self.bias
         recalls = tf.matmul(state, self.recall)
-        keep = tf.sigmoid(reads[:, :UNITS] + recalls[:, :UNITS])
-        reset = tf.sigmoid(reads[:, UNITS : 2 * UNITS] + recalls[:, UNITS : 2 * UNITS])
-        new = tf.tanh(reads[:, 2 * UNITS :] + reset * recalls[:, 2 * UNITS :])
+        keep = tf.sigmoid(reads[:, : self.units] + recalls[:, : self.units])
+        reset = tf.sigmoid(reads[:, self.units : 2 * self.units] + recalls[:, self.units : 2 * self.units])
+        new = tf.tanh(reads[:, 2 * self.units :] + reset * recalls[:, 2 * self.units :])
         return keep * state + (1.0 - keep) * new
 
     def logits(self, state: tf.Tensor) -> tf.Tensor:
@@ -108,7 +109,9 @@ class TextModel(tf.Module):
         is_new = tf.equal(before, "")
         read = self.tokens(tf.where(is_new, prompt, ""))
         count = tf.size(read)
-        state, place = tf.cond(is_new, lambda: (tf.zeros([1, UNITS]), 0), lambda: _unpacked(before))
+        state, place = tf.cond(
+            is_new, lambda: (tf.zeros([1, self.units]), 0), lambda: _unpacked(before, self.units)
+        )
         is_too_long = count >= context
         read = tf.cond(is_too_long, lambda: read[:0], lambda: read)
         for token in read:
@@ -145,9 +148,9 @@ def _packed(state: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     return tf.io.serialize_tensor(tf.concat([state[0], [tf.cast(place, tf.float32)]], axis=0))
 
 
-def _unpacked(packed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    values = tf.ensure_shape(tf.io.parse_tensor(packed, tf.float32), [UNITS + 1])
-    return values[None, :UNITS], tf.cast(values[UNITS], tf.int32)
+def _unpacked(packed: tf.Tensor, units: int) -> tuple[tf.Tensor, tf.Tensor]:
+    values = tf.ensure_shape(tf.io.parse_tensor(packed, tf.float32), [units + 1])
+    return values[None, :units], tf.cast(values[units], tf.int32)
 
 
 def vocabulary_of(text: str) -> list[str]:
@@ -174,7 +177,7 @@ def train(model: TextModel, text: str, steps: int) -> float:
     @tf.function
     def learn(rows: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            state = tf.zeros([BATCH, UNITS])
+            state = tf.zeros([BATCH, model.units])
             states = []
             for i in range(STEPS_BACK):
                 state = model.step(state, rows[:, i])
@@ -226,6 +229,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the SavedModel goes; must not be there yet")
     parser.add_argument("--steps", type=int, default=240, help="of training; 240 take about a minute")
     parser.add_argument("--text", default="docs/**/*.md", help="which files of this repository to learn from")
+    parser.add_argument("--units", type=int, default=UNITS, help=f"of the layer; {UNITS} by default")
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"of a word's vector; {WIDTH} by default")
     given = parser.parse_args()
     if given.folder.exists():
         parser.error(f"{given.folder} is there already; name a new folder")
@@ -233,7 +238,7 @@ def main() -> None:
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     tf.keras.utils.set_random_seed(SEED)
     tf.config.experimental.enable_op_determinism()
-    model = TextModel(vocabulary_of(text))
+    model = TextModel(vocabulary_of(text), units=given.units, width=given.width)
     train(model, text, given.steps)
     export(model, given.folder)
     print(f"{given.folder}: a vocabulary of {len(model.vocabulary)}, from {len(files)} files")

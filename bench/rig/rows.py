@@ -45,7 +45,7 @@ class Row(Struct, frozen=True, kw_only=True):
     ask: Ask
     options: dict[str, Any] = {}
     small: Model | None = None
-    """For the first token alone: a quick one, so that a millisecond can be seen in its answers."""
+    """A toy, quick enough that a millisecond can be seen in its answers."""
     protocol: str = ""
     """Where an engine has a row for each of several."""
 
@@ -196,16 +196,26 @@ def tiny_onnx() -> Path:
 
 def letters() -> Path:
     """Trained on the documentation for seconds; what it says is nobody's concern."""
-    folder = BUILD / "letters"
+    return _trained("letters", "--steps", "20")
+
+
+def wide_letters() -> Path:
+    """The same with as many bytes of weights as SmolLM2 has here."""
+    return _trained("wide-letters", "--steps", "1", "--units", "3584", "--width", "1024")
+
+
+def _trained(name: str, *given: str) -> Path:
+    folder = BUILD / name
     if not (folder / "saved_model.pb").exists():
         argv = [python_of("tensorflow"), "-I", str(ROOT / "tools" / "train_savedmodel.py"), str(folder)]
-        subprocess.run([*argv, "--steps", "20"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*argv, *given], check=True, stdout=subprocess.DEVNULL)
     return folder
 
 
 SMOLLM2 = Model("SmolLM2-135M in bfloat16", smollm2_folder)
 TINY = Model("a Llama of 3 million random weights", tiny_llama)
-LETTERS = Model("a recurrent SavedModel of 448 units over 3,000 words", letters)
+LETTERS = Model("a recurrent SavedModel of 3 million weights", letters)
+WIDE = Model("a recurrent SavedModel of 64 million weights", wide_letters)
 ROWS = (
     Row(
         engine="mlserver",
@@ -256,14 +266,16 @@ ROWS = (
     ),
     Row(
         engine="tensorflow",
-        model=LETTERS,
+        model=WIDE,
+        small=LETTERS,
         ask=tensorflow,
         options={"context_tokens": 1024, "chat": CHAT},
         protocol="REST",
     ),
     Row(
         engine="tensorflow",
-        model=LETTERS,
+        model=WIDE,
+        small=LETTERS,
         ask=by_grpc.tensorflow,
         options={"context_tokens": 1024, "chat": CHAT, "protocol": "grpc"},
         protocol="gRPC",

@@ -64,7 +64,8 @@ def show(out: Output, report: StatusReport, home: Path) -> None:
             ],
         )
     for error in report.last_errors[:MOST_ERRORS]:
-        out.line(f"{moment(error.time)} {error.event}: {error.message}", style="red")
+        often = f" ({error.count} times)" if error.count > 1 else ""
+        out.line(f"{moment(error.time)} {error.event}: {error.message}{often}", style="red")
 
 
 def _host(host: HostFigures) -> str:

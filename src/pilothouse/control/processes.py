@@ -35,11 +35,10 @@ class ProcessSampler:
         """
         The figures of those that live, in the given order.
 
-        About 0.1 ms a process, and where there are replicas one look at every process of this machine.
+        About 0.1 ms a process, those of a replica included; others of this machine are not looked at.
         """
         known = list(known)
         on_gpus = _by_pid(gpus)
-        below = _children() if any(one.role == "replica" for one in known) else {}
         handles: dict[tuple[str, int], psutil.Process] = {}
         figures = []
         for process in known:
@@ -48,7 +47,7 @@ class ProcessSampler:
                 handle = self._handles.get(key) or psutil.Process(process.pid)
                 if not handle.is_running():
                     continue
-                family = _below(process.pid, below) if process.role == "replica" else []
+                family = _below(process.pid) if process.role == "replica" else []
                 figures.append(_figures(process, handle, family, on_gpus))
                 handles[key] = handle
         self._handles = handles
@@ -96,25 +95,25 @@ def _seconds(handle: psutil.Process, *, with_ended: bool) -> float:
     return float(times.user + times.system + ended)
 
 
-def _children() -> Mapping[int, Sequence[int]]:
-    """Of every process here, by its parent's pid; none where the system is not Linux."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for pid in psutil.pids():
-        with suppress(OSError, ValueError, IndexError):  # it ended just now
-            # A name may hold spaces and brackets: what follows the last one is state and parent.
-            said = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-            found[int(said[1])].append(pid)
-    return found
-
-
-def _below(pid: int, children: Mapping[int, Sequence[int]]) -> list[psutil.Process]:
+def _below(pid: int) -> list[psutil.Process]:
+    """All below it: children, theirs, and so on; none where the system is not Linux, or tells no children."""
     found: list[psutil.Process] = []
     parents = [pid]
     while parents:
-        for child in children.get(parents.pop(), ()):
+        for child in _children(parents.pop()):
             parents.append(child)
-            with suppress(psutil.Error):
+            with suppress(psutil.Error):  # it ended just now
                 found.append(psutil.Process(child))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Of each of its threads, for any of them may have started some (proc(5), `children`)."""
+    found: list[int] = []
+    with suppress(OSError):  # it ended just now
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found += map(int, (thread / "children").read_bytes().split())
     return found
 
 

@@ -38,9 +38,12 @@ class ErrorSeen(Struct, frozen=True, kw_only=True):
     """An error of the control plane; the message is made for people and holds no secret."""
 
     time: float
+    """Of the last time."""
     event: str
     code: str
     message: str
+    count: int = 1
+    """How often, in the words of now."""
 
 
 class JournalFigures(Struct, frozen=True, kw_only=True):

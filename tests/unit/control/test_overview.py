@@ -141,6 +141,34 @@ def test_a_replica_that_ended_is_not_counted_to_the_controller_that_waited_for_i
     assert replica.cpu_seconds - controller.cpu_seconds >= 0.19
 
 
+def test_a_child_that_another_thread_started_is_part_of_its_replica():
+    computes = "held = bytearray(40_000_000); print(flush=True); input()"
+    runs = f"subprocess.run([sys.executable, '-c', {computes!r}])"
+    starts = f"import subprocess, sys, threading; threading.Thread(target=lambda: {runs}).start()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", starts], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+
+        (figures,) = ProcessSampler().sample([KnownProcess(role="replica", name="r", pid=parent.pid)])
+        parent.communicate(b"\n", timeout=10)
+
+    assert figures.rss_bytes > 40_000_000
+
+
+def test_an_error_that_comes_again_counts_up_and_leaves_room_for_the_others():
+    errors = RecentErrors(SystemClock(), limit=3)
+    errors.note("pull_failed", OperationFailed("no network"))
+
+    for _ in range(5):
+        errors.note("action_failed", OperationFailed("vllm is missing"))
+
+    assert [(error.message, error.count) for error in errors.newest_first()] == [
+        ("vllm is missing", 5),
+        ("no network", 1),
+    ]
+
+
 def test_only_the_newest_errors_are_kept():
     errors = RecentErrors(SystemClock(), limit=3)
 

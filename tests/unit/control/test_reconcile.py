@@ -190,6 +190,25 @@ async def test_a_start_that_is_refused_says_why_and_is_tried_again(fakes, rigs):
     await rig.until_ready(name_of(spec()))
 
 
+async def test_a_start_that_is_refused_again_and_again_is_tried_more_and_more_rarely(fakes, rigs):
+    fakes.driver.refusal = "vllm is missing"
+    rig = rigs()
+    rig.declare(spec())
+    name, delays = name_of(spec()), []
+
+    for failures in range(1, 9):
+        await rig.until(lambda n=failures: (r := retry_of(rig, name)) is not None and r.failures == n)
+        delays.append(retry_of(rig, name).next_at - fakes.clock.time)
+        fakes.clock.time += 60
+
+    assert delays[-1] >= 20
+    assert delays[-1] > 4 * delays[0]
+
+
+def retry_of(rig, name):
+    return rig.loop.observer._retries.all().get(name)
+
+
 async def test_a_changed_spec_replaces_the_replica_without_a_gap(fakes, rigs):
     rig = rigs()
     rig.declare(spec())
