@@ -23,6 +23,7 @@ BENCHES = (
     "releases",
     "batch",
     "affinity",
+    "flood",
     "balance",
     "plan",
     "canary",

@@ -64,7 +64,7 @@ class Listening:
 
 
 @asynccontextmanager
-async def upstream(script: Script) -> AsyncIterator[Listening]:
+async def upstream(script: Script, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Listening]:
     """A scripted server on a loopback port, for the block."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,7 +83,7 @@ async def upstream(script: Script) -> AsyncIterator[Listening]:
             writer.close()
 
     tasks: set[asyncio.Task[None]] = set()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, host, port)
     listening = Listening(server.sockets[0].getsockname()[1])
     try:
         yield listening

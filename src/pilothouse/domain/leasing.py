@@ -25,6 +25,8 @@ class AccountState(Struct, frozen=True):
     """Units that it could not do without now."""
     is_last: bool = False
     """It holds nothing, and would forget the account: nobody asked for it for long."""
+    unused: int = 0
+    """Units that it holds and that no request has reserved."""
 
 
 class Grant(Struct, frozen=True):
@@ -33,6 +35,8 @@ class Grant(Struct, frozen=True):
     id: str
     granted: int
     left: int
+    elsewhere: int = 0
+    """Of a rate: what other workers hold unused. A caller may get it, though not from this worker now."""
     is_forgotten: bool = False
     """The pools know nothing of this worker's account any more, and it may forget it too."""
 

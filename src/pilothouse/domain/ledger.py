@@ -27,6 +27,7 @@ class Account:
         "answered_at",
         "at",
         "available",
+        "elsewhere",
         "forgets",
         "granted",
         "id",
@@ -60,6 +61,8 @@ class Account:
         """Units that the pools know to be gone from here."""
         self.left: int | None = None
         """What the pools said they have; None before they said anything."""
+        self.elsewhere = 0
+        """What other workers held unused when the pools answered."""
         self.answered_at = 0.0
         self.low = -1.0
         """Below it more is asked for, before it runs dry."""
@@ -98,12 +101,12 @@ class Account:
         return min(self.limit, self.left + max(0.0, now - self.answered_at) * self.limit / MINUTE_S)
 
     def remaining(self, now: float) -> int:
-        """What a caller may still expect to get of a rate: here and in the pools."""
+        """What a caller may still expect to get of a rate: here, in the pools, and of other workers."""
         here = self.available
         if not self.rate:
             if self.left is None:
                 return self.limit
-            here += self.left + (now - self.answered_at) * self.limit / MINUTE_S
+            here += self.left + self.elsewhere + (now - self.answered_at) * self.limit / MINUTE_S
         return self.limit if here > self.limit else int(here) if here > 0 else 0
 
     # with the pools
@@ -113,8 +116,9 @@ class Account:
         spent = max(0, self.granted - self.returned - held)
         is_last = self.forgets and self.is_empty
         return AccountState(
-            self.id, self.kind, self.limit, self.granted, spent, self.returned, self.need, is_last
-        )
+            self.id, self.kind, self.limit, self.granted, spent, self.returned, self.need, is_last,
+            unused=max(0, int(self.available)),
+        )  # fmt: skip
 
     @property
     def gone(self) -> int:
@@ -133,7 +137,7 @@ class Account:
             self.granted = grant.granted
             self.available += more
             self.low = float(more // 2)
-        self.left, self.answered_at = grant.left, now
+        self.left, self.elsewhere, self.answered_at = grant.left, grant.elsewhere, now
         self.rate = 0.0
         self.need = 0
         self.is_asked = False
@@ -154,6 +158,7 @@ class Account:
         self.returned = self.said = 0
         self.rate = 0.0
         self.left = None
+        self.elsewhere = 0
         self.is_asked = False
 
 

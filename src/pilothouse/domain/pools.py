@@ -24,13 +24,15 @@ from pilothouse.domain.ledger import MINUTE_S
 class Held:
     """What one worker was given from one pool, and what is known to be gone of it. All sums only grow."""
 
-    __slots__ = ("granted", "returned", "spent")
+    __slots__ = ("granted", "returned", "spent", "unused")
 
     def __init__(self) -> None:
         self.granted = 0
         self.spent = 0
         """Of a budget: what the drain found in the store of this lease; of others: what the worker says."""
         self.returned = 0
+        self.unused = 0
+        """Of `outstanding`: what no request has reserved, as far as the worker said."""
 
     @property
     def outstanding(self) -> int:
@@ -74,6 +76,12 @@ class Pool:
         """Units that whoever asks may still hope for."""
         return self.room()
 
+    def elsewhere(self, worker: str) -> int:
+        """Units of a rate that the other workers hold unused."""
+        if not self.is_rate:
+            return 0
+        return sum(held.unused for name, held in self.held.items() if name != worker)
+
     def hear(self, worker: str, state: AccountState) -> None:
         """Take over what a worker says of its own."""
         held = self.held.get(worker)
@@ -88,6 +96,7 @@ class Pool:
                 self.level += state.returned - held.returned
             held.returned = state.returned
         if self.is_rate:
+            held.unused = state.unused + max(0, held.granted - state.granted)
             held.spent = max(held.spent, state.spent)
             if held.outstanding < 0:  # more was used than reserved: the pool pays, and nobody gets that again
                 self.level += held.outstanding
@@ -116,6 +125,7 @@ class Pool:
         """What a worker holds from before. Of a rate it was taken from an older level."""
         held = self.held[worker] = Held()
         held.granted = state.granted
+        held.unused = state.unused
         most = 0 if stood_alone else max(0, self.limit - self.outstanding)
         self.level = min(self.level, most)
 
@@ -136,6 +146,7 @@ class Pool:
         if wanted > 0 and need - on_its_way <= room:
             given = min(room, wanted)
             held.granted += given
+            held.unused += given
             if self.is_rate:
                 self.level -= given
         return held.granted
@@ -224,7 +235,7 @@ class Pools:
             held = pool.held[worker].granted
             if state.need > 0 and self._may_grant(pool):
                 held = pool.grant(worker, state.granted, state.need, workers=self.workers)
-            grants.append(Grant(state.id, held, pool.left()))
+            grants.append(Grant(state.id, held, pool.left(), pool.elsewhere(worker)))
         return grants
 
     def leave(self, worker: str) -> None:

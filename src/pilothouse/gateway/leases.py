@@ -25,7 +25,7 @@ TIMEOUT_S = 2.0
 LATE_S = 30.0
 """After its deadline a reservation that nobody settled is settled in full: a defect must not leak."""
 MOST_TOLD = 1000
-"""Idle accounts in one exchange."""
+"""Accounts in one exchange that ask for nothing."""
 BUDGET_SHARE = 20
 """While the pools are lost, all workers together may spend a twentieth of a budget, by setting."""
 
@@ -238,8 +238,11 @@ class Leases:
             if account.forgets and account.idle % self._memory.ticks == 0:
                 account.give_back()
                 self._due.add(account)
-            elif is_lone or account.idle < IDLE_TICKS:
+            elif is_lone:
                 continue
+            elif account.idle < IDLE_TICKS:
+                if account.is_rate and account.gone != account.said and len(self._due) < MOST_TOLD:
+                    self._due.add(account)  # callers of the other workers are told what is left
             elif account.available >= 1 or account.gone != account.said:
                 account.give_back()
                 self._due.add(account)

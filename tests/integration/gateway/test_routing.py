@@ -278,30 +278,6 @@ async def test_who_may_go_before_his_colleagues(as_key: str, word: bytes, status
     assert answer.status == status
 
 
-async def test_a_flood_of_one_team_leaves_the_other_its_turn():
-    """One place: the fair share of two is every second turn."""
-    order: list[str] = []
-
-    async def say(request):
-        order.append(request.subject)
-        await asyncio.sleep(0.01)
-        async for chunk in words("a")(request):
-            yield chunk
-
-    served = snapshot(replica_entry(max_inflight=1), endpoints=(endpoint_entry(queue_size=200),))
-    async with house(WatchedEngine(say), served) as h:
-        flood = [asyncio.create_task(h.ask(more=b',"user":"flood"', as_key=OTHER_TEAM)) for _ in range(100)]
-        await h.until(lambda: h.state.queued > 80)
-        for _ in range(10):
-            began = len(order)
-            assert (await h.ask(more=b',"user":"single"')).status == 200
-            turns = order[began:].index("single")
-            assert turns <= 2, "it waited for more than its turn"
-        await asyncio.gather(*flood)
-
-    assert order.count("flood") == 100
-
-
 async def test_a_full_queue_gives_up_a_request_of_the_flood_for_another_team():
     engine = WatchedEngine(endless())
     served = snapshot(replica_entry(max_inflight=1), endpoints=(endpoint_entry(queue_size=3),))

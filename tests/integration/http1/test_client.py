@@ -495,3 +495,29 @@ async def test_deadlines_hold_for_what_runs_when_its_owner_is_closed():
             await asyncio.wait_for(asked, 2.0)
         await asyncio.sleep(0.6)
         assert sweeper._timer is None, "with nobody left it stops by itself"
+
+
+async def test_a_connection_to_a_name_is_not_kept_for_ever():
+    """Requests that follow each other without a pause would hold it, and the name may mean another machine."""
+    where = "127.0.0.1"
+
+    async def pin() -> str:
+        return where
+
+    sweeper = Sweeper()
+    script = keeps(*[whole(b"x")] * 100_000)
+    async with upstream(script) as first, upstream(script, host="127.0.0.2", port=first.port) as second:
+        address = Address(host="engine.example", port=first.port)
+        client = Client(address, sweeper, pin=pin)
+        client.max_age_s = 0.2
+        door = Asking(client, first)
+        assert await door.body() == b"x"
+        where = "127.0.0.2"
+        async with asyncio.timeout(10.0):
+            while not second.connections:
+                assert await door.body() == b"x"
+
+        assert first.connections == 1
+        client.close()
+        await asyncio.sleep(0.01)
+        sweeper.stop()

@@ -42,6 +42,8 @@ _MAX_BUFFERED = 256 * 1024
 _MAX_HEAD = 64 * 1024
 _FRAMING_S = 1.0
 """How long the end of an answer's framing may come after the last of what it says."""
+_OLD_S = 60.0
+"""A connection to a name is not kept for longer: the name may mean another machine by now."""
 
 
 class Exchange(ChunkReader, asyncio.Protocol):
@@ -75,6 +77,9 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._is_left = False
         """Nobody reads on; it goes back once it is complete."""
         self.idle_since = 0.0
+        self.is_old = False
+        """It is not kept any more."""
+        self._old_at = time.monotonic() + client.max_age_s
         self._same = SameHead()
         """Of the last answer that came whole, in one piece, and well."""
         self._known: dict[bytes, bytes] | None = None
@@ -296,6 +301,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._pause.end()
 
     def sweep(self, now: float) -> None:
+        self.is_old = now > self._old_at
         if now > self._wait_by:
             stage = "body" if self._got_bytes else "head"
             waited = "the answer stalled" if self._got_bytes else "no answer came"
@@ -343,6 +349,7 @@ class Client:
         """Requests go out with the others of their stage; None: at once."""
         self._pin = pin
         """Resolves and checks the host (`kit.egress`); None: `address.host` is an IP already."""
+        self.max_age_s = _OLD_S if pin is not None else _NEVER
         self._idle: list[Exchange] = []
         self.left: set[Exchange] = set()
         """Those that wait only for the end of their framing."""
@@ -417,7 +424,7 @@ class Client:
 
     def put_back(self, exchange: Exchange) -> None:
         self.left.discard(exchange)
-        if self._is_closed or len(self._idle) >= self._max_idle:
+        if self._is_closed or exchange.is_old or len(self._idle) >= self._max_idle:
             exchange.close()
             return
         exchange.idle_since = time.monotonic()
