@@ -12,8 +12,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
-# On every processor; a file's tests stay together, for they share what they have read.
-UNIT = $(BIN)/python -m pytest -q -n logical --dist loadfile tests/unit tests/docs
+# On every processor. What stays together tests/by_processor.py says.
+SHARED_OUT = -n logical --dist loadfile --no-loadscope-reorder
+UNIT = $(BIN)/python -m pytest -q $(SHARED_OUT) tests/unit tests/docs
 
 .PHONY: setup up fast test check unit bench docs lock clean
 .DEFAULT_GOAL := up
@@ -28,7 +29,7 @@ fast: setup ## compile the request path, where there is a C compiler: two minute
 	@$(BIN)/python tools/fast.py
 
 test: setup ## every test that this machine can run; what was skipped stands in a closing table
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SHARED_OUT) $(ARGS)
 
 unit: setup
 	$(UNIT)

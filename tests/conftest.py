@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")  # how long an example takes says nothing on a machine with others on it
 
-pytest_plugins = ["fixtures_models", "fixtures_postgres"]
+pytest_plugins = ["by_processor", "fixtures_models", "fixtures_node", "fixtures_postgres"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

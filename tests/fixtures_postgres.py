@@ -20,8 +20,11 @@ import psutil
 import psycopg
 import pytest
 
+from pilothouse.kit.lockfile import file_lock
+
 USER, PASSWORD = "pilot", "Planted-Secret-7ef3"
 INSTALL = "apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold postgresql"
+INSTALL_S = 600.0
 
 
 def _binaries() -> Path | None:
@@ -31,6 +34,12 @@ def _binaries() -> Path | None:
         places.append(Path(found).resolve().parent)
     usable = [place for place in places if (place / "initdb").exists() and (place / "postgres").exists()]
     return max(usable, key=lambda place: (len(place.parent.name), place.parent.name), default=None)
+
+
+def _installed() -> Path:
+    """Where it is; installed by one process, while others wait."""
+    with file_lock(Path(tempfile.gettempdir()) / f"pilothouse-apt-{os.geteuid()}.lock", timeout_s=INSTALL_S):
+        return _binaries() or _install()
 
 
 def _install() -> Path:
@@ -45,7 +54,7 @@ def _install() -> Path:
         config.write_text("create_main_cluster = false\n")
     for command in ("apt-get update", INSTALL):
         done = subprocess.run(
-            command.split(), env=quiet, capture_output=True, text=True, check=False, timeout=300
+            command.split(), env=quiet, capture_output=True, text=True, check=False, timeout=INSTALL_S / 2
         )
     if (found := _binaries()) is None:
         pytest.skip(f"PostgreSQL cannot be installed here: {done.stderr.strip()[-200:]}")
@@ -155,7 +164,7 @@ def _exists(name: str) -> bool:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A server for all tests that leave it running."""
-    server = PostgresServer(_binaries() or _install())
+    server = PostgresServer(_installed())
     server.start()
     yield server
     server.remove()
@@ -164,7 +173,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A server that the test may kill."""
-    server = PostgresServer(_binaries() or _install())
+    server = PostgresServer(_installed())
     server.start()
     yield server
     server.remove()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse.kit.lockfile import file_lock
+
 PACKAGES = {
     "llm": ("llm==0.36",),
     "langchain": ("langchain-openai==1.7.4", "langchain-anthropic==1.7.10"),
@@ -35,9 +37,12 @@ def environment(name: str, folder: Path) -> Path:
         return made / "bin"
     if name in ON_DEMAND:
         pytest.skip(f"{name} is not installed: python tests/tool_envs.py {name}")
-    if fault := make(made, PACKAGES[name]):
-        pytest.skip(f"{name} cannot be installed: {fault}")
-    stamp.write_text(wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(made.with_name(f"{made.name}.lock"), timeout_s=3 * _TIMEOUT_S):
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            if fault := make(made, PACKAGES[name]):
+                pytest.skip(f"{name} cannot be installed: {fault}")
+            stamp.write_text(wanted)
     return made / "bin"
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fixtures_node import FOLDER
 from program_rig import Program, program
 from tool_envs import environment
 
@@ -83,11 +83,8 @@ def test_a_tool_prints_what_the_how_to_shows(
     record_property("note", f"{title} as in the how-to: {printed == shown.splitlines()}")
 
 
-def test_openais_client_for_node_prints_it_too(running: Program, tmp_path: Path) -> None:
-    modules = ROOT / "tests" / "node" / "node_modules"
-    if shutil.which("node") is None or not (modules / "openai").exists():
-        pytest.skip("node or its clients are not installed: npm ci in tests/node")
-    (tmp_path / "node_modules").symlink_to(modules)
+def test_openais_client_for_node_prints_it_too(node: str, running: Program, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(FOLDER / "node_modules")
 
     printed = printed_by(blocks("OpenAI's client for Node")[0], running, tmp_path)
 

@@ -2,36 +2,12 @@
 
 import json
 import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
-import pytest
+from fixtures_node import FOLDER
 
-FOLDER = Path(__file__).parents[2] / "node"
-INSTALL_S = 180
 RUN_S = 60
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Node, with the locked clients installed beside their lock."""
-    found, npm = shutil.which("node"), shutil.which("npm")
-    if found is None or npm is None:
-        pytest.skip("node and npm are not installed")
-    installed = FOLDER / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < (FOLDER / "package-lock.json").stat().st_mtime:
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-        try:
-            done = subprocess.run(
-                command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"npm ci took longer than {INSTALL_S} s")
-        if done.returncode:
-            pytest.skip(f"npm ci failed: {done.stderr.strip().splitlines()[-1:]}")
-    return found
 
 
 def said_by(node: str, script: str, served: Any) -> dict[str, Any]:

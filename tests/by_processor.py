@@ -1,0 +1,23 @@
+"""
+Which tests share a process when several run: those of a file, and all that start programs.
+
+Belongs here: nothing but that. What two processes must not do at once (fetch a model, install
+clients) is locked where it is done.
+"""
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+START_PROGRAMS = ("tests/conformance/", "tests/e2e/", "tests/integration/")
+
+
+class ByProcessor(LoadFileScheduling):
+    """Files in the order of their names: what starts programs begins, for it takes longest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "programs" if nodeid.startswith(START_PROGRAMS) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByProcessor:
+    return ByProcessor(config, log)
