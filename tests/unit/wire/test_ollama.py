@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,10 @@ def test_the_page_has_a_word_on_every_field_of_the_client() -> None:
         named |= set(shape.model_fields)
 
     assert {name for name in named if f"| `{name}` |" not in page} == set()
+
+
+@given(st.integers(min_value=0, max_value=2**33))
+def test_the_time_of_an_answer_is_that_of_its_second_in_utc(created: int) -> None:
+    whole = CHAT.whole(CHAT.read(chat()), [Delta("x", 0, "stop")], Usage(), answer_id="", created=created)
+
+    assert json.loads(whole)["created_at"] == f"{datetime.fromtimestamp(created, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -50,8 +50,10 @@ def read_ask(body: bytes) -> GenerateRequest:
         NotSupported: For what Anthropic has and this cannot carry.
     """
     asked: shapes.Ask = _read(body, _decode, shapes.Ask)
-    return msgspec.structs.replace(
-        _request(asked, max_tokens=asked.max_tokens, sampling=_sampling(asked)),
+    return _request(
+        asked,
+        max_tokens=asked.max_tokens,
+        sampling=_sampling(asked),
         stream=asked.stream is True,
         subject=asked.metadata.user_id if asked.metadata is not None else None,
     )
@@ -63,36 +65,51 @@ def read_prompt(body: bytes) -> GenerateRequest:
     return _request(asked, max_tokens=None, sampling=Sampling())
 
 
-def _request(asked: shapes.Prompt, *, max_tokens: int | None, sampling: Sampling) -> GenerateRequest:
+def _request(
+    asked: shapes.Prompt,
+    *,
+    max_tokens: int | None,
+    sampling: Sampling,
+    stream: bool = False,
+    subject: str | None = None,
+) -> GenerateRequest:
     said, thoughts = _messages(asked)
     if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages: {fault[1]}", param="messages")
-    written = messages.encode(said)
+    written = Raw(messages.encode(said))
+    beside = 0
     needs: frozenset[Ability] = conversation.needs_of(said)
-    if any(one.thought.data for one in thoughts):
-        needs |= {"redacted_thinking"}
+    if thoughts:
+        beside = sum(len(one.thought.data) + len(one.thought.signature) for one in thoughts)
+        if any(one.thought.data for one in thoughts):
+            needs |= {"redacted_thinking"}
     if asked.tools:
         offered = Raw(messages.encode([_tool(tool) for tool in asked.tools]))
         sampling = msgspec.structs.replace(sampling, tools=offered)
         needs |= {"tools"}
+        beside += len(offered)
     if asked.tool_choice is not None:
         sampling = _choosing(sampling, asked.tool_choice)
-    thinking = asked.thinking
     return GenerateRequest(
         "chat",
         asked.model,
-        Raw(written),
-        len(written)
-        + (len(sampling.tools) if sampling.tools is not None else 0)
-        + sum(len(one.thought.data) + len(one.thought.signature) for one in thoughts),
-        include_usage=True,
-        max_tokens=max_tokens,
-        sampling=sampling,
-        needs=needs,
-        hide_reasoning=not isinstance(thinking, shapes.Enabled | shapes.Adaptive)
-        or thinking.display == "omitted",
+        written,
+        len(written) + beside,
+        stream,
+        True,
+        max_tokens,
+        1,
+        sampling,
+        subject,
+        needs,
+        hide_reasoning=asked.thinking is None or not _is_shown(asked.thinking),
+        messages=said,
         thoughts=tuple(thoughts),
     )
+
+
+def _is_shown(thinking: shapes.Enabled | shapes.Adaptive | shapes.Disabled) -> bool:
+    return not isinstance(thinking, shapes.Disabled) and thinking.display != "omitted"
 
 
 def _sampling(asked: shapes.Ask) -> Sampling:
@@ -116,6 +133,8 @@ def _format(form: shapes.Format) -> Raw:
 def _effort(asked: shapes.Ask) -> str | None:
     """How much a model is to think: as it is said, else by the budget that is given for it."""
     thinking = asked.thinking
+    if thinking is None and asked.output_config is None:
+        return None
     if isinstance(thinking, shapes.Enabled) and thinking.budget_tokens >= asked.max_tokens:
         raise InvalidRequest(
             "thinking.budget_tokens must be below max_tokens, which it is a part of",
@@ -163,25 +182,26 @@ def _messages(asked: shapes.Prompt) -> tuple[list[messages.Message], list[Rememb
     if asked.system:
         said.append(messages.System(_plain(asked.system)))
     for i, message in enumerate(asked.messages):
-        content = message.content
-        if isinstance(message, shapes.System):
-            said.append(messages.System(_plain(message.content)))
-        elif isinstance(message, shapes.Assistant):
-            thoughts.extend(_remembered(message, len(said)))
-            said.append(_assistant(message))
-        elif isinstance(content, str):
-            said.append(messages.User(content))
+        if type(message) is shapes.User:
+            if isinstance(message.content, str):
+                said.append(messages.User(message.content))
+            else:
+                said.extend(_user(message, f"messages[{i}].content"))
+        elif type(message) is shapes.Assistant:
+            if isinstance(message.content, str):
+                said.append(messages.Assistant(message.content))
+            else:
+                thoughts.extend(_remembered(message.content, len(said)))
+                said.append(_assistant(message.content))
         else:
-            said.extend(_user(message, f"messages[{i}].content"))
+            said.append(messages.System(_plain(message.content)))
     return said, thoughts
 
 
-def _remembered(message: shapes.Assistant, number: int) -> Iterable[Remembered]:
+def _remembered(content: Iterable[shapes.Block], number: int) -> Iterable[Remembered]:
     """The thoughts that a provider signed; others are a message's `reasoning_content`, and no block there."""
-    if isinstance(message.content, str):
-        return
     place = 0
-    for block in message.content:
+    for block in content:
         thought = None
         if isinstance(block, shapes.RedactedThinking):
             thought = Thought(data=block.data, block=place)
@@ -224,14 +244,12 @@ def _result(block: shapes.ToolResult) -> str | list[messages.Text]:
     return _FAILED + text if isinstance(text, str) else [messages.Text(_FAILED), *text]
 
 
-def _assistant(message: shapes.Assistant) -> messages.Assistant:
+def _assistant(content: Iterable[shapes.Block]) -> messages.Assistant:
     """All of its text is one, before its calls."""
-    if isinstance(message.content, str):
-        return messages.Assistant(message.content)
     texts: list[shapes.Text] = []
     thoughts: list[str] = []
     calls: list[messages.Call] = []
-    for block in message.content:
+    for block in content:
         if isinstance(block, shapes.Thinking):
             thoughts.append(block.thinking)
         elif isinstance(block, shapes.Text):

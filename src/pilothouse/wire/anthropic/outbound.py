@@ -13,7 +13,7 @@ from pilothouse.domain.chat import GenerateRequest, Remembered, Sampling, Though
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
-from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
+from pilothouse.wire.openai.parts import arguments_of, inline_data, not_there, texts_said
 
 VERSION = "2026-10-21"
 OLDER_VERSION = "2023-06-01"
@@ -23,7 +23,6 @@ _NOT_THERE = (
     *("min_p", "seed", "frequency_penalty", "presence_penalty"),
     *("logprobs", "top_logprobs", "logit_bias"),
 )
-_OLDER = ("temperature", "top_p", "top_k")
 _EFFORT = {"minimal": "low"}
 _NO_ARGUMENTS = {"type": "object", "properties": {}}
 _encode = msgspec.json.Encoder().encode
@@ -71,16 +70,16 @@ def _prompt(request: GenerateRequest) -> dict[str, Any]:
     said = messages.of(request)
     begin = 0
     system: list[Block] = []
-    while begin < len(said) and isinstance(one := said[begin], _SYSTEM):
-        system.extend(_texts(one.content))
+    while begin < len(said):
+        one = said[begin]
+        if type(one) is not messages.System and type(one) is not messages.Developer:
+            break
+        system += _texts(one.content)
         begin += 1
     prompt: dict[str, Any] = {"messages": _messages(said, begin, request.thoughts)}
     if system:
         prompt["system"] = system[0]["text"] if len(system) == 1 else system
     return prompt
-
-
-_SYSTEM = (messages.System, messages.Developer)
 
 
 def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[Remembered] = ()) -> list[Any]:
@@ -90,13 +89,13 @@ def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[R
     thought = marks.by_message(thoughts)
     for i in range(begin, len(said)):
         one = said[i]
-        if isinstance(one, messages.Tool):
-            content = _short(list(_texts(one.content)))
+        if type(one) is messages.Tool:
+            content = _short(_texts(one.content))
             results.append({"type": "tool_result", "tool_use_id": one.tool_call_id, "content": content})
             continue
         if one.name is not None:
             raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
-        if isinstance(one, messages.User):
+        if type(one) is messages.User:
             if results or not isinstance(one.content, str):
                 blocks = [*results, *_user(one, f"messages[{i}].content")]
                 written.append({"role": "user", "content": _short(blocks)})
@@ -107,11 +106,11 @@ def _messages(said: Sequence[messages.Message], begin: int, thoughts: Sequence[R
         if results:
             written.append({"role": "user", "content": results})
             results = []
-        if isinstance(one, messages.Assistant):
+        if type(one) is messages.Assistant:
             own = marks.own_thoughts(thought[i], i, unread="") if i in thought else ()
             written.append(_assistant(one, f"messages[{i}]", own))
         else:
-            written.append({"role": "system", "content": _short(list(_texts(one.content)))})
+            written.append({"role": "system", "content": _short(_texts(one.content))})
     if results:
         written.append({"role": "user", "content": results})
     return written
@@ -125,9 +124,9 @@ def _short(blocks: list[Block]) -> str | list[Block]:
     return blocks
 
 
-def _texts(content: str | Sequence[messages.Text]) -> Iterator[Block]:
-    for text in [content] if isinstance(content, str) else [part.text for part in content]:
-        yield {"type": "text", "text": text}
+def _texts(content: str | Sequence[messages.Text]) -> list[Block]:
+    texts = [content] if isinstance(content, str) else [part.text for part in content]
+    return [{"type": "text", "text": text} for text in texts]
 
 
 def _user(message: messages.User, at: str) -> Iterator[Block]:
@@ -193,15 +192,26 @@ def _shaping(request: GenerateRequest) -> dict[str, Any]:
         raise NotSupported("this provider gives one choice; leave n out, or ask again", param="n")
     if sampling == _PLAIN:
         return {}
-    for name in _NOT_THERE:
-        if getattr(sampling, name):  # zero is what it is without it
-            raise NotSupported(f"this provider has no {name}; leave it out", param=name)
-    if sampling.temperature is not None and sampling.temperature > 1:
-        raise InvalidRequest("temperature: 0 to 1 with this provider", param="temperature")
-    shaped = {name: value for name in _OLDER if (value := getattr(sampling, name)) is not None}
+    if (sampling.min_p or sampling.seed or sampling.frequency_penalty or sampling.presence_penalty) or (
+        sampling.logprobs or sampling.top_logprobs or sampling.logit_bias
+    ):  # zero is what it is without it
+        raise not_there(sampling, _NOT_THERE)
+    shaped: dict[str, Any] = {}
+    if (temperature := sampling.temperature) is not None:
+        if temperature > 1:
+            raise InvalidRequest("temperature: 0 to 1 with this provider", param="temperature")
+        shaped["temperature"] = temperature
+    if sampling.top_p is not None:
+        shaped["top_p"] = sampling.top_p
+    if sampling.top_k is not None:
+        shaped["top_k"] = sampling.top_k
     if sampling.stop:
         shaped["stop_sequences"] = sampling.stop
-    return shaped | _offered(sampling) | _thinking(sampling)
+    if sampling.tools is not None:
+        shaped.update(_offered(sampling))
+    if sampling.reasoning_effort is not None or sampling.response_format is not None:
+        shaped.update(_thinking(sampling))
+    return shaped
 
 
 _PLAIN = Sampling()

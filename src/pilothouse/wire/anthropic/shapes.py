@@ -4,7 +4,7 @@ What a request of Anthropic's clients may hold, strictly typed: what is not name
 Source: the types of Anthropic's published client (`anthropic.types`).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
 from msgspec import Meta, Struct
 
@@ -93,14 +93,20 @@ class ToolResult(Struct, tag_field="type", tag="tool_result", forbid_unknown_fie
     toolset_name: None = None
 
 
+@final
 class User(Struct, tag_field="role", tag="user", forbid_unknown_fields=True):
     content: str | Annotated[list[Text | Image | Document | ToolResult], Meta(min_length=1)]
 
 
+Block = Text | Thinking | RedactedThinking | ToolUse
+
+
+@final
 class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    content: str | list[Text | Thinking | RedactedThinking | ToolUse]
+    content: str | list[Block]
 
 
+@final
 class System(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
     content: str | Annotated[list[Text], Meta(min_length=1)]
 

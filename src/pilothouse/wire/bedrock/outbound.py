@@ -11,7 +11,7 @@ from pilothouse.domain.chat import GenerateRequest, Remembered, Sampling, Though
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
-from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
+from pilothouse.wire.openai.parts import arguments_of, inline_data, not_there, texts_said
 
 _NOT_THERE = (
     *("top_k", "min_p", "seed", "frequency_penalty", "presence_penalty"),
@@ -66,15 +66,15 @@ def _prompt(said: Sequence[messages.Message], thoughts: Sequence[Remembered]) ->
     turns: list[dict[str, Any]] = []
     thought = marks.by_message(thoughts)
     for i, one in enumerate(said):
-        if isinstance(one, messages.Tool):
+        if type(one) is messages.Tool:
             result = {"toolUseId": _call_id(one.tool_call_id), "content": _texts(one.content)}
             _append(turns, "user", [{"toolResult": result}])
             continue
         if one.name is not None:
             raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
-        if isinstance(one, messages.User):
+        if type(one) is messages.User:
             _append(turns, "user", _user(one, i))
-        elif isinstance(one, messages.Assistant):
+        elif type(one) is messages.Assistant:
             own = marks.own_thoughts(thought[i], i, unread=marks.BEDROCK) if i in thought else ()
             _append(turns, "assistant", _assistant(one, i, own))
         else:
@@ -152,9 +152,12 @@ def _call_id(name: str) -> str:
 
 def _shaping(request: GenerateRequest) -> dict[str, Any]:
     sampling = request.sampling
-    for name in _NOT_THERE:
-        if getattr(sampling, name):  # zero is what it is without it
-            raise NotSupported(f"this provider has no {name}; leave it out", param=name)
+    if (
+        (sampling.top_k or sampling.min_p or sampling.seed)
+        or (sampling.frequency_penalty or sampling.presence_penalty)
+        or (sampling.logprobs or sampling.top_logprobs)
+    ):  # zero is what it is without it
+        raise not_there(sampling, _NOT_THERE)
     if sampling.temperature is not None and sampling.temperature > 1:
         raise InvalidRequest("temperature: 0 to 1 with this provider", param="temperature")
     config: dict[str, Any] = {}
@@ -167,6 +170,8 @@ def _shaping(request: GenerateRequest) -> dict[str, Any]:
     if sampling.stop:
         config["stopSequences"] = sampling.stop
     shaped: dict[str, Any] = {"inferenceConfig": config} if config else {}
+    if sampling.reasoning_effort is None and sampling.response_format is None:
+        return shaped
     output: dict[str, Any] = {}
     if (effort := sampling.reasoning_effort) is not None:
         if effort not in _EFFORTS:

@@ -9,20 +9,11 @@ from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Remembered, Sa
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
-from pilothouse.wire.openai.parts import arguments_of, inline_data, texts_said
+from pilothouse.wire.openai.parts import arguments_of, inline_data, not_there, texts_said
 
 THINKING_TOKENS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
 """Of `reasoning_effort`; all but `minimal` as Google's own OpenAI dialect has them."""
 _NOT_THERE = ("min_p", "logprobs", "top_logprobs", "logit_bias")
-_SAME = {
-    "temperature": "temperature",
-    "top_p": "topP",
-    "top_k": "topK",
-    "seed": "seed",
-    "stop": "stopSequences",
-    "presence_penalty": "presencePenalty",
-    "frequency_penalty": "frequencyPenalty",
-}
 _MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _SOUNDS = {"wav": "audio/wav", "mp3": "audio/mp3"}
 _UNSIGNED = "skip_thought_signature_validator"
@@ -49,7 +40,7 @@ def write_request(request: GenerateRequest, *, signed: bool = False) -> bytes:
     body = _prompt(said, request.thoughts, signed_from=_turn_of(said) if signed else len(said))
     if request.sampling.tools is not None:
         body.update(_offered(request.sampling, request.sampling.tools))
-    if config := _config(request):
+    if (config := _config(request)) != _AS_IT_IS:
         body["generationConfig"] = config
     return _encode(body)
 
@@ -67,7 +58,7 @@ def write_predict(request: EmbedRequest) -> bytes:
 
 def _turn_of(said: Sequence[messages.Message]) -> int:
     """Where the present turn begins: behind what a user said last."""
-    return max((i + 1 for i, one in enumerate(said) if isinstance(one, messages.User)), default=0)
+    return max((i + 1 for i, one in enumerate(said) if type(one) is messages.User), default=0)
 
 
 def _prompt(
@@ -79,14 +70,14 @@ def _prompt(
     names: dict[str, str] = {}
     thought = marks.by_message(thoughts)
     for i, one in enumerate(said):
-        if isinstance(one, messages.Tool):
+        if type(one) is messages.Tool:
             _add_result(contents, _result(one, names[one.tool_call_id]))
             continue
         if one.name is not None:
             raise NotSupported(f"messages[{i}].name: this provider has no names", param=f"messages[{i}].name")
-        if isinstance(one, messages.User):
+        if type(one) is messages.User:
             contents.append({"role": "user", "parts": _user(one, i)})
-        elif isinstance(one, messages.Assistant):
+        elif type(one) is messages.Assistant:
             for call in one.tool_calls or ():
                 names[call.id] = call.function.name
             parts = _assistant(one, i)
@@ -220,6 +211,31 @@ def _declared(function: tools.Offer) -> dict[str, Any]:
     return declared
 
 
+class _Thinking(msgspec.Struct, omit_defaults=True, rename="camel"):
+    thinking_budget: int
+    include_thoughts: bool = False
+
+
+class _Config(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """How to generate, in Google's names."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop_sequences: list[str] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    max_output_tokens: int | None = None
+    candidate_count: int = 1
+    response_mime_type: str | None = None
+    response_json_schema: dict[str, Any] | None = None
+    thinking_config: _Thinking | None = None
+
+
+_AS_IT_IS = _Config()
+
+
 class _Schema(msgspec.Struct):
     schema: dict[str, Any]
 
@@ -229,41 +245,42 @@ class _Format(msgspec.Struct):
     json_schema: _Schema | None = None
 
 
-def _config(request: GenerateRequest) -> dict[str, Any]:
-    sampling = request.sampling
-    for name in _NOT_THERE:
-        if getattr(sampling, name):
-            raise NotSupported(f"this provider has no {name}; leave it out", param=name)
-    config = {
-        theirs: value for ours, theirs in _SAME.items() if (value := getattr(sampling, ours)) is not None
-    }
-    if request.max_tokens is not None:
-        config["maxOutputTokens"] = request.max_tokens
-    if request.choices > 1:
-        config["candidateCount"] = request.choices
-    if sampling.response_format is not None:
-        config.update(_format(sampling.response_format))
-    if (effort := sampling.reasoning_effort) is not None:
+def _config(request: GenerateRequest) -> _Config:
+    asked = request.sampling
+    if asked.min_p or asked.logprobs or asked.top_logprobs or asked.logit_bias:
+        raise not_there(asked, _NOT_THERE)
+    config = _Config(
+        asked.temperature,
+        asked.top_p,
+        asked.top_k,
+        asked.seed,
+        asked.stop,
+        asked.presence_penalty,
+        asked.frequency_penalty,
+        request.max_tokens,
+        request.choices,
+    )
+    if asked.response_format is not None:
+        _shape(config, asked.response_format)
+    if (effort := asked.reasoning_effort) is not None:
         if effort not in THINKING_TOKENS:
             known = ", ".join(THINKING_TOKENS)
             raise NotSupported(
                 f"reasoning_effort: with this provider one of {known}", param="reasoning_effort"
             )
-        thinking: dict[str, Any] = {"thinkingBudget": THINKING_TOKENS[effort]}
-        if effort != "none" and not request.hide_reasoning:
-            thinking["includeThoughts"] = True
-        config["thinkingConfig"] = thinking
+        config.thinking_config = _Thinking(
+            THINKING_TOKENS[effort], effort != "none" and not request.hide_reasoning
+        )
     return config
 
 
-def _format(raw: msgspec.Raw) -> dict[str, Any]:
+def _shape(config: _Config, raw: msgspec.Raw) -> None:
     try:
         form = msgspec.json.decode(raw, type=_Format)
     except msgspec.ValidationError as exc:
         raise InvalidRequest("response_format: a json_schema has a schema", param="response_format") from exc
     if form.type == "text":
-        return {}
-    shaped: dict[str, Any] = {"responseMimeType": "application/json"}
+        return
+    config.response_mime_type = "application/json"
     if form.json_schema is not None:
-        shaped["responseJsonSchema"] = form.json_schema.schema
-    return shaped
+        config.response_json_schema = form.json_schema.schema

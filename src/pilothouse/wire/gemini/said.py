@@ -169,26 +169,28 @@ class AnswerReader:
         return Chunk(said) if said else None
 
     def _delta(self, candidate: _Candidate, response_id: str) -> Delta:
-        index = candidate.index
-        parts = candidate.content.parts if candidate.content is not None else []
-        if index in self._ended and (parts or candidate.finish_reason):
+        index, finish = candidate.index, candidate.finish_reason
+        parts = candidate.content.parts if candidate.content is not None else ()
+        if index in self._ended and (parts or finish):
             raise UpstreamError("the provider's answer goes on after its end")
-        text = "".join([part.text for part in parts if not part.thought])
-        thoughts = "".join([part.text for part in parts if part.thought])
         kept = self._kept(parts) if self._is_signed and index == 0 else ()
+        text = thoughts = ""
+        calls: tuple[ToolCall, ...] = ()
+        for part in parts:
+            if part.thought:
+                thoughts += part.text
+            else:
+                text += part.text
+            if part.function_call is not None:
+                calls += (self._call(part.function_call, index, response_id),)
         if text and index == 0:
             self._has_text = True
-        calls = [
-            self._call(part.function_call, index, response_id)
-            for part in parts
-            if part.function_call is not None
-        ]
-        finish = candidate.finish_reason
         if finish is not None:
             self._ended.add(index)
             finish = finish_of(finish, calls=self._calls.get(index, 0))
-        aside = Aside(thoughts, "", tuple(calls), kept) if thoughts or calls or kept else None
-        return Delta(text, index, finish, None, aside)
+        if thoughts or calls or kept:
+            return Delta(text, index, finish, None, Aside(thoughts, "", calls, kept))
+        return Delta(text, index, finish)
 
     def _kept(self, parts: Sequence[_Part]) -> tuple[Thought, ...]:
         """

@@ -5,35 +5,34 @@ Its times (`total_duration`, `eval_duration` ...) are left out: a client sees th
 in `x-pilothouse-overhead-us` and the metrics, and a codec has no clock.
 """
 
-import time
 from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.errors import PilothouseError, UpstreamError
 
 _encode = msgspec.json.Encoder().encode
-_REASONS = {"length": "length"}
-"""Ollama says `stop` for all other ends, calls of tools among them."""
 
 
 class LineWriter:
     """Writes one answer's lines. Calls of tools are said at once, when they are whole."""
 
     def __init__(self, ask: GenerateRequest, *, is_chat: bool, created: int) -> None:
-        self._head = b'{"model":%s,"created_at":"%s"' % (_encode(ask.endpoint), _time(created).encode())
+        self._head = b'{"model":%s,"created_at":"%s"' % (_encode(ask.endpoint), _time(created))
         self._is_chat = is_chat
         self._calls: dict[int, list[ToolCall]] = {}
-        self._reason = "stop"
+        self._reason = b"stop"
 
     def chunk(self, chunk: Chunk) -> bytes:
         return b"".join([self._step(delta) for delta in chunk.deltas])
 
     def _step(self, delta: Delta) -> bytes:
         if delta.finish_reason:
-            self._reason = _REASONS.get(delta.finish_reason, "stop")
+            self._reason = _reason(delta)
         thinking, text = "", delta.text
         if delta.aside is not None:
             thinking = delta.aside.reasoning
@@ -67,14 +66,13 @@ def write_whole(
 ) -> bytes:
     """A whole answer; Ollama knows one choice."""
     delta = deltas[0]
-    aside = delta.aside or Aside()
-    said = _said(delta.text + aside.refusal, aside.reasoning, _calls(aside.tools), is_chat=is_chat)
+    if (aside := delta.aside) is None:
+        said = _said(delta.text, "", [], is_chat=is_chat)
+    else:
+        said = _said(delta.text + aside.refusal, aside.reasoning, _calls(aside.tools), is_chat=is_chat)
     return b'{"model":%s,"created_at":"%s",%s,%s}' % (
-        _encode(ask.endpoint),
-        _time(created).encode(),
-        said,
-        _ending(_REASONS.get(delta.finish_reason or "", "stop"), usage),
-    )
+        _encode(ask.endpoint), _time(created), said, _ending(_reason(delta), usage),
+    )  # fmt: skip
 
 
 def write_embeddings(embeddings: Embeddings, *, endpoint: str) -> bytes:
@@ -103,9 +101,14 @@ def _said(text: str, thinking: str, calls: list[dict[str, Any]], *, is_chat: boo
     return _encode({"response": text} | beside)[1:-1]
 
 
-def _ending(reason: str, usage: Usage) -> bytes:
+def _reason(delta: Delta) -> bytes:
+    """Ollama says `stop` for all other ends, calls of tools among them."""
+    return b"length" if delta.finish_reason == "length" else b"stop"
+
+
+def _ending(reason: bytes, usage: Usage) -> bytes:
     return b'"done":true,"done_reason":"%s","prompt_eval_count":%d,"eval_count":%d' % (
-        reason.encode(), usage.input, usage.output,
+        reason, usage.input, usage.output,
     )  # fmt: skip
 
 
@@ -136,6 +139,13 @@ def _calls(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
     return written
 
 
-def _time(created: int) -> str:
-    at = time.gmtime(created)  # `strftime` takes three times as long
-    return f"{at.tm_year:04}-{at.tm_mon:02}-{at.tm_mday:02}T{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}Z"
+def _time(created: int) -> bytes:
+    days, seconds = divmod(created, 86_400)
+    minutes, seconds = divmod(seconds, 60)
+    return b"%sT%02d:%02d:%02dZ" % (_date(days), minutes // 60, minutes % 60, seconds)
+
+
+@lru_cache(maxsize=2)
+def _date(days: int) -> bytes:
+    """Of so many days after the first of 1970: the same for a whole day."""
+    return (date(1970, 1, 1) + timedelta(days)).isoformat().encode()

@@ -18,30 +18,32 @@ from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import invalid, sub_read
 from pilothouse.wire.openai.shapes import Penalty, Seed, Share, Stop, Temperature
 
-ENGINE_OPTIONS = frozenset(
-    {
-        "num_ctx",
-        "num_batch",
-        "num_gpu",
-        "main_gpu",
-        "num_thread",
-        "num_keep",
-        "numa",
-        "low_vram",
-        "use_mmap",
-        "use_mlock",
-        "f16_kv",
-        "vocab_only",
-    }
-)
-"""How an engine is run: the deployment's `engine_options`, not a caller's."""
-
 _NULL = Raw(b"null")
 _KINDS = (("/9j/", "jpeg"), ("iVBOR", "png"), ("R0lG", "gif"), ("UklG", "webp"))
 """How the first bytes of pictures look in base64."""
 
 
-class _Options(Struct, forbid_unknown_fields=True, kw_only=True):
+class _EngineOptions(Struct):
+    """How an engine is run: the deployment's `engine_options`, not a caller's. Dropped, whatever they are."""
+
+    num_ctx: Any = None
+    num_batch: Any = None
+    num_gpu: Any = None
+    main_gpu: Any = None
+    num_thread: Any = None
+    num_keep: Any = None
+    numa: Any = None
+    low_vram: Any = None
+    use_mmap: Any = None
+    use_mlock: Any = None
+    f16_kv: Any = None
+    vocab_only: Any = None
+
+
+ENGINE_OPTIONS = frozenset(_EngineOptions.__struct_fields__)
+
+
+class _Options(_EngineOptions, forbid_unknown_fields=True, kw_only=True):
     temperature: Temperature | None = None
     top_p: Share | None = None
     top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
@@ -59,7 +61,7 @@ class _Generate(Struct, forbid_unknown_fields=True, kw_only=True):
     stream: bool | None = None
     format: Raw = _NULL
     """`"json"`, or a JSON Schema."""
-    options: dict[str, Any] | None = None
+    options: _Options | None = None
     keep_alive: str | float | None = None
     """Dropped: what runs and for how long is the deployment's."""
     think: bool | Literal["low", "medium", "high"] | None = None
@@ -107,6 +109,12 @@ class _Embed(Struct, forbid_unknown_fields=True, kw_only=True):
     keep_alive: str | float | None = None
 
 
+_NO_OPTIONS = _Options()
+_decode_chat = msgspec.json.Decoder(_Chat).decode
+_decode_prompt = msgspec.json.Decoder(_Prompt).decode
+_decode_embed = msgspec.json.Decoder(_Embed).decode
+
+
 class _Named(Struct):
     model: str = ""
     name: str = ""
@@ -119,7 +127,7 @@ def read_chat(body: bytes) -> GenerateRequest:
         InvalidRequest: With the field in `param`.
         NotSupported: For what Ollama has and this cannot carry.
     """
-    asked: _Chat = _read(body, _Chat)
+    asked: _Chat = _read(body, _decode_chat, _Chat)
     offered = None if bytes(asked.tools) == b"null" else asked.tools
     needs: frozenset[Ability] = frozenset()
     if offered is not None and msgspec.json.decode(offered) != []:
@@ -135,7 +143,7 @@ def read_generate(body: bytes) -> GenerateRequest:
     As `read_chat`, for a prompt. It is a chat of one message, for Ollama puts a prompt into the model's
     template too; with `raw` it is the plain text.
     """
-    asked: _Prompt = _read(body, _Prompt)
+    asked: _Prompt = _read(body, _decode_prompt, _Prompt)
     if asked.raw:
         if asked.system or asked.images:
             raise InvalidRequest("a raw prompt has no system and no images; put all into prompt", param="raw")
@@ -147,7 +155,7 @@ def read_generate(body: bytes) -> GenerateRequest:
 
 def read_embed(body: bytes) -> EmbedRequest:
     """As `read_chat`, for texts to embed."""
-    asked: _Embed = _read(body, _Embed)
+    asked: _Embed = _read(body, _decode_embed, _Embed)
     if asked.truncate is True:
         raise NotSupported("truncate is not supported: no text is cut; split it", param="truncate")
     for name in asked.options or {}:
@@ -185,46 +193,37 @@ def _request(
     Args:
         said: Messages; None for a plain `prompt`.
     """
-    options = _options(asked.options or {})
-    written = messages.encode(prompt if said is None else said)
+    options = _NO_OPTIONS if asked.options is None else asked.options
+    written = Raw(messages.encode(prompt if said is None else said))
+    stop, most = options.stop, options.num_predict
+    sampling = Sampling(
+        options.temperature,
+        options.top_p,
+        options.top_k,
+        options.min_p,
+        options.seed,
+        [stop] if isinstance(stop, str) else (stop or None),
+        options.frequency_penalty,
+        options.presence_penalty,
+        response_format=_format(asked.format),
+        tools=tools,
+        reasoning_effort=_effort(asked.think),
+    )
+    if said is not None and (read := conversation.needs_of(said)):
+        needs |= read
     return GenerateRequest(
         "completion" if said is None else "chat",
         endpoint_of(asked.model),
-        Raw(written),
+        written,
         len(written) + (len(tools) if tools is not None else 0),
-        stream=asked.stream is not False,
-        include_usage=True,
-        max_tokens=options.num_predict if options.num_predict and options.num_predict > 0 else None,
-        sampling=Sampling(
-            temperature=options.temperature,
-            top_p=options.top_p,
-            top_k=options.top_k,
-            min_p=options.min_p,
-            seed=options.seed,
-            stop=[options.stop] if isinstance(options.stop, str) else (options.stop or None),
-            frequency_penalty=options.frequency_penalty,
-            presence_penalty=options.presence_penalty,
-            response_format=_format(asked.format),
-            tools=tools,
-            reasoning_effort=_effort(asked.think),
-        ),
-        needs=needs | conversation.needs_of(said or ()),
+        asked.stream is not False,
+        True,
+        most if most is not None and most > 0 else None,
+        1,
+        sampling,
+        needs=needs,
+        messages=said,
     )
-
-
-def _options(given: dict[str, Any]) -> _Options:
-    kept = {name: value for name, value in given.items() if name not in ENGINE_OPTIONS}
-    for name in kept:
-        if name not in _Options.__struct_fields__:
-            near = difflib.get_close_matches(name, _Options.__struct_fields__, n=1)
-            hint = f"did you mean {near[0]}?" if near else "leave it out"
-            raise NotSupported(
-                f"options.{name[:64]} cannot be carried to every engine; {hint}", param=f"options.{name[:64]}"
-            )
-    try:
-        return msgspec.convert(kept, _Options)
-    except msgspec.ValidationError as exc:
-        raise invalid(str(exc), "options") from exc
 
 
 def _format(raw: Raw) -> Raw | None:
@@ -252,32 +251,34 @@ def _messages(given: list[_Message]) -> list[messages.Message]:
     waiting: list[tuple[str, str]] = []
     """Ids and names of calls that no answer came to yet."""
     for i, message in enumerate(given):
-        at = f"messages[{i}]"
-        if message.tool_calls is not None and message.role != "assistant":
+        role = message.role
+        if role == "assistant":
+            spoken = _assistant(message, i)
+            waiting = [(call.id, call.function.name) for call in spoken.tool_calls or ()]
+            said.append(spoken)
+        elif message.tool_calls is not None:
+            at = f"messages[{i}]"
             raise InvalidRequest(f"{at}: only an assistant calls tools", param=f"{at}.tool_calls")
-        if message.role == "system":
+        elif role == "user":
+            said.append(_user(message.content, message.images, f"messages[{i}].images"))
+        elif role == "system":
             said.append(messages.System(message.content))
-        elif message.role == "user":
-            said.append(_user(message.content, message.images, f"{at}.images"))
-        elif message.role == "assistant":
-            calls = [
-                messages.Call(
-                    call.id or f"call_{i}_{j}",
-                    messages.Function(call.function.name, messages.encode(call.function.arguments).decode()),
-                )
-                for j, call in enumerate(message.tool_calls or ())
-            ]
-            waiting = [(call.id, call.function.name) for call in calls]
-            said.append(
-                messages.Assistant(
-                    content=message.content if message.content or not calls else None,
-                    tool_calls=calls or None,
-                    reasoning_content=message.thinking,
-                )
-            )
         else:
-            said.append(messages.Tool(message.content, _answered(message, waiting, at)))
+            said.append(messages.Tool(message.content, _answered(message, waiting, f"messages[{i}]")))
     return said
+
+
+def _assistant(message: _Message, number: int) -> messages.Assistant:
+    if not message.tool_calls:
+        return messages.Assistant(message.content, reasoning_content=message.thinking)
+    calls = [
+        messages.Call(
+            call.id or f"call_{number}_{i}",
+            messages.Function(call.function.name, messages.encode(call.function.arguments).decode()),
+        )
+        for i, call in enumerate(message.tool_calls)
+    ]
+    return messages.Assistant(message.content or None, None, None, calls, message.thinking)
 
 
 def _answered(message: _Message, waiting: list[tuple[str, str]], at: str) -> str:
@@ -305,9 +306,9 @@ def _data_url(image: str, at: str) -> str:
     raise InvalidRequest(f"{at}: send JPEG, PNG, GIF or WebP in base64", param=at)
 
 
-def _read(body: bytes, shape: type[Any]) -> Any:
+def _read(body: bytes, decode: Any, shape: type[Struct]) -> Any:
     try:
-        return msgspec.json.decode(body, type=shape)
+        return decode(body)
     except msgspec.ValidationError as exc:
         raise _explained(body, shape, exc) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -326,4 +327,14 @@ def _explained(
     for name in fields:
         if name not in shape.__struct_fields__:
             return NotSupported(f"{name[:64]} is not supported; leave it out", param=name[:64])
-    return invalid(str(cause), "")
+    error = invalid(str(cause), "")
+    if error.param == "options" and str(cause).startswith("Object contains unknown field `"):
+        return _unknown_option(str(cause).split("`")[1])
+    return error
+
+
+def _unknown_option(name: str) -> NotSupported:
+    near = difflib.get_close_matches(name, set(_Options.__struct_fields__) - ENGINE_OPTIONS, n=1)
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    at = f"options.{name[:64]}"
+    return NotSupported(f"{at} cannot be carried to every engine; {hint}", param=at)

@@ -7,7 +7,7 @@ this shape when they come in, and read it when they go out.
 Source: the OpenAI API reference, chat completions, `messages`.
 """
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, cast, final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -19,10 +19,12 @@ FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 CallId = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
+@final
 class Text(Struct, tag_field="type", tag="text", forbid_unknown_fields=True, omit_defaults=True):
     text: str
 
 
+@final
 class Refusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True, omit_defaults=True):
     refusal: str
 
@@ -72,21 +74,25 @@ Part = Text | Image | Audio | File
 _TextParts = Annotated[list[Text], Meta(min_length=1)]
 
 
+@final
 class System(Struct, tag_field="role", tag="system", forbid_unknown_fields=True, omit_defaults=True):
     content: str | _TextParts
     name: Name | None = None
 
 
+@final
 class Developer(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True, omit_defaults=True):
     content: str | _TextParts
     name: Name | None = None
 
 
+@final
 class User(Struct, tag_field="role", tag="user", forbid_unknown_fields=True, omit_defaults=True):
     content: str | Annotated[list[Part], Meta(min_length=1)]
     name: Name | None = None
 
 
+@final
 class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True, omit_defaults=True):
     """Says something, calls tools, or both."""
 
@@ -98,6 +104,7 @@ class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields
     """What it thought before; engines that think take it back."""
 
 
+@final
 class Tool(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True, omit_defaults=True):
     """What a tool gave for one call."""
 

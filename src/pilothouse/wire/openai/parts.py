@@ -5,11 +5,12 @@ A provider fetches nothing and takes no texts for arguments: what it is sent sta
 the request, and is what its own protocol can hold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai import messages
 
@@ -31,19 +32,22 @@ def inline_data(url: str, at: str) -> tuple[str, str]:
     return kind, data
 
 
-def texts_said(message: messages.Assistant) -> Iterator[str]:
+def not_there(sampling: Sampling, names: Iterable[str]) -> NotSupported:
+    """The error for the first of these that is given."""
+    name = next(name for name in names if getattr(sampling, name))
+    return NotSupported(f"this provider has no {name}; leave it out", param=name)
+
+
+def texts_said(message: messages.Assistant) -> list[str]:
     """What the model said or refused by, piece by piece; nothing empty."""
-    content = message.content or ""
-    for part in [content] if isinstance(content, str) else content:
-        text = part if isinstance(part, str) else _said(part)
-        if text:
-            yield text
-    if message.refusal:
-        yield message.refusal
-
-
-def _said(part: messages.Text | messages.Refusal) -> str:
-    return part.text if isinstance(part, messages.Text) else part.refusal
+    content = message.content
+    if isinstance(content, str):
+        texts = [content]
+    else:
+        texts = [part.text if type(part) is messages.Text else part.refusal for part in content or ()]
+    if message.refusal is not None:
+        texts.append(message.refusal)
+    return [text for text in texts if text]
 
 
 def arguments_of(call: messages.Call, at: str) -> dict[str, Any]:

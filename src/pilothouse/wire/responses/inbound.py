@@ -8,6 +8,7 @@ below has is carried, `FATES` says what changes no answer, and what is refused w
 Source: the OpenAI API reference, responses, create.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -93,11 +94,10 @@ class _StreamOptions(Struct, forbid_unknown_fields=True):
     include_obfuscation: bool = False
 
 
-class Create(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A request, as far as it is carried."""
+class _Settings(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A request but for its input, as far as it is carried."""
 
     model: str
-    input: Raw
     background: bool | None = None
     include: list[str] | None = None
     instructions: str | None = None
@@ -120,6 +120,16 @@ class Create(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Subject | None = None
 
 
+class Create(_Settings, forbid_unknown_fields=True, kw_only=True):
+    input: Raw
+
+
+class _Texts(_Settings, forbid_unknown_fields=True, kw_only=True):
+    """A request whose input is messages of one text each, as most are: decoded at once."""
+
+    input: items.Texts
+
+
 class ResponseRequest(GenerateRequest, frozen=True, kw_only=True):
     """A request whose answer repeats a part of it."""
 
@@ -136,31 +146,37 @@ class _Format(Struct, frozen=True):
     format: _Schema | _Object | _Plain
 
 
-class _Echo(Struct):
-    """What a response repeats."""
+class _Plainly(Struct):
+    """What a response repeats as it came."""
 
     instructions: str | None
     max_output_tokens: int | None
-    metadata: dict[str, str]
-    parallel_tool_calls: bool
     previous_response_id: str | None
-    reasoning: _Effort
     store: bool | None
     temperature: float | None
-    text: _Format
-    tool_choice: str | _NamedChoice
-    tools: Raw
-    top_logprobs: int
     top_p: float | None
-    truncation: str
     safety_identifier: str | None
     user: str | None
 
 
-ECHOED = frozenset(_Echo.__struct_fields__)
+class _Filled(Struct):
+    """What a response says whether the request did or not."""
+
+    metadata: dict[str, str] = {}
+    parallel_tool_calls: bool = True
+    reasoning: _Effort = _Effort()
+    text: _Format = _Format(_Plain())
+    tool_choice: str | _NamedChoice = "auto"
+    tools: Raw = Raw(b"[]")
+    top_logprobs: int = 0
+    truncation: str = "disabled"
+
+
+ECHOED = frozenset((*_Plainly.__struct_fields__, *_Filled.__struct_fields__))
 """Fields of a request that its response repeats."""
-_NO_EFFORT, _PLAIN, _NO_TOOLS = _Effort(), _Format(_Plain()), Raw(b"[]")
+_USUAL = _ENCODE(_Filled())[1:]
 _decode = msgspec.json.Decoder(Create).decode
+_decode_texts = msgspec.json.Decoder(_Texts).decode
 _decode_tools = msgspec.json.Decoder(Annotated[list[Raw], Meta(max_length=128)]).decode
 _decode_function = msgspec.json.Decoder(Function).decode
 
@@ -177,11 +193,27 @@ def previous_of(body: bytes) -> str:
 
 def _create(body: bytes) -> Create:
     asked: Create = read_object(body, _decode, Create, FATES)
+    _check(asked)
+    return asked
+
+
+def _asked(body: bytes) -> tuple[_Settings, list[Message]]:
+    try:
+        texts = _decode_texts(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        asked = _create(body)  # not texts alone, or a mistake
+        return asked, items.read_input(asked.input)
+    _check(texts)
+    return texts, items.read_texts(texts.input)
+
+
+def _check(asked: _Settings) -> None:
     if asked.background:
         raise NotSupported("background responses are not supported; leave it out", param="background")
     if asked.truncation == "auto":
         raise NotSupported("a conversation is never cut here; leave truncation out", param="truncation")
-    return asked
+    if asked.metadata and len(asked.metadata) > _METADATA_PAIRS:
+        raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
 
 
 def shown(body: bytes) -> tuple[ResponseRequest, list[Message]]:
@@ -212,11 +244,13 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         InvalidRequest: With the field in `param`.
         NotSupported: For a field, a tool or an item that is known and cannot be carried.
     """
-    asked = _create(body)
-    if asked.metadata and len(asked.metadata) > _METADATA_PAIRS:
-        raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
-    said = _said(asked, before)
-    offered = _tools(asked.tools)
+    asked, said = _asked(body)
+    if asked.instructions or before:
+        system = [messages.System(asked.instructions)] if asked.instructions else []
+        said = [*system, *before, *said]
+    if fault := conversation.problem_of(said):
+        raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
+    offered = None if asked.tools is _NULL else _tools(asked.tools)
     prompt = Raw(messages.encode(said))
     needs = conversation.needs_of(said)
     if offered is not None:
@@ -234,45 +268,39 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
         asked.safety_identifier or asked.user,
         needs,
         asked.store,
+        messages=said,
         echo=_echo(asked),
     )
 
 
-def _said(asked: Create, before: list[Message]) -> list[Message]:
-    said = items.read_input(asked.input)
-    if asked.instructions or before:
-        system = [messages.System(asked.instructions)] if asked.instructions else []
-        said = [*system, *before, *said]
-    if fault := conversation.problem_of(said):
-        raise InvalidRequest(f"input{fault[0]}: {fault[1]}", param="input")
-    return said
-
-
-def _sampling(asked: Create, offered: Raw | None) -> Sampling:
-    includes = asked.include or ()
-    for name in includes:
-        if name not in INCLUDES:
-            raise NotSupported(f"include: {name[:64]!r} is not supported; leave it out", param="include")
-    logprobs = "message.output_text.logprobs" in includes
+def _sampling(asked: _Settings, offered: Raw | None) -> Sampling:
+    logprobs = asked.include is not None and _asks_for_logprobs(asked.include)
     if asked.top_logprobs and not logprobs:
         raise InvalidRequest(
             'top_logprobs needs include to have "message.output_text.logprobs"', param="top_logprobs"
         )
     return Sampling(
-        temperature=asked.temperature,
-        top_p=asked.top_p,
+        asked.temperature,
+        asked.top_p,
         logprobs=logprobs or None,
         top_logprobs=(asked.top_logprobs or 0) if logprobs else None,
-        response_format=_format(asked.text),
+        response_format=None if asked.text is None else _format(asked.text),
         tools=offered,
-        tool_choice=_choice(asked, offered),
+        tool_choice=None if asked.tool_choice is None else _choice(asked.tool_choice, offered),
         parallel_tool_calls=asked.parallel_tool_calls if offered is not None else None,
-        reasoning_effort=asked.reasoning.effort if asked.reasoning else None,
+        reasoning_effort=asked.reasoning.effort if asked.reasoning is not None else None,
     )
 
 
-def _format(text: _Text | None) -> Raw | None:
-    wanted = text.format if text else None
+def _asks_for_logprobs(includes: Sequence[str]) -> bool:
+    for name in includes:
+        if name not in INCLUDES:
+            raise NotSupported(f"include: {name[:64]!r} is not supported; leave it out", param="include")
+    return "message.output_text.logprobs" in includes
+
+
+def _format(text: _Text) -> Raw | None:
+    wanted = text.format
     if wanted is None or isinstance(wanted, _Plain):
         return None
     if isinstance(wanted, _Object):
@@ -300,9 +328,8 @@ def _tools(given: Raw) -> Raw | None:
     return Raw(_ENCODE(found)) if found else None
 
 
-def _choice(asked: Create, offered: Raw | None) -> Raw | None:
-    wanted = asked.tool_choice
-    if wanted is None or (offered is None and wanted in ("auto", "none")):
+def _choice(wanted: Literal["none", "auto", "required"] | _NamedChoice, offered: Raw | None) -> Raw | None:
+    if offered is None and wanted in ("auto", "none"):
         return None
     choice: tools.Choice = (
         tools.NamedChoice(tools.Named(wanted.name)) if isinstance(wanted, _NamedChoice) else wanted
@@ -311,26 +338,37 @@ def _choice(asked: Create, offered: Raw | None) -> Raw | None:
     return Raw(_ENCODE(choice))
 
 
-def _echo(asked: Create) -> bytes:
-    choice = asked.tool_choice
-    repeated = _ENCODE(
-        _Echo(
+def _echo(asked: _Settings) -> bytes:
+    plainly = _ENCODE(
+        _Plainly(
             asked.instructions,
             asked.max_output_tokens,
-            asked.metadata or {},
-            asked.parallel_tool_calls is not False,
             asked.previous_response_id,
-            _NO_EFFORT if asked.reasoning is None else _Effort(asked.reasoning.effort),
             asked.store,
             asked.temperature,
-            _PLAIN if asked.text is None or asked.text.format is None else _Format(asked.text.format),
-            "auto" if choice is None else choice,
-            _NO_TOOLS if bytes(asked.tools) == b"null" else asked.tools,
-            asked.top_logprobs or 0,
             asked.top_p,
-            "disabled",
             asked.safety_identifier,
             asked.user,
         )
     )
-    return b"," + repeated[1:]
+    return b",%s,%s" % (plainly[1:-1], _filled(asked))
+
+
+def _filled(asked: _Settings) -> bytes:
+    if (
+        (asked.metadata is None and asked.parallel_tool_calls is None and asked.reasoning is None)
+        and (asked.text is None and asked.tool_choice is None and asked.tools is _NULL)
+        and asked.top_logprobs is None
+    ):
+        return _USUAL
+    filled = _Filled(asked.metadata or {}, asked.parallel_tool_calls is not False)
+    if asked.reasoning is not None:
+        filled.reasoning = _Effort(asked.reasoning.effort)
+    if asked.text is not None and asked.text.format is not None:
+        filled.text = _Format(asked.text.format)
+    if asked.tool_choice is not None:
+        filled.tool_choice = asked.tool_choice
+    if bytes(asked.tools) != b"null":
+        filled.tools = asked.tools
+    filled.top_logprobs = asked.top_logprobs or 0
+    return _ENCODE(filled)[1:]

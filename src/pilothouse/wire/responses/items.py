@@ -7,7 +7,7 @@ refused by name. A call of a function belongs to the assistant's message before 
 Source: the OpenAI API reference, responses, input items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -52,15 +52,28 @@ class OutputRefusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fiel
 _Part = InputText | InputImage | InputFile | OutputText | OutputRefusal
 
 
-class _Said(Struct, forbid_unknown_fields=True):
-    """A message; `type` may be left out."""
+class _Spoken(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A message but for what it says; `type` may be left out."""
 
     role: Literal["user", "system", "developer", "assistant"]
-    content: str | list[_Part]
     type: Literal["message"] | UnsetType = UNSET
     id: str | None = None
     status: Status = None
     phase: Literal["commentary", "final_answer"] | None = None
+
+
+class _Said(_Spoken, forbid_unknown_fields=True, kw_only=True):
+    content: str | list[_Part]
+
+
+class _Saying(_Spoken, forbid_unknown_fields=True, kw_only=True):
+    """One text, as most are."""
+
+    content: Annotated[str, Meta(min_length=1)]
+
+
+Texts = Annotated[list[_Saying], Meta(min_length=1, max_length=10_000)]
+"""An input of such messages alone."""
 
 
 class _Call(Struct, forbid_unknown_fields=True):
@@ -108,12 +121,17 @@ class _Type(Struct):
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_type = msgspec.json.Decoder(_Type).decode
 _decode_list = msgspec.json.Decoder(Annotated[list[Raw], Meta(min_length=1, max_length=10_000)]).decode
-_decode_messages = msgspec.json.Decoder(Annotated[list[_Said], Meta(min_length=1, max_length=10_000)]).decode
 _SHAPES = {
     "message": msgspec.json.Decoder(_Said).decode,
     "function_call": msgspec.json.Decoder(_Call).decode,
     "function_call_output": msgspec.json.Decoder(_Output).decode,
     "reasoning": msgspec.json.Decoder(_Reasoning).decode,
+}
+_BY_ROLE: dict[str, Callable[[str], Message]] = {
+    "user": messages.User,
+    "system": messages.System,
+    "developer": messages.Developer,
+    "assistant": messages.Assistant,
 }
 ITEMS = frozenset(_SHAPES)
 """Types of items that are carried."""
@@ -124,6 +142,10 @@ def type_of(raw: Raw) -> str:
         return _decode_type(raw).type
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return "unknown"
+
+
+def read_texts(given: Sequence[_Saying]) -> list[Message]:
+    return [_BY_ROLE[one.role](one.content) for one in given]
 
 
 def read_input(given: Raw) -> list[Message]:
@@ -137,13 +159,6 @@ def read_input(given: Raw) -> list[Message]:
         if not text:
             raise InvalidRequest("input is empty; send at least one character", param="input")
         return [messages.User(content=text)]
-    try:
-        return [_said(item, place, "") for place, item in enumerate(_decode_messages(given))]
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _read_items(given)  # not messages alone, or a mistake
-
-
-def _read_items(given: Raw) -> list[Message]:
     said: list[Message] = []
     thought = ""
     for place, raw in enumerate(sub_read(given, _decode_list, "input")):
@@ -178,12 +193,10 @@ def _message(item: _Said | _Call | _Output, place: int, said: list[Message], tho
 
 def _said(item: _Said, place: int, thought: str) -> Message:
     role, content = item.role, item.content
-    if isinstance(content, str) and content:  # what most are
-        if role == "user":
-            return messages.User(content)
+    if isinstance(content, str) and content:
         if role == "assistant":
             return messages.Assistant(content, reasoning_content=thought or None)
-        return messages.System(content) if role == "system" else messages.Developer(content)
+        return _BY_ROLE[role](content)
     where = f"input[{place}]"
     if isinstance(content, str) or not content:
         raise InvalidRequest(f"{where}.content is empty", param=f"{where}.content")
