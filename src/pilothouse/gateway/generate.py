@@ -89,24 +89,26 @@ class Gathered:
         Raises:
             UpstreamError: The answer grew over every bound, as from an engine that ignores `max_tokens`.
         """
-        if chunk.usage is not None:
-            self.usage = chunk.usage
+        usage = chunk.usage
+        if usage is not None:
+            self.usage = usage
         for delta in chunk.deltas:
-            if delta.index >= len(self.texts):
+            index, text, finish, aside = delta.index, delta.text, delta.finish_reason, delta.aside
+            if index >= len(self.texts):
                 continue
-            if delta.text:
-                self.texts[delta.index].append(delta.text)
-                self._size += len(delta.text)
-            if delta.finish_reason:
-                self._finish[delta.index] = delta.finish_reason
-            if delta.logprobs is not None and self._with_logprobs:
-                self._logprobs[delta.index].append(delta.logprobs)
-                self._size += len(delta.logprobs)
-            if delta.aside is not None:
-                beside = self._asides.get(delta.index)
+            if text:
+                self.texts[index].append(text)
+                self._size += len(text)
+            if finish:
+                self._finish[index] = finish
+            if self._with_logprobs and (logprobs := delta.logprobs) is not None:
+                self._logprobs[index].append(logprobs)
+                self._size += len(logprobs)
+            if aside is not None:
+                beside = self._asides.get(index)
                 if beside is None:
-                    beside = self._asides[delta.index] = _Beside()
-                self._size += beside.add(delta.aside)
+                    beside = self._asides[index] = _Beside()
+                self._size += beside.add(aside)
         if self._size > MAX_ANSWER_CHARS:
             raise UpstreamError(f"the engine's answer is longer than {MAX_ANSWER_CHARS} characters")
 

@@ -34,7 +34,8 @@ def whole_chunk(data: bytes) -> bytes | None:
     if at < 0:
         return None
     digits = data[:at]
-    if not digits.isalnum() or b"x" in digits.lower():
+    # `find`, for `in` takes what it looks for to be a number first, and makes an error of it.
+    if not digits.isalnum() or digits.lower().find(b"x") >= 0:
         return None
     try:
         size = int(digits, 16)

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 
 _CLOSE = b"connection: close\r\n"
+_SIZE_LINES = [b"%x\r\n" % size for size in range(1024)]
+"""Of chunks up to that many bytes, as events are: writing a number costs more than finding it."""
+
+
+def _chunk(head: bytes, data: bytes) -> bytes:
+    """`data` as one chunk (RFC 9112, section 7.1) behind `head`."""
+    size = len(data)
+    line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % (size,)
+    return b"%s%s%s\r\n" % (head, line, data)
 
 
 class Responder:
@@ -91,7 +100,7 @@ class Responder:
             return
         self.written_at = time.monotonic()
         if self._chunked:
-            data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
+            data = _chunk(self._head, data)
         elif self._head:
             data = self._head + data
         self._head = b""
@@ -102,7 +111,7 @@ class Responder:
         self.is_ended = True
         if self._chunked:
             if data:
-                data = b"%x\r\n%s\r\n" % (len(data), data)
+                data = _chunk(b"", data)
             data += b"0\r\n\r\n"
         self._connection.write(self._head + data)
         self._head = b""

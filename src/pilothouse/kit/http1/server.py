@@ -40,6 +40,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self.is_closed = False
         self.drain_waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._send: Callable[[bytes], None] = cast(Callable[[bytes], None], None)
         self._pending: deque[Request] = deque()
         self.task: CohortTask | None = None
         self._responder: Responder | None = None
@@ -49,6 +50,7 @@ class Connection(RequestReader, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._send = self._transport.write  # once: each event is written by it
         server = self.server
         is_late = server.is_draining and not server.lingers
         if len(server.sweeper.members) >= self._limits.max_connections or is_late:
@@ -200,7 +202,7 @@ class Connection(RequestReader, asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send `data` with what others send in this turn."""
         if not self.is_closed:
-            self.server.cohort.send(self._transport.write, data)
+            self.server.cohort.send(self._send, data)
 
     def abort(self) -> None:
         self._transport.abort()

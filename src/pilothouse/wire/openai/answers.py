@@ -59,23 +59,28 @@ class StreamWriter:
         return b"".join([self._event(delta) for delta in deltas])
 
     def _event(self, delta: Delta) -> bytes:
-        finish = _encode(delta.finish_reason) if delta.finish_reason else b"null"
-        logprobs = delta.logprobs if delta.logprobs is not None else b"null"
+        index, text, reason, aside = delta.index, delta.text, delta.finish_reason, delta.aside
+        finish: bytes = _encode(reason) if reason else b"null"
+        said = delta.logprobs
+        logprobs = b"null" if said is None else bytes(said)
         if not self._is_chat:
             return b'%s{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}%s' % (
-                self._prefix, delta.index, _encode(delta.text), logprobs, finish, self._suffix,
+                self._prefix, index, _encode(text), logprobs, finish, self._suffix,
             )  # fmt: skip
         opening = b""
-        if not self._opened >> delta.index & 1:
-            self._opened |= 1 << delta.index
-            opening = _OPENING % (self._prefix, delta.index, self._suffix)
-            if not delta.text and not delta.finish_reason and delta.aside is None:
+        if not self._opened >> index & 1:
+            self._opened |= 1 << index
+            opening = _OPENING % (self._prefix, index, self._suffix)
+            if not text and not reason and aside is None:
                 return opening
-        content = b'{"content":%s}' % _encode(delta.text) if delta.text else b"{}"
-        if delta.aside is not None:
-            content = _delta_with_aside(delta.text, delta.aside)
+        if aside is not None:
+            content = _delta_with_aside(text, aside)
+        elif text:
+            content = b'{"content":%s}' % (_encode(text),)
+        else:
+            content = b"{}"
         return b'%s%s{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}%s' % (
-            opening, self._prefix, delta.index, content, logprobs, finish, self._suffix,
+            opening, self._prefix, index, content, logprobs, finish, self._suffix,
         )  # fmt: skip
 
     def bare(self, deltas: Iterable[Delta]) -> bytes:

@@ -109,12 +109,13 @@ class AnswerReader:
             raise self._refused(data) or exc from None
         says_something = chunk.usage is not None
         for delta in chunk.deltas:
-            if delta.text and delta.index in self._ended:
+            text = delta.text
+            if text and self._ended and delta.index in self._ended:
                 raise UpstreamError("the engine went on behind the end of its answer")
             if delta.finish_reason:
                 says_something = True
                 self._ended.add(delta.index)
-            elif delta.text or delta.logprobs is not None or delta.aside is not None:
+            elif text or delta.logprobs is not None or delta.aside is not None:
                 says_something = True
         return chunk if says_something else None
 
