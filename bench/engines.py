@@ -138,6 +138,7 @@ def _measured(row: Row, given: Any) -> Report:
         method="; ".join([*methods, COMMON]),
         peer="the same engine process, asked directly by its own protocol",
         figures=figures,
+        is_part=bool(given.part),
     )
 
 

@@ -5,7 +5,8 @@ Write `docs/benchmarks.md` from the benches' own JSON, so that no figure is type
     python bench/page.py < results.jsonl            # the whole page
     python bench/page.py --update < some.jsonl      # only the sections of these, the others stay
 
-Reports of one bench are its parts, and become one section.
+Reports of one bench are its parts, and become one section. Where that is a part still, the figures that
+it does not have stay as they were, and the section says of when they are and how they were measured.
 """
 
 import sys
@@ -18,6 +19,8 @@ from msgspec import structs
 from rig.report import Report, number
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+_EARLIER = "From an earlier run: "
 
 INTRODUCTION = """\
 <!-- Written by bench/page.py from the benches' output: run `make bench ARGS=--json`, never edit. -->
@@ -40,10 +43,14 @@ def main() -> None:
     parts: dict[str, list[Report]] = {}
     for report in reports:
         parts.setdefault(report.bench, []).append(report)
-    sections = {heading(text): text for text in (section(joined(some)) for some in parts.values())}
+    sections: dict[str, str] = {}
     if "--update" in sys.argv[1:]:
         kept = PAGE.read_text().split("\n## ")[1:]
-        sections = {heading(text): text for text in (f"## {one.rstrip()}\n" for one in kept)} | sections
+        sections = {heading(text): text for text in (f"## {one.rstrip()}\n" for one in kept)}
+    for report in map(joined, parts.values()):
+        text = section(report)
+        former = sections.get(heading(text), "") if report.is_part else ""
+        sections[heading(text)] = with_rest(text, former)
     PAGE.write_text("\n".join([INTRODUCTION, *sections.values()]))
 
 
@@ -51,7 +58,40 @@ def joined(parts: Sequence[Report]) -> Report:
     """Parts of one bench as one report: a figure of a later one takes the place of an earlier one's."""
     figures = {line.what: line for part in parts for line in part.figures}
     methods = dict.fromkeys(words for part in parts for words in part.method.split("; "))
-    return structs.replace(parts[-1], method="; ".join(methods), figures=list(figures.values()))
+    is_part = all(part.is_part for part in parts)
+    return structs.replace(
+        parts[-1], method="; ".join(methods), figures=list(figures.values()), is_part=is_part
+    )
+
+
+def with_rest(text: str, former: str) -> str:
+    """A section, with those rows of the one before it that it does not have, and where they come from."""
+    rows, before = _rows(text), _rows(former)
+    left = {what: row for what, row in before.items() if what not in rows}
+    if not left:
+        return text
+    told = [line for line in former.splitlines() if line.startswith(_EARLIER)]
+    are_older = {what for line in told for what in _names(line)}
+    method = former.splitlines()[2].removesuffix(".")
+    measured = next(line for line in former.splitlines() if line.startswith("Measured ")).partition(" on ")[0]
+    now = f"{_EARLIER}{', '.join(f'`{one}`' for one in left if one not in are_older)}; {measured.lower()}: "
+    notes = [f"{now}{method}."] if left.keys() - are_older else []
+    for line in told:
+        if named := [what for what in _names(line) if what in left]:
+            words = line.partition("; ")[2]
+            notes.append(f"{_EARLIER}{', '.join(f'`{one}`' for one in named)}; {words}")
+    last = list(rows.values())[-1]
+    return "\n".join([text.replace(last, "\n".join([last, *left.values()])), *(f"{one}\n" for one in notes)])
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Of a section's table, by their figures."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines[1:]}
+
+
+def _names(line: str) -> list[str]:
+    return [one.strip("`") for one in line.removeprefix(_EARLIER).partition("; ")[0].split(", `")]
 
 
 def heading(text: str) -> str:

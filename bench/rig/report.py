@@ -58,6 +58,8 @@ class Report(Struct, kw_only=True):
     machine: str = ""
     time: str = ""
     is_quick: bool = False
+    is_part: bool = False
+    """More figures belong to it, which it does not have."""
 
 
 def figure(what: str, samples: Sequence[float], *, unit: str = "", goal: str = "") -> Figure:

@@ -91,3 +91,32 @@ def test_parts_of_a_bench_become_one_section(monkeypatch: pytest.MonkeyPatch, re
 
     assert [(line.what, line.value) for line in whole.figures] == [("a", 4.0), ("b", 2.0)]
     assert whole.method == "m; 2 pairs; 3 kills"
+
+
+def test_a_part_leaves_the_other_figures_of_its_section_and_says_of_when_they_are(
+    monkeypatch: pytest.MonkeyPatch, report: ModuleType
+):
+    monkeypatch.syspath_prepend(str(BENCH))
+    page = importlib.import_module("page")
+
+    def section(time: str, method: str, **figures: float) -> str:
+        lines = [report.Figure(what=what.replace("_", " "), value=value) for what, value in figures.items()]
+        return page.section(
+            report.Report(bench="engines: x", method=method, figures=lines, time=time, machine="here")
+        )
+
+    text = section("monday", "by day", cpu_a_token=1.0, first=2.0, killed=3.0)
+    text = page.with_rest(section("tuesday", "by night", cpu_a_token=4.0), text)
+    text = page.with_rest(section("friday", "at noon", first=5.0), text)
+
+    assert page._rows(text) == {
+        "first": "| first | 5 |  |  |  |",
+        "cpu a token": "| cpu a token | 4 |  |  |  |",
+        "killed": "| killed | 3 |  |  |  |",
+    }
+    assert [line for line in text.splitlines() if "easured" in line] == [
+        "Measured friday on here.",
+        "From an earlier run: `cpu a token`; measured tuesday: by night.",
+        "From an earlier run: `killed`; measured monday: by day.",
+    ]
+    assert page.with_rest(text, "") == text
