@@ -162,7 +162,7 @@ def _registered() -> Iterator[tuple[str, str, str, str]]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in ("counter", "gauge", "histogram")
+                and node.func.attr in ("counter", "gauge", "most", "histogram")
                 and len(node.args) >= 2
                 and isinstance(node.args[0], ast.Constant)
                 and str(node.args[0].value).startswith("pilothouse_")
@@ -170,7 +170,8 @@ def _registered() -> Iterator[tuple[str, str, str, str]]:
                 labels = _labels(node.args[2], constants) if len(node.args) > 2 else []
                 shown = ", ".join(f"`{label}`" for label in labels)
                 text = ast.literal_eval(node.args[1])
-                yield str(node.args[0].value), node.func.attr, shown, str(text)
+                kind = "gauge" if node.func.attr == "most" else node.func.attr
+                yield str(node.args[0].value), kind, shown, str(text)
 
 
 def _labels(node: ast.expr, constants: dict[str, ast.expr]) -> list[str]:

@@ -98,8 +98,10 @@ class Meters:
         self._found: dict[tuple[str, str, str], tuple[Series, _RouteMeter]] = {}
 
     def _add_gauges(self, registry: Registry) -> None:
-        self.ejected = registry.gauge(
-            "pilothouse_ejected_replicas", "Replicas that are left alone now.", ("deployment",)
+        self.ejected = registry.most(
+            "pilothouse_ejected_replicas",
+            "Replicas that are left alone now; of several workers, by the one that leaves most alone.",
+            ("deployment",),
         )
         self.inflight = registry.gauge(
             "pilothouse_inflight_requests", "Requests that hold a place in an engine.", ("deployment",)

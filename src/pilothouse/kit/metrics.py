@@ -14,7 +14,8 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["counter", "gauge", "histogram"]
+Kind = Literal["counter", "gauge", "most", "histogram"]
+"""`most` is a gauge of one thing that each process sees for itself: together they say the most of them."""
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1)
@@ -91,6 +92,9 @@ class Registry:
     def gauge(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Family:
         return self._family("gauge", name, help_text, labels, ())
 
+    def most(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Family:
+        return self._family("most", name, help_text, labels, ())
+
     def histogram(
         self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
     ) -> Family:
@@ -111,14 +115,14 @@ class Registry:
 
     @classmethod
     def merged(cls, dumps: Iterable[bytes]) -> "Registry":
-        """One registry with the sums of all: counters and gauges alike."""
+        """One registry of all: their sums, counters and gauges alike, but for what is the most of them."""
         result = cls()
         for dump in dumps:
             for kind, name, help_text, label_names, bounds, every in _decode(dump):
                 family = result._family(kind, name, help_text, label_names, bounds)
                 for labels, value, buckets in every:
                     into = family.labels(*labels)
-                    into.value += value
+                    into.value = max(into.value, value) if kind == "most" else into.value + value
                     if len(buckets) == len(into.buckets):
                         into.buckets = [a + b for a, b in zip(into.buckets, buckets, strict=True)]
         return result
@@ -128,7 +132,7 @@ class Registry:
         lines: list[str] = []
         for family in self.families.values():
             lines.append(f"# HELP {family.name} {family.help}")
-            lines.append(f"# TYPE {family.name} {family.kind}")
+            lines.append(f"# TYPE {family.name} {'gauge' if family.kind == 'most' else family.kind}")
             for values, series in family.series.items():
                 _render_series(lines, family, values, series)
         return "\n".join(lines) + "\n"

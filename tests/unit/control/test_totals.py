@@ -13,6 +13,7 @@ def report(
     registry.counter("requests_total", "Requests.", ("code",)).labels("ok").inc(requests)
     registry.histogram("seconds", "Time.", (), (0.1, 1.0)).labels().observe(0.5)
     registry.gauge("inflight", "Now.").labels().set(inflight)
+    registry.most("seen", "What each sees for itself.").labels().set(inflight)
     return WorkerReport(worker=worker, pid=pid, time=time, revision=1, metrics=registry.dump())
 
 
@@ -32,6 +33,8 @@ def test_live_workers_add_up():
 
     assert requests(totals) == 7
     assert value(totals, "inflight") == 3
+    assert value(totals, "seen") == 2
+    assert "# TYPE seen gauge\nseen 2\n" in totals.merged().render()
 
 
 def test_a_worker_that_left_keeps_its_counters_and_loses_its_gauges():
@@ -42,7 +45,7 @@ def test_a_worker_that_left_keeps_its_counters_and_loses_its_gauges():
 
     assert requests(totals) == 3
     assert totals.merged().families["seconds"].labels().buckets == [0, 1, 0]
-    assert "inflight" not in totals.merged().families
+    assert not {"inflight", "seen"} & totals.merged().families.keys()
 
 
 def test_a_worker_that_comes_back_is_not_counted_twice():

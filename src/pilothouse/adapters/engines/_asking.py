@@ -227,7 +227,8 @@ def translated(failure: HttpFailure, engine: str, *, has_begun: bool = False) ->
     if failure.stage == "connect":
         return EngineUnavailable(f"the {engine} engine cannot be reached: {failure}", retry_after_s=1.0)
     if failure.timed_out:
-        error: PilothouseError = DeadlineExceeded(f"the {engine} engine did not answer in time")
+        missed = "begin to answer" if failure.stage == "head" else "go on with its answer"
+        error: PilothouseError = DeadlineExceeded(f"the {engine} engine did not {missed} in time")
     elif failure.stage == "head":
         return EngineUnavailable(f"the {engine} engine hung up before it answered", retry_after_s=1.0)
     else:
