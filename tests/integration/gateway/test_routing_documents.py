@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "howto" / "routing-and-fallback.md"
 
 
 async def test_the_example_of_the_how_to_falls_back_to_the_cloud():
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    text, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     spec = read_spec(text.encode())
     check_spec(spec, engines=ENGINES, targets=["local"])
     entry = endpoint_entry("assistant", spec, SystemStatus(), models={}, declared_at=1.0)
