@@ -12,8 +12,9 @@ from openai.types import EmbeddingCreateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from openai.types.completion_create_params import CompletionCreateParamsBase as PlainParamsBase
 
-from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
-from pilothouse.wire.openai import shapes
+from pilothouse.domain.chat import Delta
+from pilothouse.domain.errors import AnswerUnfit, InvalidRequest, NotSupported, PilothouseError
+from pilothouse.wire.openai import formats, shapes
 from pilothouse.wire.openai.completions import read_completion
 from pilothouse.wire.openai.fields import Fates
 from pilothouse.wire.openai.inbound import read_chat, read_embed
@@ -333,6 +334,40 @@ def test_a_response_format_is_carried(form: dict[str, Any]) -> None:
 
     assert found is not None
     assert json.loads(bytes(found)) == form
+
+
+def test_the_schema_of_a_json_object_is_asked_for_as_any_other() -> None:
+    schema = {"type": "object", "required": ["a"]}
+
+    found = read_chat(body(response_format={"type": "json_object", "schema": schema})).sampling
+
+    assert found.response_format is not None
+    assert json.loads(bytes(found.response_format)) == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema},
+    }
+    with pytest.raises(AnswerUnfit):
+        formats.check(found, [Delta('{"b":1}', 0, "stop")])
+    formats.check(found, [Delta('{"a":1}', 0, "stop")])
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"type": "json_object", "grammar": "x"}, "response_format"),
+        ({"type": "text", "schema": {}}, "response_format.schema"),
+        ({"type": "json_schema", "schema": {}}, "response_format.schema"),
+        ({"type": "json_object", "json_schema": {}}, "response_format.json_schema"),
+    ],
+)
+def test_what_a_response_format_does_not_hold_is_refused_by_its_name(
+    form: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_chat(body(response_format=form))
+
+    assert caught.value.param == param
+    assert any(name in str(caught.value.message) for name in form if name != "type")
 
 
 def test_a_response_format_of_null_is_none() -> None:

@@ -20,15 +20,16 @@ from pilothouse.wire.openai import tools
 from pilothouse.wire.openai.fields import sub_read
 
 
-class _Form(Struct):
+class _Form(Struct, forbid_unknown_fields=True):
     schema: Any = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class _Format(Struct):
     type: str
     json_schema: _Form | None = None
-    schema: Any = None
-    """Where llama.cpp reads the schema of a `json_object`."""
 
 
 _decode = msgspec.json.Decoder(_Format).decode
@@ -53,7 +54,6 @@ def check_asked(sampling: Sampling) -> None:
             )
         if form.json_schema is not None:
             _check_schema(form.json_schema.schema, "response_format")
-        _check_schema(form.schema, "response_format")
     if sampling.tools is not None:
         for i, tool in enumerate(tools.decode(sampling.tools)):
             _check_schema(tool.function.parameters, f"tools[{i}]")

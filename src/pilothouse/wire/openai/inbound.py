@@ -20,6 +20,7 @@ from pilothouse.wire.openai.shapes import (
     EMBED_FATES,
     Chat,
     Embed,
+    Format,
     Generate,
     decode_chat,
     decode_embed,
@@ -44,9 +45,7 @@ def read_chat(body: bytes) -> GenerateRequest:
         chat.messages, said = _read_messages(chat.messages)
     if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
-    response_format = None if bytes(chat.response_format) == b"null" else chat.response_format
-    if response_format is not None:
-        sub_read(response_format, decode_format, "response_format")
+    response_format = None if chat.response_format is NULL else _format(chat.response_format)
     max_tokens = chat.max_completion_tokens or chat.max_tokens
     if chat.max_tokens is not None and max_tokens != chat.max_tokens:
         raise InvalidRequest(
@@ -68,6 +67,23 @@ def read_chat(body: bytes) -> GenerateRequest:
     if chat.tools is not NULL or chat.tool_choice is not NULL or needs or chat.reasoning_effort:
         return _richer(ask, chat, needs)
     return ask
+
+
+def _format(given: Raw) -> Raw | None:
+    """The schema of a `json_object` becomes one that every engine is asked for, and answers are held to."""
+    if bytes(given) == b"null":
+        return None
+    form: Format = sub_read(given, decode_format, "response_format")
+    for name, schema, kind in (
+        ("json_schema", form.json_schema, "json_schema"),
+        ("schema", form.schema, "json_object"),
+    ):
+        if bytes(schema) != b"null" and form.type != kind:
+            at = f"response_format.{name}"
+            raise InvalidRequest(f"{at} goes with type {kind}, not with {form.type}", param=at)
+    if bytes(form.schema) == b"null":
+        return given
+    return Raw(b'{"type":"json_schema","json_schema":{"name":"answer","schema":%s}}' % bytes(form.schema))
 
 
 def _read_messages(raw: Raw) -> tuple[Raw, list[Message]]:

@@ -23,7 +23,7 @@ _NOTES: dict[str, tuple[Mark, str]] = {
     "safety_identifier": ("mapped", "as `user`, and goes before it"),
     "store": ("yes", "`false` keeps no content; unset is as the endpoint says"),
     "metadata": ("yes", "checked to OpenAI's bounds, kept in the record with the body"),
-    "response_format": ("yes", "and every answer is checked against it"),
+    "response_format": ("yes", "and every answer is checked against it, a `schema` beside `json_object` too"),
     "tools": ("yes", "functions; `custom` is refused. With `strict` their arguments are checked"),
     "tool_choice": ("yes", "for llama.cpp a forced tool becomes the form of the answer"),
     "logit_bias": ("yes", "where the engine takes it, else refused by name"),

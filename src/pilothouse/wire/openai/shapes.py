@@ -120,8 +120,11 @@ class Embed(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Subject | None = None
 
 
-class Format(Struct):
+class Format(Struct, forbid_unknown_fields=True):
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: Raw = NULL
+    schema: Raw = NULL
+    """Of a `json_object`, where llama.cpp and its like read it."""
 
 
 decode_chat = msgspec.json.Decoder(Chat).decode
