@@ -72,7 +72,7 @@ def _report(fair_s: list[float], flooded_s: list[float]) -> Report:
     return Report(
         bench=f"flood: one client of a team beside {FLOOD} of another, real engine",
         method=(
-            f"{len(fair_s)} interleaved rounds, {ASKED} requests of 16 tokens in each part, the median of them; "
+            f"{len(fair_s)} interleaved rounds, {ASKED} requests of 16 tokens in each part, their median; "
             f"one replica with {SLOTS} slots, which all clients keep busy"
         ),
         peer=f"its fair share: the other team has {SLOTS} clients, one for each slot, and nobody waits",

@@ -22,7 +22,9 @@ def test_the_how_to_of_routing_works_from_top_to_bottom(tmp_path: Path) -> None:
     up = "trap 'pilothouse down >/dev/null 2>&1 || true' EXIT\n" + up.replace("up ", f"up --port {port} ")
     script = "echo ---\n".join([up, split, crowd, kill])
 
-    _, chosen, crowded, survived = run(script, tmp_path, PILOTHOUSE_HOME=str(tmp_path / "home")).split("---\n")
+    _, chosen, crowded, survived = run(script, tmp_path, PILOTHOUSE_HOME=str(tmp_path / "home")).split(
+        "---\n"
+    )
 
     where = re.findall(r"HTTP/1.1 200 .*deployment: (\w+)", chosen)
     assert len(where) == 23

@@ -90,5 +90,7 @@ def _present(dumps: Iterable[bytes]) -> list[bytes]:
 def _without_gauges(dump: bytes) -> bytes:
     registry = Registry.merged(_present([dump]))
     gauges = ("gauge", "most")
-    registry.families = {name: family for name, family in registry.families.items() if family.kind not in gauges}
+    registry.families = {
+        name: family for name, family in registry.families.items() if family.kind not in gauges
+    }
     return registry.dump()

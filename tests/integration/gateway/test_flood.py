@@ -22,7 +22,7 @@ from watched_engine import WatchedEngine
 FLOOD = 100
 ROUNDS, ASKED = 3, 8
 FIRST_S, MOST_S = 0.02, 0.06
-"""What the engine takes to its first word, and from there to its last at the most: answers differ in length."""
+"""What the engine takes to its first word, and from there to its last at most: answers differ in length."""
 STREAM = b',"stream":true'
 
 

@@ -498,7 +498,7 @@ async def test_deadlines_hold_for_what_runs_when_its_owner_is_closed():
 
 
 async def test_a_connection_to_a_name_is_not_kept_for_ever():
-    """Requests that follow each other without a pause would hold it, and the name may mean another machine."""
+    """Requests that follow each other without pause would hold it, and the name may mean another machine."""
     where = "127.0.0.1"
 
     async def pin() -> str:

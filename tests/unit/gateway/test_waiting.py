@@ -22,7 +22,9 @@ async def test_service_is_divided_by_weight_however_long_a_request_takes(
     takes_s = {"long": 3.0, "short": 1.0}
     terms = Terms(queue_size=10, weights={"long": weight})
     waiting = Waiting("d")
-    entry = ReplicaEntry(name="d-0", deployment="d", engine="scripted", address="scripted:d-0", max_inflight=1)
+    entry = ReplicaEntry(
+        name="d-0", deployment="d", engine="scripted", address="scripted:d-0", max_inflight=1
+    )
     held_s: Counter[str] = Counter()
     for team in takes_s:
         waiting.enter(Waiter(team, terms, 0), "normal")
