@@ -5,6 +5,10 @@ Source: the HTML Living Standard, section 9.2 (event stream interpretation). Onl
 the `data` and `event` fields matter here; ids and retry times are passed over.
 """
 
+from typing import Final
+
+_LF: Final = ord("\n")
+
 
 class EventTooLarge(ValueError):
     """An event grew over the parser's bound."""
@@ -83,7 +87,9 @@ class EventParser:
 
 def _whole_events(data: bytes) -> list[bytes] | None:
     """The usual case, cheaply: whole events of one `data` line each; None when it is not so."""
-    # `find`, as in `http1.chunk`: `in` costs an error.
+    # `find`, for `in` takes what it looks for to be a number first, and makes an error of it.
+    if data.find(b"\n") == len(data) - 2 and data[-1] == _LF and data[:6] == b"data: ":
+        return None if data.find(b"\r") >= 0 else [data[6:-2]]
     if not data.endswith(b"\n\n") or data.find(b"\r") >= 0:
         return None
     events: list[bytes] = []

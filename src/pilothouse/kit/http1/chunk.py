@@ -6,8 +6,14 @@ Source: RFC 9112, section 7.1.
 
 from typing import Final
 
-_LONGEST_SIZE: Final = 10
-"""Of a chunk's size and the end of its line, in bytes."""
+_MOST_DIGITS: Final = 8
+"""Of a chunk's size."""
+_ZERO: Final = ord("0")
+_A: Final = ord("a")
+_LOWER: Final = 0x20
+"""The bit that makes a capital letter a small one."""
+_CR: Final = ord("\r")
+_LF: Final = ord("\n")
 
 
 class ChunkReader:
@@ -30,17 +36,19 @@ def whole_chunk(data: bytes) -> bytes | None:
 
     Its size is digits as a strict parser takes them, without extensions, signs or space.
     """
-    at = data.find(b"\r\n", 1, _LONGEST_SIZE)
-    if at < 0:
+    size = at = 0
+    # Byte by byte, which is quick where it is compiled; each method of bytes costs more than all digits.
+    for at in range(min(len(data), _MOST_DIGITS + 1)):
+        byte = data[at]
+        if _ZERO <= byte <= _ZERO + 9:
+            size = size * 16 + byte - _ZERO
+        elif _A <= (byte | _LOWER) <= _A + 5:
+            size = size * 16 + (byte | _LOWER) - _A + 10
+        else:
+            break
+    end = at + 2 + size
+    if size == 0 or end + 2 != len(data) or data[at] != _CR or data[at + 1] != _LF:
         return None
-    digits = data[:at]
-    # `find`, for `in` takes what it looks for to be a number first, and makes an error of it.
-    if not digits.isalnum() or digits.lower().find(b"x") >= 0:
+    if data[end] != _CR or data[end + 1] != _LF:
         return None
-    try:
-        size = int(digits, 16)
-    except ValueError:
-        return None
-    if size == 0 or at + size + 4 != len(data) or not data.endswith(b"\r\n"):
-        return None
-    return data[at + 2 : at + 2 + size]
+    return data[at + 2 : end]
