@@ -12,7 +12,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
-# On every processor. What stays together tests/by_processor.py says.
+# On every processor, four at the most where real engines run. What stays together tests/by_processor.py says.
 SHARED_OUT = -n logical --dist loadfile --no-loadscope-reorder
 UNIT = $(BIN)/python -m pytest -q $(SHARED_OUT) tests/unit tests/docs
 
@@ -29,7 +29,7 @@ fast: setup ## compile the request path, where there is a C compiler: two minute
 	@$(BIN)/python tools/fast.py
 
 test: setup ## every test that this machine can run; what was skipped stands in a closing table
-	$(BIN)/python -m pytest $(SHARED_OUT) $(ARGS)
+	$(BIN)/python -m pytest $(SHARED_OUT) --maxprocesses 4 $(ARGS)
 
 unit: setup
 	$(UNIT)

@@ -1,6 +1,7 @@
 """A real S3 server (SeaweedFS) on loopback, for tests of what speaks to one."""
 
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -88,17 +89,19 @@ def _await_bucket(served: Weed, process: "subprocess.Popen[bytes]", log: Path) -
 
 
 def _ports(count: int) -> list[int]:
-    """Free ports whose neighbours 10000 above, which the server takes too, exist."""
-    found: list[socket.socket] = []
-    chosen: list[int] = []
+    """Free ports that no system gives out, with neighbours 10000 above, which the server takes, as free."""
+    chosen: set[int] = set()
     while len(chosen) < count:
-        probe = socket.create_server(("127.0.0.1", 0))
-        found.append(probe)
-        port = int(probe.getsockname()[1])
-        if port < 55_000:
-            chosen.append(port)
-        if len(found) > 200:
-            chosen.append(20_000 + len(chosen) + len(found))
-    for probe in found:
-        probe.close()
-    return chosen
+        port = random.randrange(12_000, 22_000)
+        if _is_free(port) and _is_free(port + 10_000):
+            chosen.add(port)
+    return list(chosen)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

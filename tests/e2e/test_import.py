@@ -32,7 +32,7 @@ def pilothouse(running: Program, *argv: str, **env: str) -> "subprocess.Complete
 def ask(running: Program, key: str, model: str) -> str:
     with OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=2) as client:
         said = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": "Say hello."}], max_tokens=8
+            model=model, messages=[{"role": "user", "content": "Say hello."}], temperature=0, max_tokens=8
         )
     return said.choices[0].message.content or ""
 

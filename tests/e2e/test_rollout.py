@@ -92,11 +92,12 @@ def test_a_worse_version_is_rolled_back_by_itself_and_a_good_one_promoted(
         good = user.json("rollout", "status", "assistant")
 
     assert worse["phase"] == "rolled_back", worse["reason"]
-    assert "knows_it" in worse["reason"] or "feedback:thumbs" in worse["reason"]
+    caught_by = next(name for name in ("knows_it", "feedback:thumbs") if name in worse["reason"])
     assert worse["scores"]["answers"]["mean_difference"] == 0
-    assert worse["scores"]["feedback:thumbs"]["mean_difference"] < 0
+    assert worse["scores"][caught_by]["mean_difference"] < 0  # a judge may have known before any thumb came
     assert good["phase"] == "promoted", good["reason"]
     assert good["shadowed"] >= 4
+    assert "feedback:thumbs" in good["scores"]
     assert user.json("spec")["spec"]["endpoints"]["assistant"]["routes"][0]["deployment"] == "v3"
     failed = {what: count for what, count in outcomes.items() if what not in (200, ("rated", 202))}
     assert not failed

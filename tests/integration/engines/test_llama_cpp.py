@@ -318,6 +318,9 @@ class TestLife:
         await ready(home, replica)
         engine = connected(replica)
         os.kill(replica.pid, signal.SIGSTOP)
+        async with asyncio.timeout(10):  # its threads run on until one of them takes the signal
+            while psutil.Process(replica.pid).status() != psutil.STATUS_STOPPED:
+                await asyncio.sleep(0.01)
 
         async with aclosing(engine):
             health = await engine.health(deadline_s=0.5)

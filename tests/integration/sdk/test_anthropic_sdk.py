@@ -125,8 +125,9 @@ def test_a_tool_that_is_demanded_is_called_by_the_real_engine(
         "tools": [{"name": "look", "input_schema": places}, {"name": "hear", "input_schema": places}],
         "tool_choice": choice,
     }
-    whole = real.messages.create(**asked)
-    with real.messages.stream(**asked) as stream:
+    same: Any = {"extra_body": {"temperature": 0}}
+    whole = real.messages.create(**asked, **same)
+    with real.messages.stream(**asked, **same) as stream:
         message = stream.get_final_message()
     counted = real.messages.count_tokens(
         **{name: value for name, value in asked.items() if name != "max_tokens"}

@@ -38,7 +38,7 @@ def scripted(served):
 
 
 def test_a_chat(client):
-    answer = client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=8)
+    answer = client.chat.completions.create(model=CHAT, messages=HELLO, temperature=0, max_tokens=8)
 
     (choice,) = answer.choices
     assert answer.object == "chat.completion"
@@ -75,14 +75,14 @@ def test_text_parts_are_taken_as_text(client):
     parts = [{"type": "text", "text": "Hello"}, {"type": "text", "text": " there"}]
 
     answer = client.chat.completions.create(
-        model=CHAT, messages=[{"role": "user", "content": parts}], max_tokens=4
+        model=CHAT, messages=[{"role": "user", "content": parts}], temperature=0, max_tokens=4
     )
 
     assert answer.choices[0].message.content
 
 
 def test_a_completion(client):
-    answer = client.completions.create(model=CHAT, prompt="Once upon a time", max_tokens=6)
+    answer = client.completions.create(model=CHAT, prompt="Once upon a time", temperature=0, max_tokens=6)
 
     assert answer.object == "text_completion"
     assert answer.choices[0].text
@@ -101,7 +101,7 @@ def test_several_choices(client):
 
 def test_log_probabilities(client):
     answer = client.chat.completions.create(
-        model=CHAT, messages=HELLO, max_tokens=4, logprobs=True, top_logprobs=2
+        model=CHAT, messages=HELLO, temperature=0, max_tokens=4, logprobs=True, top_logprobs=2
     )
 
     steps = answer.choices[0].logprobs.content
@@ -123,7 +123,7 @@ def test_a_schema_shapes_the_answer_or_the_caller_is_told(client, served):
 
     def ask() -> Any:
         return client.chat.completions.create(
-            model=CHAT, messages=HELLO, max_tokens=60, response_format=wanted, temperature=0
+            model=CHAT, messages=HELLO, temperature=0, max_tokens=60, response_format=wanted
         )
 
     if served.is_scripted:  # it says words, whatever is asked
@@ -161,7 +161,9 @@ def test_models(client):
 
 
 def test_a_stream(client):
-    stream = client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=8, stream=True)
+    stream = client.chat.completions.create(
+        model=CHAT, messages=HELLO, temperature=0, max_tokens=8, stream=True
+    )
 
     chunks = list(stream)
 
@@ -174,7 +176,12 @@ def test_a_stream(client):
 
 def test_a_stream_with_usage(client):
     *chunks, last = client.chat.completions.create(
-        model=CHAT, messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}
+        model=CHAT,
+        messages=HELLO,
+        temperature=0,
+        max_tokens=8,
+        stream=True,
+        stream_options={"include_usage": True},
     )
 
     assert all(chunk.usage is None for chunk in chunks)
@@ -186,7 +193,7 @@ def test_a_stream_of_several_choices(client):
     texts = {0: "", 1: ""}
 
     for chunk in client.chat.completions.create(
-        model=CHAT, messages=HELLO, n=2, max_tokens=5, stream=True, temperature=1.0
+        model=CHAT, messages=HELLO, n=2, max_tokens=5, stream=True, seed=1, temperature=1.0
     ):
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
@@ -195,13 +202,15 @@ def test_a_stream_of_several_choices(client):
 
 
 def test_a_stream_of_a_completion(client):
-    stream = client.completions.create(model=CHAT, prompt="Once upon", max_tokens=5, stream=True)
+    stream = client.completions.create(
+        model=CHAT, prompt="Once upon", temperature=0, max_tokens=5, stream=True
+    )
 
     assert "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
 
 
 def test_the_clients_own_stream_helper(client):
-    with client.chat.completions.stream(model=CHAT, messages=HELLO, max_tokens=6) as stream:
+    with client.chat.completions.stream(model=CHAT, messages=HELLO, temperature=0, max_tokens=6) as stream:
         kinds = {event.type for event in stream}
         final = stream.current_completion_snapshot
 
@@ -212,11 +221,11 @@ def test_the_clients_own_stream_helper(client):
 def test_a_stream_that_is_left_halfway_leaves_the_server_well(client):
     for _ in range(5):
         with client.chat.completions.create(
-            model=CHAT, messages=HELLO, max_tokens=200, stream=True
+            model=CHAT, messages=HELLO, temperature=0, max_tokens=200, stream=True
         ) as stream:
             next(iter(stream))
 
-    assert client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=2).choices
+    assert client.chat.completions.create(model=CHAT, messages=HELLO, temperature=0, max_tokens=2).choices
 
 
 async def test_the_async_client(async_client):
@@ -224,12 +233,17 @@ async def test_the_async_client(async_client):
         answers = await asyncio.gather(
             *(
                 client.chat.completions.create(
-                    model=CHAT, messages=[{"role": "user", "content": f"Count from {n}."}], max_tokens=4
+                    model=CHAT,
+                    messages=[{"role": "user", "content": f"Count from {n}."}],
+                    temperature=0,
+                    max_tokens=4,
                 )
                 for n in range(6)
             )
         )
-        stream = await client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=6, stream=True)
+        stream = await client.chat.completions.create(
+            model=CHAT, messages=HELLO, temperature=0, max_tokens=6, stream=True
+        )
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
         vectors = await client.embeddings.create(model=VECTORS, input="The sea was grey.")
 
@@ -243,13 +257,13 @@ async def test_an_async_request_that_is_cancelled_leaves_the_server_well(async_c
     async with async_client() as client:
         for _ in range(3):
             task = asyncio.create_task(
-                client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=500)
+                client.chat.completions.create(model=CHAT, messages=HELLO, temperature=0, max_tokens=500)
             )
             await asyncio.sleep(0.05)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-        answer = await client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=2)
+        answer = await client.chat.completions.create(model=CHAT, messages=HELLO, temperature=0, max_tokens=2)
 
     assert answer.choices
 
@@ -258,7 +272,9 @@ async def test_an_async_request_that_is_cancelled_leaves_the_server_well(async_c
 
 
 def test_the_head_says_which_request_it_was_and_what_it_cost(client):
-    raw = client.chat.completions.with_raw_response.create(model=CHAT, messages=HELLO, max_tokens=4)
+    raw = client.chat.completions.with_raw_response.create(
+        model=CHAT, messages=HELLO, temperature=0, max_tokens=4
+    )
 
     answer = raw.parse()
     assert raw.headers["x-request-id"].startswith("req_")
@@ -270,7 +286,7 @@ def test_the_head_says_which_request_it_was_and_what_it_cost(client):
 
 def test_a_streams_head_says_so_too(client):
     with client.chat.completions.with_streaming_response.create(
-        model=CHAT, messages=HELLO, max_tokens=4, stream=True
+        model=CHAT, messages=HELLO, temperature=0, max_tokens=4, stream=True
     ) as response:
         assert response.headers["x-request-id"].startswith("req_")
         assert response.headers["content-type"].startswith("text/event-stream")

@@ -23,7 +23,12 @@ def kept(served, client):
 
 def test_a_response(client):
     answer = client.responses.create(
-        model=CHAT, input="Say hello.", instructions="Be brief.", max_output_tokens=8, metadata={"a": "b"}
+        model=CHAT,
+        input="Say hello.",
+        instructions="Be brief.",
+        temperature=0,
+        max_output_tokens=8,
+        metadata={"a": "b"},
     )
 
     assert answer.id.startswith("resp_")
@@ -35,7 +40,9 @@ def test_a_response(client):
 
 
 def test_a_streamed_response_is_put_together_by_the_client(client):
-    with client.responses.stream(model=CHAT, input="Say hello.", max_output_tokens=12) as stream:
+    with client.responses.stream(
+        model=CHAT, input="Say hello.", temperature=0, max_output_tokens=12
+    ) as stream:
         events = list(stream)
 
     kinds = [event.type for event in events]
@@ -62,12 +69,16 @@ def test_what_is_not_here_is_refused_by_name(client):
 
 
 def test_a_conversation_goes_on_from_its_last_response(kept):
-    first = kept.responses.create(model=CHAT, input="My name is Ada.", max_output_tokens=8)
+    first = kept.responses.create(model=CHAT, input="My name is Ada.", temperature=0, max_output_tokens=8)
     second = kept.responses.create(
-        model=CHAT, input="What is my name?", previous_response_id=first.id, max_output_tokens=8
+        model=CHAT,
+        input="What is my name?",
+        previous_response_id=first.id,
+        temperature=0,
+        max_output_tokens=8,
     )
     third = kept.responses.create(
-        model=CHAT, input="Once more.", previous_response_id=second.id, max_output_tokens=4
+        model=CHAT, input="Once more.", previous_response_id=second.id, temperature=0, max_output_tokens=4
     )
 
     assert second.previous_response_id == first.id
@@ -75,7 +86,7 @@ def test_a_conversation_goes_on_from_its_last_response(kept):
 
 
 def test_a_kept_response_is_shown_as_it_was_and_deleted_for_good(kept):
-    made = kept.responses.create(model=CHAT, input="Say hello.", max_output_tokens=8)
+    made = kept.responses.create(model=CHAT, input="Say hello.", temperature=0, max_output_tokens=8)
     shown = kept.responses.retrieve(made.id)
     items = list(kept.responses.input_items.list(made.id))
     kept.responses.delete(made.id)
@@ -89,7 +100,9 @@ def test_a_kept_response_is_shown_as_it_was_and_deleted_for_good(kept):
 
 
 def test_what_shall_not_be_stored_is_not(kept):
-    made = kept.responses.create(model=CHAT, input="A secret.", store=False, max_output_tokens=4)
+    made = kept.responses.create(
+        model=CHAT, input="A secret.", store=False, temperature=0, max_output_tokens=4
+    )
 
     with pytest.raises(openai.NotFoundError):
         kept.responses.retrieve(made.id)
