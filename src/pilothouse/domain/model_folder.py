@@ -18,7 +18,7 @@ from pilothouse.domain.model import ModelFormat
 
 MAX_FILES = 4096
 _PICKLE = "a Python pickle or may hold one, which runs code when it is loaded: convert it to safetensors"
-_CODE = "code, and a model's own code is never run"
+_CODE = "code, and a model's own code is never run: take it out of the folder"
 _REFUSED = (
     dict.fromkeys(
         (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".mar"), _PICKLE
