@@ -73,8 +73,8 @@ def with_rest(text: str, former: str) -> str:
     told = [line for line in former.splitlines() if line.startswith(_EARLIER)]
     are_older = {what for line in told for what in _names(line)}
     method = former.splitlines()[2].removesuffix(".")
-    measured = next(line for line in former.splitlines() if line.startswith("Measured ")).partition(" on ")[0]
-    now = f"{_EARLIER}{', '.join(f'`{one}`' for one in left if one not in are_older)}; {measured.lower()}: "
+    measured = next(line for line in former.splitlines() if line.startswith("Measured "))
+    now = f"{_EARLIER}{', '.join(f'`{one}`' for one in left if one not in are_older)}; measured {measured.split(' on ')[0].removeprefix('Measured ')}: "
     notes = [f"{now}{method}."] if left.keys() - are_older else []
     for line in told:
         if named := [what for what in _names(line) if what in left]:

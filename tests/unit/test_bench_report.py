@@ -105,7 +105,7 @@ def test_a_part_leaves_the_other_figures_of_its_section_and_says_of_when_they_ar
             report.Report(bench="engines: x", method=method, figures=lines, time=time, machine="here")
         )
 
-    text = section("monday", "by day", cpu_a_token=1.0, first=2.0, killed=3.0)
+    text = section("1 UTC", "by day", cpu_a_token=1.0, first=2.0, killed=3.0)
     text = page.with_rest(section("tuesday", "by night", cpu_a_token=4.0), text)
     text = page.with_rest(section("friday", "at noon", first=5.0), text)
 
@@ -117,6 +117,6 @@ def test_a_part_leaves_the_other_figures_of_its_section_and_says_of_when_they_ar
     assert [line for line in text.splitlines() if "easured" in line] == [
         "Measured friday on here.",
         "From an earlier run: `cpu a token`; measured tuesday: by night.",
-        "From an earlier run: `killed`; measured monday: by day.",
+        "From an earlier run: `killed`; measured 1 UTC: by day.",
     ]
     assert page.with_rest(text, "") == text
