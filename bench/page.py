@@ -74,7 +74,9 @@ def with_rest(text: str, former: str) -> str:
     are_older = {what for line in told for what in _names(line)}
     method = former.splitlines()[2].removesuffix(".")
     measured = next(line for line in former.splitlines() if line.startswith("Measured "))
-    now = f"{_EARLIER}{', '.join(f'`{one}`' for one in left if one not in are_older)}; measured {measured.split(' on ')[0].removeprefix('Measured ')}: "
+    time = measured.removeprefix("Measured ").partition(" on ")[0]
+    newer = ", ".join(f"`{one}`" for one in left if one not in are_older)
+    now = f"{_EARLIER}{newer}; measured {time}: "
     notes = [f"{now}{method}."] if left.keys() - are_older else []
     for line in told:
         if named := [what for what in _names(line) if what in left]:
