@@ -1,6 +1,9 @@
 """
 Which tests share a process when several run: those of a file, and all that start programs.
 
+The quick ones come first, on every processor; then what starts programs has the
+machine for itself, for those tests promise times, and limits that time gives back.
+
 Belongs here: nothing but that. What two processes must not do at once (fetch a model, install
 clients) is locked where it is done.
 """
@@ -13,7 +16,7 @@ START_PROGRAMS = ("tests/conformance/", "tests/e2e/", "tests/integration/")
 
 
 class ByProcessor(LoadFileScheduling):
-    """Files in the order of their names: what starts programs begins, for it takes longest."""
+    """Files in the order that they were collected in, and one process for all that start programs."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "programs" if nodeid.startswith(START_PROGRAMS) else str(super()._split_scope(nodeid))
@@ -21,3 +24,8 @@ class ByProcessor(LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByProcessor:
     return ByProcessor(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.nodeid.startswith(START_PROGRAMS))
