@@ -13,13 +13,15 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 START_PROGRAMS = ("tests/conformance/", "tests/e2e/", "tests/integration/")
+COMPILES = "tests/integration/test_compiled.py"
+"""Three minutes of a C compiler: one process begins with it, while the others run the unit tests."""
 
 
 class ByProcessor(LoadFileScheduling):
     """Files in the order that they were collected in, and one process for all that start programs."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "programs" if nodeid.startswith(START_PROGRAMS) else str(super()._split_scope(nodeid))
+        return "programs" if _order(nodeid) == 2 else str(super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByProcessor:
@@ -28,4 +30,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByProce
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.nodeid.startswith(START_PROGRAMS))
+    items.sort(key=lambda item: _order(item.nodeid))
+
+
+def _order(nodeid: str) -> int:
+    if nodeid.startswith(COMPILES):
+        return 0
+    return 2 if nodeid.startswith(START_PROGRAMS) else 1

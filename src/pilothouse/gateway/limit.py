@@ -23,6 +23,8 @@ from pilothouse.gateway.leases import Leases
 
 WAIT_S = 0.1
 """How long a request that would be refused waits for the pools: memory of another process, not a database."""
+FIRST_WAIT_S = 1.0
+"""As long where the pools have said nothing of a limit yet: to call it used up would be a guess."""
 MOST_PLANS = 20_000
 """Of one snapshot; beyond it all are looked up anew."""
 _EMPTY = Plan(())
@@ -87,7 +89,7 @@ class Limiter:
         if shortage is None:
             return
         now = time.monotonic()
-        ends = now + WAIT_S
+        ends = now + (FIRST_WAIT_S if shortage.account.left is None else WAIT_S)
         while shortage is not None and not self._leases.is_lost and now < ends and shortage.may_wait(now):
             self._book.want(shortage)
             await self._leases.answered(ends - now)

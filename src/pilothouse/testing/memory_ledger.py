@@ -1,5 +1,7 @@
 """The pools in one process: the fake of `ports.ledger.Ledger`, and all that a controller's answer is."""
 
+import asyncio
+
 from pilothouse.domain.leasing import LedgerAnswer, LedgerAsk
 from pilothouse.domain.pools import Pools
 from pilothouse.kit.clock import Clock
@@ -7,7 +9,7 @@ from pilothouse.kit.clock import Clock
 
 class MemoryLedger:
     """
-    Several workers may share one; `is_lost` makes it unreachable.
+    Several workers may share one; `is_lost` makes it unreachable, `delay_s` slow.
 
     Args:
         workers: How many share.
@@ -18,6 +20,7 @@ class MemoryLedger:
         self._workers = workers
         self.epoch = epoch
         self.is_lost = False
+        self.delay_s = 0.0
         self.pools = self._made(starts_full=True)
 
     def restart(self, epoch: str) -> None:
@@ -25,8 +28,10 @@ class MemoryLedger:
         self.epoch = epoch
         self.pools = self._made(starts_full=False)
 
-    async def exchange(self, ask: LedgerAsk, *, timeout_s: float) -> LedgerAnswer | None:  # noqa: ARG002 - at once
-        if self.is_lost:
+    async def exchange(self, ask: LedgerAsk, *, timeout_s: float) -> LedgerAnswer | None:
+        if self.delay_s:
+            await asyncio.sleep(min(self.delay_s, timeout_s))
+        if self.is_lost or self.delay_s > timeout_s:
             return None
         now = self._clock.monotonic()
         for state in self.pools.lacks_base(ask.states):

@@ -83,6 +83,17 @@ async def test_a_rate_is_refused_beyond_its_limit_with_the_time_to_wait() -> Non
     assert running.codes == ["ok", "ok", "rate_limit_exceeded"]
 
 
+async def test_the_first_request_of_a_limit_waits_for_pools_that_are_slow() -> None:
+    served = limited(of_key=Limits(rpm=2), of_endpoint=Limits(rpm=100))
+    async with house(served=served) as running:
+        before = await statuses(running, 1, as_key=OTHER_TEAM)
+        running.ledger.delay_s = 0.25
+        seen = await statuses(running, 3)
+
+    assert before == [200]
+    assert seen == [200, 200, 429]
+
+
 async def test_the_tightest_of_all_scopes_counts() -> None:
     served = limited(of_key=Limits(rpm=5), of_team=Limits(rpm=3), of_endpoint=Limits(rpm=4))
     async with house(served=served) as running:
