@@ -9,13 +9,12 @@ read beside this.
     python -m rig.stalls SECONDS
 """
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from msgspec import Struct, convert
+from msgspec import Struct, json
 
 from rig.machine import MEASURED_CORE, pinned
 
@@ -36,7 +35,7 @@ def stalls(seconds: float) -> Stalls:
     argv = pinned(MEASURED_CORE, [sys.executable, "-m", "rig.stalls", str(seconds)])
     folder = Path(__file__).parents[1]
     done = subprocess.run(argv, cwd=folder, capture_output=True, check=True, timeout=seconds + 30)
-    return convert(json.loads(done.stdout), Stalls)
+    return json.decode(done.stdout, type=Stalls)
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
     usual = took[len(took) // 2]
     slow = sum(one for one in took if one > 4 * usual)
     found = Stalls(usual, took[int(len(took) * 0.99)], took[-1], 100 * slow / sum(took))
-    print(json.dumps({name: getattr(found, name) for name in Stalls.__struct_fields__}))
+    sys.stdout.buffer.write(json.encode(found))
 
 
 def _loop_us(size: int) -> float:

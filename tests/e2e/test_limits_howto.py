@@ -1,12 +1,11 @@
 """The how-to of limits does what it says: with the real program, the default model, and its own blocks."""
 
 import re
-import socket
 from pathlib import Path
 
 import pytest
 
-from page_rig import blocks, run
+from page_rig import blocks, blocks_that_start, run
 
 PAGE = "limits-and-budgets.md"
 
@@ -14,13 +13,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 def test_the_how_to_of_limits_works_from_top_to_bottom(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     for name, text in zip(("limits.yaml", "prices.yaml"), blocks(PAGE, "yaml"), strict=True):
         (tmp_path / name).write_text(text)
-    up, ask = (block.replace("8420", port) for block in blocks(PAGE, "sh"))
-    up = "trap 'pilothouse down >/dev/null 2>&1 || true' EXIT\n" + up.replace("up ", f"up --port {port} ")
+    up, ask = blocks_that_start(PAGE)
     drained = "sleep 2\n" + ask.strip().splitlines()[-1]
 
     said = run(up + ask + drained, tmp_path, PILOTHOUSE_HOME=str(tmp_path / "home"))

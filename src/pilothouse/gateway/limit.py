@@ -89,7 +89,8 @@ class Limiter:
         if shortage is None:
             return
         now = time.monotonic()
-        ends = now + (FIRST_WAIT_S if shortage.account.left is None else WAIT_S)
+        is_first = shortage.account.left is None and not self._leases.is_closed
+        ends = now + (FIRST_WAIT_S if is_first else WAIT_S)
         while shortage is not None and not self._leases.is_lost and now < ends and shortage.may_wait(now):
             self._book.want(shortage)
             await self._leases.answered(ends - now)

@@ -17,7 +17,7 @@ from pilothouse.ports.engine import Engine, Placement
 class Place:
     """A place that is held. Give it back with `Places.release`."""
 
-    __slots__ = ("engine", "is_used", "placement", "prefix", "replica", "since", "team")
+    __slots__ = ("engine", "is_used", "placement", "prefix", "replica", "since", "team", "weight")
 
     def __init__(
         self, replica: "ReplicaPlaces", engine: Engine, placement: Placement, team: str, prefix: int
@@ -29,6 +29,8 @@ class Place:
         self.prefix = prefix
         self.since = 0.0
         """When it was given to one who had waited (monotonic); 0: nobody had to."""
+        self.weight = 1.0
+        """The share of that one's team."""
         self.is_used = False
         """The engine answered here: before that, the slot may still hold the prompt of another team."""
 

@@ -56,8 +56,6 @@ class Waiting:
     def __init__(self, deployment: str) -> None:
         self._deployment = deployment
         self.queue: FairQueue[Waiter] = FairQueue()
-        self._weights: dict[str, float] = {}
-        """Of the teams that waited, as their last request had it."""
         self._usual_s = 0.0
         """How long a place is held, in the mean, by those who had to wait for it."""
         self._busy_since = 0.0
@@ -78,11 +76,10 @@ class Waiting:
             other.refuse(self._full("others had fewer requests waiting"))
         if not queue.size:
             self._busy_since, self._served = time.monotonic(), 0
-        self._weights[team] = waiter.weight
         queue.push(team, waiter, priority=priority, weight=waiter.weight)
 
     def serve(self, waiter: Waiter, place: Place) -> None:
-        place.since = time.monotonic()
+        place.since, place.weight = time.monotonic(), waiter.weight
         self._served += 1
         waiter.given.set_result(place)
 
@@ -94,7 +91,7 @@ class Waiting:
         self._usual_s += (held_s - self._usual_s) * (_USUAL_WEIGHT if self._usual_s else 1.0)
         if self._usual_s > 0:
             beyond = min(max(held_s / self._usual_s - 1.0, _CHARGED[0]), _CHARGED[1])
-            self.queue.charge(place.team, beyond, weight=self._weights.get(place.team, 1.0))
+            self.queue.charge(place.team, beyond, weight=place.weight)
 
     def refuse(self, why: Callable[[], PilothouseError], team: str | None = None) -> None:
         """Tell those of one team, or all, that there is nothing to wait for."""
