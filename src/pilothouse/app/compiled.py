@@ -49,6 +49,7 @@ MODULES = (
     "http.data_plane",
     "http.routes",
     "kit.cohort",
+    "kit.fingerprint",
     "kit.http1.chunk",
     "kit.http1.client",
     "kit.http1.message",

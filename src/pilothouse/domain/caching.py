@@ -8,6 +8,7 @@ away when something changes: old entries are never asked for again.
 
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
+from typing import Final
 
 import msgspec
 
@@ -24,7 +25,8 @@ PIECES = 16
 _OVERHEAD_BYTES = 1024
 """Of one entry in memory: its key, its place in the order, and the structs that hold it together."""
 
-_encode = msgspec.json.Encoder().encode
+_NO_THOUGHTS: Final = b"[]"
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def is_complete(deltas: Iterable[Delta]) -> bool:
@@ -111,24 +113,28 @@ def stem_of(
     return sha256(_encode([team, endpoint.name, fingerprint, deployment, identity, epochs])).digest()
 
 
-def key_of(stem: bytes, ask: GenerateRequest, sampling: Sampling, prompt: bytes) -> bytes:
+def head_of(stem: bytes, ask: GenerateRequest, sampling: Sampling) -> bytes:
     """
-    The exact key. How the answer is handed over (`stream`, `stream_options`) and who asks (`user`) is no part
-    of it.
+    What is in the exact key beside the prompt: it tells itself where it ends, and is short.
+
+    How the answer is handed over (`stream`, `stream_options`) and who asks (`user`) is no part of it.
 
     Args:
-        sampling: That of the request in its canonical form; so is the prompt.
+        sampling: That of the request in its canonical form.
     """
+    thoughts = ask.thoughts
     # `{` begins the sampling and no number, so no two questions give the same bytes.
-    head = b"%s%s %d %d" % (stem, ask.kind.encode(), ask.max_tokens or 0, ask.choices)
-    return sha256(head + _encode(sampling) + prompt + _remembered(ask)).digest()
+    return b"%s%s %d %d%s%s" % (
+        stem,
+        ask.kind.encode(),
+        ask.max_tokens or 0,
+        ask.choices,
+        _encode(sampling),
+        _encode(thoughts) if thoughts else _NO_THOUGHTS,
+    )
 
 
-def _remembered(ask: GenerateRequest) -> bytes:
-    return _encode(ask.thoughts) if ask.thoughts else b""
-
-
-def scene_of(stem: bytes, ask: GenerateRequest, sampling: Sampling, rest: bytes, embedder: str) -> bytes:
+def scene_of(head: bytes, rest: bytes, embedder: str) -> bytes:
     """
     All that must be equal for questions to be compared at all: a key without the question.
 
@@ -136,7 +142,7 @@ def scene_of(stem: bytes, ask: GenerateRequest, sampling: Sampling, rest: bytes,
         rest: The canonical prompt but for the question.
         embedder: What makes the vectors: those of two models have nothing in common.
     """
-    return sha256(b"scene" + key_of(stem, ask, sampling, rest) + embedder.encode()).digest()
+    return sha256(b"scene%s%s\0%s" % (head, embedder.encode(), rest)).digest()
 
 
 def pieces_of(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from copy import copy
 
 from pilothouse.domain import caching, likeness
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Delta, GenerateRequest, Sampling
+from pilothouse.domain.chat import Delta, GenerateRequest
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
 from pilothouse.domain.snapshot import EndpointEntry, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate
@@ -26,6 +26,7 @@ from pilothouse.gateway.flight import MAX_FOLLOWERS, Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
 from pilothouse.gateway.state import GatewayState
+from pilothouse.kit.fingerprint import OwnFingerprint, shared_fingerprint
 from pilothouse.ports.cache import Cache
 from pilothouse.wire.openai import canonical
 
@@ -39,17 +40,14 @@ _HEADER = b"x-pilothouse-cache"
 class Asked:
     """A question, and the parts of its key."""
 
-    __slots__ = ("ask", "identity", "key", "prompt", "sampling", "stem")
+    __slots__ = ("ask", "head", "identity", "key", "prompt")
 
-    def __init__(
-        self, ask: GenerateRequest, stem: bytes, identity: str, sampling: Sampling, prompt: bytes
-    ) -> None:
+    def __init__(self, ask: GenerateRequest, identity: str, head: bytes, prompt: bytes, key: bytes) -> None:
         self.ask = ask
-        self.stem = stem
         self.identity = identity
-        self.sampling = sampling
+        self.head = head
         self.prompt = prompt
-        self.key = caching.key_of(stem, ask, sampling, prompt)
+        self.key = key
 
 
 class Recall:
@@ -64,6 +62,7 @@ class Recall:
         self._keeper = keeper
         self._near = near
         self._far = far
+        self._fingerprint = shared_fingerprint if far is not None else OwnFingerprint().of
         self._flights: dict[bytes, Flight] = {}
         self._index = SemanticIndex()
         self._embedder = Embedder(state)
@@ -92,9 +91,9 @@ class Recall:
         if found is None:
             return False
         identity, stem = found
-        asked = Asked(
-            ask, stem, identity, canonical.canonical_sampling(ask.sampling), canonical.canonical_prompt(ask)
-        )
+        head = caching.head_of(stem, ask, canonical.canonical_sampling(ask.sampling))
+        prompt = canonical.canonical_prompt(ask)
+        asked = Asked(ask, identity, head, prompt, self._fingerprint(head, prompt))
         return await self._look(call, asked, deadline)
 
     async def _look(self, call: Call, asked: "Asked", deadline: float) -> bool:
@@ -153,7 +152,7 @@ class Recall:
         call.engine_ns += time.perf_counter_ns() - began_ns
         if vector is None:
             return None
-        scene = caching.scene_of(asked.stem, asked.ask, asked.sampling, rest, embedder)
+        scene = caching.scene_of(asked.head, rest, embedder)
         question = flight.question = question_of(scene, text, vector)
         key = self._index.find(question, policy.threshold) if question is not None else None
         if question is None or key is None:

@@ -9,16 +9,17 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from pilothouse.domain.caching import (
+    head_of,
     identity_of,
     is_cacheable,
     is_complete,
-    key_of,
     pieces_of,
     stem_of,
     steps_of,
 )
 from pilothouse.domain.chat import Delta, Sampling
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
+from pilothouse.kit.fingerprint import shared_fingerprint
 from pilothouse.wire.openai.canonical import canonical_prompt, canonical_sampling
 from pilothouse.wire.openai.inbound import read_chat
 
@@ -34,7 +35,8 @@ def stem(*, team="a", endpoint=ENDPOINT, deployment="d", identity="llama\nsha256
 def key(body: dict | str, *, of=None):
     text = body if isinstance(body, str) else json.dumps(body)
     ask = read_chat(text.encode())
-    return key_of(of or stem(), ask, canonical_sampling(ask.sampling), canonical_prompt(ask))
+    head = head_of(of or stem(), ask, canonical_sampling(ask.sampling))
+    return shared_fingerprint(head, canonical_prompt(ask))
 
 
 def body(**more):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthropic_rig import next_turn, streamed, whole
-from pilothouse.domain.caching import key_of, steps_of
+from pilothouse.domain.caching import head_of, steps_of
 from pilothouse.domain.chat import Chunk, GenerateRequest
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.gateway.generate import Gathered
@@ -125,7 +125,7 @@ def test_other_thoughts_are_another_question_to_a_cache():
     one, two = turned(CONTENT), turned(other)
 
     assert one.prompt == two.prompt
-    assert key_of(b"", one, one.sampling, b"") != key_of(b"", two, two.sampling, b"")
+    assert head_of(b"", one, one.sampling) != head_of(b"", two, two.sampling)
 
 
 def test_what_is_reserved_for_a_request_holds_its_signatures_and_what_is_redacted():
