@@ -23,6 +23,9 @@ from pilothouse.app import compiled
 KEPT = 3
 """Builds of other sources that may lie beside the newest: a rollback finds its own again."""
 
+_DIRECT = ["-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt"]
+"""Functions of the library call each other directly: nobody outside may put others in their place."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -66,7 +69,7 @@ def build(folder: Path, *, level: str) -> None:
             group_name=compiled.GROUP,
         )
         for part in parts:  # another compiler's warning is no reason to have no build
-            part.extra_compile_args = [one for one in part.extra_compile_args if one != "-Werror"]
+            part.extra_compile_args = [one for one in part.extra_compile_args if one != "-Werror"] + _DIRECT
         into = ["--build-lib", f"{work}/made", "--build-temp", f"{work}/objects"]
         setup(name="pilothouse-fast", ext_modules=parts, script_args=["--quiet", "build_ext", *into])
         Path(work, "made").rename(folder)

@@ -53,6 +53,7 @@ MODULES = (
     "kit.http1.chunk",
     "kit.http1.client",
     "kit.http1.message",
+    "kit.http1.peer",
     "kit.http1.reading",
     "kit.http1.responder",
     "kit.http1.same_head",

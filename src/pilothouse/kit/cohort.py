@@ -13,15 +13,18 @@ of the Python library reference names, so that all of asyncio works inside.
 """
 
 import asyncio
-from asyncio.tasks import _enter_task, _leave_task
+from asyncio.tasks import _enter_task as enter_task
+from asyncio.tasks import _leave_task as leave_task
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
-_ROUNDS = 8
+_enter_task: Final = enter_task
+_leave_task: Final = leave_task
+_ROUNDS: Final = 8
 """Rounds of stages in one turn; then the loop looks after its sockets and timers first."""
-_LARGE_BYTES = 4096
-_MOST_UNSENT = 256
+_LARGE_BYTES: Final = 4096
+_MOST_UNSENT: Final = 256
 """What waits for a stage to end is bounded: also a task that never pauses hears that its reader is slow."""
 
 
@@ -89,7 +92,7 @@ class Pause:
         return True
 
 
-_OVER = Pause()
+_OVER: Final = Pause()
 """Not waited for: it is said by a coroutine that is done."""
 
 

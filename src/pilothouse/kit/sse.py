@@ -105,5 +105,5 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-DONE = b"data: [DONE]\n\n"
-KEEPALIVE = b": keep-alive\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+KEEPALIVE: Final = b": keep-alive\n\n"

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -37,12 +37,13 @@ class HttpFailure(Exception):
         self.timed_out = timed_out
 
 
-_NEVER = float("inf")
-_MAX_BUFFERED = 256 * 1024
-_MAX_HEAD = 64 * 1024
-_FRAMING_S = 1.0
+_now: Final = time.monotonic
+_NEVER: Final = float("inf")
+_MAX_BUFFERED: Final = 256 * 1024
+_MAX_HEAD: Final = 64 * 1024
+_FRAMING_S: Final = 1.0
 """How long the end of an answer's framing may come after the last of what it says."""
-_OLD_S = 60.0
+_OLD_S: Final = 60.0
 """A connection to a name is not kept for longer: the name may mean another machine by now."""
 
 
@@ -79,7 +80,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self.idle_since = 0.0
         self.is_old = False
         """It is not kept any more."""
-        self._old_at = time.monotonic() + client.max_age_s
+        self._old_at = _now() + client.max_age_s
         self._same = SameHead()
         """Of the last answer that came whole, in one piece, and well."""
         self._known: dict[bytes, bytes] | None = None
@@ -93,7 +94,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
 
         With it the answer's head is there, or all of it when `whole`; without it there is `failure`.
         """
-        now = time.monotonic()
+        now = _now()
         self.in_use = True
         self._got_bytes = self.has_head = self.is_complete = self._is_between_chunks = False
         self.status = 0
@@ -144,7 +145,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._buffered = 0
         if self._is_paused:
             self._is_paused = False
-            self._wait_by = min(time.monotonic() + self._idle_s, self._total_by)
+            self._wait_by = min(_now() + self._idle_s, self._total_by)
             self._transport.resume_reading()
         return data
 
@@ -184,7 +185,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         elif self.in_use:
             self._is_left = True
             self._client.left.add(self)
-            self._wait_by = min(time.monotonic() + _FRAMING_S, self._total_by)
+            self._wait_by = min(_now() + _FRAMING_S, self._total_by)
 
     # asyncio.Protocol
 
@@ -204,7 +205,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._got_bytes = True
         if begins and self._known is not None and self._take_again(data, self._known):
             return
-        wait_by = time.monotonic() + self._idle_s
+        wait_by = _now() + self._idle_s
         self._wait_by = wait_by if wait_by < self._total_by else self._total_by
         chunk = whole_chunk(data) if self._is_between_chunks else None
         if chunk is not None:
@@ -372,7 +373,7 @@ class Client:
         """
         while self._idle and not fresh:
             exchange = self._idle.pop()
-            if exchange.is_closed or time.monotonic() - exchange.idle_since > self._max_idle_s:
+            if exchange.is_closed or _now() - exchange.idle_since > self._max_idle_s:
                 exchange.release()
                 exchange.close()
                 continue
@@ -427,7 +428,7 @@ class Client:
         if self._is_closed or exchange.is_old or len(self._idle) >= self._max_idle:
             exchange.close()
             return
-        exchange.idle_since = time.monotonic()
+        exchange.idle_since = _now()
         self._idle.append(exchange)
 
     def forget(self, exchange: Exchange) -> None:

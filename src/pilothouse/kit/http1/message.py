@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 Network = IPv4Network | IPv6Network
 
@@ -80,7 +81,7 @@ class Request:
         )
 
 
-STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus} | {
+STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n",
     529: b"HTTP/1.1 529 Site Overloaded\r\n",
 }
@@ -102,7 +103,7 @@ class DateHeader:
             self.line = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
 
-DATE = DateHeader()
+DATE: Final = DateHeader()
 
 
 def plain_response(status: int, text: str, path: str = "") -> bytes:  # noqa: ARG001 - for who speaks several protocols

@@ -1,9 +1,10 @@
 """A server as its client knows it: where it listens, and how long each step may take."""
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 
-class Timeouts(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
     """Seconds, each from the event it names. The whole exchange is bounded by each call's `total_s`."""
 
     connect_s: float = 5.0
@@ -11,7 +12,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     idle_s: float = 60.0
 
 
-class Address(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Address:
     """Where a server listens: a Unix socket, or a host (an IP that was checked) and port."""
 
     path: str = ""

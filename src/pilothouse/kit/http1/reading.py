@@ -7,7 +7,7 @@ requests are smuggled. Order, deadlines and answers are the connection's, in
 """
 
 import time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -15,8 +15,9 @@ from pilothouse.kit.http1.message import Limits, Request
 from pilothouse.kit.http1.proxy import ProxyHeader, client_address
 from pilothouse.kit.http1.same_head import SameHead
 
-_SMALL_BYTES = 64 * 1024
-_OF_UPGRADES = frozenset({b"upgrade", b"connection", b"http2-settings"})
+_SMALL_BYTES: Final = 64 * 1024
+_now: Final = time.monotonic
+_OF_UPGRADES: Final = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
 class Refused(Exception):
@@ -113,7 +114,7 @@ class RequestReader:
         self._lines = []
         self._body = []
         self._body_bytes = 0
-        self._read_by = time.monotonic() + self._limits.header_timeout_s
+        self._read_by = _now() + self._limits.header_timeout_s
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -160,7 +161,7 @@ class RequestReader:
             self._check_coding(request)
         if b"expect" in headers and is_http11 and headers[b"expect"].lower() == b"100-continue":
             self.invite_body()
-        self._read_by = time.monotonic() + self._limits.body_timeout_s
+        self._read_by = _now() + self._limits.body_timeout_s
 
     def _joined(self, lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         """Fields by name, lower case, several values of one joined (RFC 9110, section 5.3)."""

@@ -6,17 +6,20 @@ What goes where in time (order, limits, hang-ups) is the connection's, in `serve
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pilothouse.kit.http1.message import DATE, STATUS_LINES
+from pilothouse.kit.http1 import message
 
 if TYPE_CHECKING:
     from pilothouse.kit.http1.server import Connection
 
 
-_CLOSE = b"connection: close\r\n"
-_SIZE_LINES = [b"%x\r\n" % size for size in range(1024)]
+_CLOSE: Final = b"connection: close\r\n"
+_SIZE_LINES: Final = [b"%x\r\n" % size for size in range(1024)]
 """Of chunks up to that many bytes, as events are: writing a number costs more than finding it."""
+_STATUS_LINES: Final = message.STATUS_LINES
+_DATE: Final = message.DATE
+_now: Final = time.monotonic
 
 
 def _chunk(head: bytes, data: bytes) -> bytes:
@@ -69,7 +72,7 @@ class Responder:
             line, self.keep_alive = _CLOSE, False
         connection.write(
             b"%s%s%s%scontent-length: %d\r\n\r\n%s"
-            % (STATUS_LINES[status], DATE.line, headers, line, len(body), body)
+            % (_STATUS_LINES[status], _DATE.line, headers, line, len(body), body)
         )
         if self.is_promised:
             connection.answered(self)
@@ -82,23 +85,23 @@ class Responder:
         """Answer with a status that has no body (204, 304), and so no length (RFC 9110, section 8.6)."""
         self.is_started = self.is_ended = True
         self._connection.write(
-            b"%s%s%s%s\r\n" % (STATUS_LINES[status], DATE.line, headers, self._connection_line())
+            b"%s%s%s%s\r\n" % (_STATUS_LINES[status], _DATE.line, headers, self._connection_line())
         )
 
     def start(self, status: int, headers: bytes) -> None:
         """Begin a stream. The head goes out with the first `write`, in one segment."""
         self.is_started = True
-        self.written_at = time.monotonic()
+        self.written_at = _now()
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         self._head = b"%s%s%s%s%s\r\n" % (
-            STATUS_LINES[status], DATE.line, headers, self._connection_line(), framing,
+            _STATUS_LINES[status], _DATE.line, headers, self._connection_line(), framing,
         )  # fmt: skip
 
     def write(self, data: bytes) -> None:
         """Send some of the body. Nothing is nothing: an empty chunk would be its end (RFC 9112, 7.1)."""
         if not data:
             return
-        self.written_at = time.monotonic()
+        self.written_at = _now()
         if self._chunked:
             data = _chunk(self._head, data)
         elif self._head:

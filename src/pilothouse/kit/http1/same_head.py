@@ -22,13 +22,16 @@ _PATIENCE: Final = 8
 class SameHead:
     """Looks at whole messages: a head with a length, a body of that length, and no more."""
 
-    __slots__ = ("_after", "_before", "_in_vain", "length")
+    __slots__ = ("_after", "_before", "_bytes", "_head", "_in_vain", "length")
 
     def __init__(self) -> None:
         self._before = b""
         self._after = b""
         self._in_vain = 0
         """Heads since one was met again; somebody whose every head differs is not looked at any more."""
+        self._bytes = 0
+        self._head = b""
+        """What a whole message of `_bytes` begins with, if its head is the one that was learnt."""
         self.length = b""
         """The digits of the body's length in the message that was looked at last."""
 
@@ -54,27 +57,30 @@ class SameHead:
             return False
         start = at + len(_FIELD)
         end = plain.find(b"\r", start)
-        if not head[start:end].isdigit() or int(head[start:end]) != body_bytes:
+        if head[start:end] != b"%d" % body_bytes:
             return False
         self._before, self._after = head[:start], head[end:]
         self.length = head[start:end]
+        self._bytes, self._head = len(data), head
         return True
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body of a message with the head that was learnt; None where the parser has to see it."""
-        before, after = self._before, self._after
-        if not before or not data.startswith(before):
+        if not self._before or not (len(data) == self._bytes or self._expect(len(data))):
             return None
-        start = len(before)
-        end = data.find(b"\r", start, start + _DIGITS + 1)
-        if end < 0:
-            return None
-        digits = data[start:end]
-        if not digits.isdigit() or not data.startswith(after, end):
-            return None
-        begin = end + len(after)
-        if len(data) - begin != int(digits):
+        head = self._head
+        if not data.startswith(head):
             return None
         self._in_vain = 0
-        self.length = digits
-        return data[begin:]
+        return data[len(head) :]
+
+    def _expect(self, size: int) -> bool:
+        """Only one length, in its shortest form, makes a whole message of so many bytes."""
+        rest = size - len(self._before) - len(self._after)
+        for digits in range(1, _DIGITS + 1):
+            length = b"%d" % (rest - digits)
+            if len(length) == digits:
+                self._bytes, self.length = size, length
+                self._head = self._before + length + self._after
+                return True
+        return False

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -27,6 +27,8 @@ LINGER_S = 2.0
 """How long a refused client may go on sending: with unread bytes, closing resets, and he never reads why."""
 CANCEL_S = 1.0
 """How long handlers that were cut may take to end."""
+_now: Final = time.monotonic
+_now_ns: Final = time.perf_counter_ns
 
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
@@ -60,7 +62,7 @@ class Connection(RequestReader, asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unix"
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
-        self._read_by = time.monotonic() + self._limits.header_timeout_s
+        self._read_by = _now() + self._limits.header_timeout_s
 
     def data_received(self, data: bytes) -> None:
         if self._is_done:
@@ -106,7 +108,7 @@ class Connection(RequestReader, asyncio.Protocol):
     def pause_writing(self) -> None:
         if self.drain_waiter is None:
             self.drain_waiter = self.server.loop.create_future()
-            self._write_by = time.monotonic() + self._limits.write_timeout_s
+            self._write_by = _now() + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
         if not self._transport.is_closing():
@@ -147,9 +149,14 @@ class Connection(RequestReader, asyncio.Protocol):
             raise self._refused(400, "too many pipelined requests")
 
     def _begin(self, request: Request) -> None:
-        request.received_ns = time.perf_counter_ns()
-        kind = Responder if request.method != "HEAD" else HeadResponder
-        self._responder = responder = kind(self, keep_alive=request.keep_alive, chunked=request.is_http11)
+        request.received_ns = _now_ns()
+        if request.method == "HEAD":
+            responder: Responder = HeadResponder(
+                self, keep_alive=request.keep_alive, chunked=request.is_http11
+            )
+        else:
+            responder = Responder(self, keep_alive=request.keep_alive, chunked=request.is_http11)
+        self._responder = responder
         server = self.server
         self.task = server.cohort.start(server.handler(request, responder), self._ended)
 
@@ -179,9 +186,9 @@ class Connection(RequestReader, asyncio.Protocol):
         elif self._pending:
             self._next()
         elif self._request is not None or self._in_head:
-            self._read_by = time.monotonic() + self._limits.body_timeout_s
+            self._read_by = _now() + self._limits.body_timeout_s
         else:
-            self._read_by = time.monotonic() + self.server.idle_s
+            self._read_by = _now() + self.server.idle_s
 
     def _next(self) -> None:
         """Go on with the request that waits, once the client took the last answer."""
@@ -210,7 +217,7 @@ class Connection(RequestReader, asyncio.Protocol):
     def close(self) -> None:
         """Close once what was written is out, for which the client has the time of a write."""
         self._read_by = None
-        self._write_by = time.monotonic() + self._limits.write_timeout_s
+        self._write_by = _now() + self._limits.write_timeout_s
         self.server.cohort.send(self._finish, b"")
 
     def _finish(self, _: bytes) -> None:
@@ -239,7 +246,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self._transport.write(self.server.refusal(status, text, path))
         if self._transport.can_write_eof():
             self._transport.write_eof()
-            self._read_by = time.monotonic() + LINGER_S
+            self._read_by = _now() + LINGER_S
         else:
             self.close()
 
@@ -321,7 +328,7 @@ class Server:
         self.lingers, self.idle_s = linger_s > 0, linger_s
         if self._server is not None:
             self._server.close()
-        now = time.monotonic()
+        now = _now()
         for member in list(self.sweeper.members):
             if isinstance(member, Connection) and member.is_idle:
                 if self.lingers:
@@ -329,15 +336,15 @@ class Server:
                 else:
                     member.close()
         deadline = now + timeout_s
-        while self._busy() and not self._is_hurried and (left_s := deadline - time.monotonic()) > 0:
+        while self._busy() and not self._is_hurried and (left_s := deadline - _now()) > 0:
             self._gone.clear()
             await _bounded(self._gone.wait(), left_s)
         cut = self._busy()
         for member in cut:
             member.abort()
         # Their records are to be kept while there is a journal to keep them in.
-        deadline = time.monotonic() + CANCEL_S
-        while any(member.task for member in cut) and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
+        deadline = _now() + CANCEL_S
+        while any(member.task for member in cut) and _now() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(0.005)
         self.sweeper.stop()
 
