@@ -81,7 +81,9 @@ class Request:
         )
 
 
-STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus} | {
+STATUS_LINES: Final[dict[int, bytes]] = {
+    s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus
+} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n",
     529: b"HTTP/1.1 529 Site Overloaded\r\n",
 }
@@ -103,7 +105,7 @@ class DateHeader:
             self.line = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
 
-DATE: Final = DateHeader()
+DATE: Final[DateHeader] = DateHeader()
 
 
 def plain_response(status: int, text: str, path: str = "") -> bytes:  # noqa: ARG001 - for who speaks several protocols

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _CLOSE: Final = b"connection: close\r\n"
 _SIZE_LINES: Final = [b"%x\r\n" % size for size in range(1024)]
 """Of chunks up to that many bytes, as events are: writing a number costs more than finding it."""
-_STATUS_LINES: Final = message.STATUS_LINES
-_DATE: Final = message.DATE
+_STATUS_LINES: Final[dict[int, bytes]] = message.STATUS_LINES
+_DATE: Final[message.DateHeader] = message.DATE
 _now: Final = time.monotonic
 
 
