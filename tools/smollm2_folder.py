@@ -4,7 +4,8 @@ Make the demonstration model a folder of safetensors, for engines that load no G
     .venv/bin/python tools/smollm2_folder.py FOLDER [--gguf FILE]
 
 It needs `pilothouse engine install transformers`, whose PyTorch reads the file. The weights
-are those of the file, as they are after its quantization: 270 MB.
+are those of the file, as they are after its quantization: 270 MB. FOLDER appears when it is
+whole: what a run that was killed leaves is beside it, by another name.
 """
 
 import argparse
@@ -24,11 +25,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.folder.exists():
         parser.error(f"{given.folder} is there already; name a new folder")
-    with TemporaryDirectory(prefix="smollm2-") as place:
+    folder = given.folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as place:
         named = Path(place) / "model.gguf"  # by its name alone does transformers know what it is
         named.symlink_to((given.gguf or _fetched(Path(place) / "home")).absolute())
-        _run_in_environment(named, given.folder)
-    print(f"{given.folder}: write source: file:{given.folder.absolute()} into a spec")
+        _run_in_environment(named, Path(place) / "whole")
+        (Path(place) / "whole").rename(folder)
+    print(f"{given.folder}: write source: file:{folder} into a spec")
 
 
 def _fetched(home: Path) -> Path:

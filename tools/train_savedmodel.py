@@ -7,7 +7,7 @@ The text is this repository's documentation, the model one recurrent layer (GRU)
 over words. It writes in the manner of that documentation and means nothing by it:
 it is here to show what the signature of a model that serves text looks like
 (docs/howto/serve-tensorflow.md), with real weights. The same text and steps give
-the same model.
+the same model. FOLDER appears when it is whole.
 
 Source of the layer: Cho et al., 2014, in the form with the reset gate after the
 product; of the optimizer: Kingma and Ba, 2015.
@@ -17,6 +17,7 @@ import argparse
 import os
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -240,8 +241,12 @@ def main() -> None:
     tf.config.experimental.enable_op_determinism()
     model = TextModel(vocabulary_of(text), units=given.units, width=given.width)
     train(model, text, given.steps)
-    export(model, given.folder)
-    print(f"{given.folder}: a vocabulary of {len(model.vocabulary)}, from {len(files)} files")
+    folder = given.folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as place:
+        export(model, Path(place) / "whole")
+        (Path(place) / "whole").rename(folder)
+    print(f"{folder}: a vocabulary of {len(model.vocabulary)}, from {len(files)} files")
 
 
 if __name__ == "__main__":
