@@ -71,6 +71,7 @@ MODULES = (
     "wire.openai.dialect",
     "wire.openai.inbound",
     "wire.openai.outbound",
+    "wire.openai.same_event",
 )
 """
 What is compiled. No msgspec Struct may be defined in them, for mypyc drops the arguments of their class, and

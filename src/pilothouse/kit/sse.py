@@ -7,8 +7,6 @@ the `data` and `event` fields matter here; ids and retry times are passed over.
 
 from typing import Final
 
-_LF: Final = ord("\n")
-
 
 class EventTooLarge(ValueError):
     """An event grew over the parser's bound."""
@@ -87,9 +85,10 @@ class EventParser:
 
 def _whole_events(data: bytes) -> list[bytes] | None:
     """The usual case, cheaply: whole events of one `data` line each; None when it is not so."""
-    # `find`, for `in` takes what it looks for to be a number first, and makes an error of it.
-    if data.find(b"\n") == len(data) - 2 and data[-1] == _LF and data[:6] == b"data: ":
-        return None if data.find(b"\r") >= 0 else [data[6:-2]]
+    # `partition`, for it costs a third of `find`, and `in` makes an error of what is no number.
+    line, _, rest = data.partition(b"\n")
+    if rest == b"\n" and line.startswith(b"data: "):
+        return None if line.partition(b"\r")[1] else [line[6:]]
     if not data.endswith(b"\n\n") or data.find(b"\r") >= 0:
         return None
     events: list[bytes] = []

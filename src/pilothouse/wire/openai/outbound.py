@@ -31,6 +31,7 @@ from pilothouse.wire.openai.said import (
     decode_said,
     decode_vectors,
 )
+from pilothouse.wire.openai.same_event import SameEvent
 
 _encode: Final = msgspec.json.Encoder().encode
 _STREAMED: Final = b',"stream":true,"stream_options":{"include_usage":true}'
@@ -83,12 +84,13 @@ class AnswerReader:
         refused: The error that an event of an error stands for, where the request is what is wrong.
     """
 
-    __slots__ = ("_choices", "_ended", "_refused", "is_over")
+    __slots__ = ("_choices", "_ended", "_refused", "_same", "is_over")
 
     def __init__(self, choices: int, refused: Callable[[bytes], PilothouseError | None]) -> None:
         self._choices = choices
         self._refused = refused
         self._ended: set[int] = set()
+        self._same = SameEvent(read_said)
         self.is_over = False
         """The engine said that no event follows."""
 
@@ -103,10 +105,9 @@ class AnswerReader:
         if data == b"[DONE]":
             self.is_over = True
             return None
-        try:
-            chunk = read_said(data)
-        except UpstreamError as exc:
-            raise self._refused(data) or exc from None
+        chunk = self._same.chunk_of(data)
+        if chunk is None:
+            chunk = self._decoded(data)
         says_something = chunk.usage is not None
         for delta in chunk.deltas:
             text = delta.text
@@ -118,6 +119,14 @@ class AnswerReader:
             elif text or delta.logprobs is not None or delta.aside is not None:
                 says_something = True
         return chunk if says_something else None
+
+    def _decoded(self, data: bytes) -> Chunk:
+        try:
+            chunk = read_said(data)
+        except UpstreamError as exc:
+            raise self._refused(data) or exc from None
+        self._same.learn(data, chunk)
+        return chunk
 
     def end(self) -> None:
         """
