@@ -8,13 +8,15 @@ of another, guess how it may. Made on the request path: one keyed hash, a micros
 
 import hmac
 from hashlib import blake2s
+from typing import Final
 
-PREFIX = "req_"
+PREFIX: Final = "req_"
 _ANSWERS = ("chatcmpl-", "cmpl-", "resp_", "msg_", "ollama-", PREFIX)
-_DIGITS = 32
-_MAC_BYTES = 5
+_DIGITS: Final = 32
+_MAC_BYTES: Final = 5
 """40 bits: who may try a thousand a second needs 17 years for the first that fits."""
-_SIGNED = _DIGITS - 2 * _MAC_BYTES
+_FIRST: Final = len(PREFIX) + _DIGITS - 2 * _MAC_BYTES
+"""Characters that are signed."""
 
 
 def signer(key: bytes) -> blake2s:
@@ -24,7 +26,7 @@ def signer(key: bytes) -> blake2s:
 
 def sign(keyed: blake2s, request_id: str, team: str) -> str:
     """The same id with its last digits replaced; still unique, still sorting by time."""
-    first = request_id[: len(PREFIX) + _SIGNED]
+    first = request_id[:_FIRST]
     mac = keyed.copy()
     mac.update((first + team).encode())
     return first + mac.hexdigest()

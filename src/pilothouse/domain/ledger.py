@@ -8,13 +8,14 @@ once. Nothing here waits, and the time is an argument: a monotonic one.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from pilothouse.domain.leasing import AccountState, Grant, Kind
 
-MINUTE_S = 60.0
-IDLE_TICKS = 2
+MINUTE_S: Final = 60.0
+IDLE_TICKS: Final = 2
 """So many looks without a request, and what an account holds is given back."""
-FORGET_TICKS = 120
+FORGET_TICKS: Final = 120
 """So many, and it is forgotten: a worker meets more people than it has room for."""
 ASK_AGAIN_S: dict[Kind, float] = {"rpm": 1.0, "tpm": 1.0, "budget": 1.0, "parallel": 0.02}
 """After that time other workers may have given something back to a pool that had nothing."""

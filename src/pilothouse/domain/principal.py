@@ -1,9 +1,10 @@
 """Who asks: the result of authentication, and all that later stages know of the caller."""
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 
-class Principal(Struct, frozen=True):
+@dataclass(frozen=True)
+class Principal:
     key_id: str
     team: str
     role: str

@@ -6,7 +6,6 @@ Chance comes in as a number drawn evenly from 0..1 (1 excluded).
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import accumulate
@@ -70,10 +69,15 @@ class Split:
         Equal draws give equal orders, so a draw made from a subject keeps that
         subject where it is as long as the weights stay.
         """
-        if not self.orders:
-            return ()
-        at = bisect_right(self._bounds, draw * self._total)
-        return self.orders[min(at, len(self.orders) - 1)]
+        return self.orders[self.drawn(draw)] if self.orders else ()
+
+    def drawn(self, draw: float) -> int:
+        """Which of `orders` that is; 0 where there is none."""
+        share, last = draw * self._total, len(self._bounds) - 1
+        at = 0
+        while at < last and self._bounds[at] <= share:
+            at += 1
+        return at
 
 
 def sticky_draw(endpoint: str, subject: str) -> float:

@@ -4,8 +4,7 @@ May this caller have this now: endpoint, scope, task, size, and room for its rec
 Limits and budgets come with the ledger (issue 3) and belong here as well.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from typing import Final
 
 import msgspec
 
@@ -15,20 +14,16 @@ from pilothouse.domain.fairness import PRIORITIES, Priority
 from pilothouse.domain.policy import GRANTS
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry
+from pilothouse.gateway.route import EndpointRoutes
 
-INVOKING_ROLES = frozenset({"admin", "operator", "developer"})
-
-
-class Known(Protocol):
-    """A snapshot, or what a worker made of one."""
-
-    @property
-    def endpoints(self) -> Mapping[str, EndpointEntry]: ...
+INVOKING_ROLES: Final = frozenset({"admin", "operator", "developer"})
 
 
-def endpoint_for(known: Known, principal: Principal, name: str, task: str) -> EndpointEntry:
+def routes_for(
+    known: dict[str, EndpointRoutes], principal: Principal, name: str, task: str
+) -> EndpointRoutes:
     """
-    The endpoint that the caller asked for.
+    Of the endpoint that the caller asked for.
 
     An endpoint out of the key's scope looks like one that is not there, so that
     a key cannot be used to learn what else exists.
@@ -38,24 +33,32 @@ def endpoint_for(known: Known, principal: Principal, name: str, task: str) -> En
     """
     if principal.role not in INVOKING_ROLES:
         raise PermissionDenied(f"keys of role {principal.role} may not call models")
-    endpoint = known.endpoints.get(name)
-    if endpoint is None or not may_see(principal, endpoint):
+    routes = known.get(name)
+    if routes is None or not _is_in_scope(principal, routes.name, routes.team):
         shown = name if len(name) <= 100 else name[:100] + "..."
         raise ModelNotFound(
             f"the model {shown!r} does not exist or this key may not use it; GET /v1/models lists yours",
             param="model",
         )
-    if task not in endpoint.tasks:
+    if task not in routes.tasks:
         raise NotSupported(
-            f"the model {name!r} does not do {task}; it does {', '.join(endpoint.tasks)}", param="model"
+            f"the model {name!r} does not do {task}; it does {', '.join(routes.tasks)}", param="model"
         )
-    return endpoint
+    return routes
 
 
 def may_see(principal: Principal, endpoint: EndpointEntry) -> bool:
-    if endpoint.team and endpoint.team != principal.team:
+    return _is_in_scope(principal, endpoint.name, endpoint.team)
+
+
+def _is_in_scope(principal: Principal, name: str, team: str) -> bool:
+    """
+    Args:
+        team: The one that the endpoint belongs to; "" is all.
+    """
+    if team and team != principal.team:
         return False
-    return principal.endpoints is None or endpoint.name in principal.endpoints
+    return principal.endpoints is None or name in principal.endpoints
 
 
 def priority_of(asked: bytes, principal: Principal) -> Priority:
@@ -79,21 +82,22 @@ def priority_of(asked: bytes, principal: Principal) -> Priority:
 _PRIORITIES: dict[bytes, Priority] = {priority.encode(): priority for priority in PRIORITIES}
 
 
-def bounded(ask: GenerateRequest, endpoint: EndpointEntry) -> GenerateRequest:
-    """The request with the endpoint's bound on new tokens; a larger wish is cut to it, as documented."""
-    if ask.max_tokens is not None and ask.max_tokens <= endpoint.max_tokens:
+def bounded(ask: GenerateRequest, most: int) -> GenerateRequest:
+    """The request with its endpoint's bound on new tokens; a larger wish is cut to it, as documented."""
+    wished = ask.max_tokens
+    if wished is not None and wished <= most:
         return ask
-    return msgspec.structs.replace(ask, max_tokens=endpoint.max_tokens)
+    return msgspec.structs.replace(ask, max_tokens=most)
 
 
-def is_unstored(store: bool, endpoint: EndpointEntry) -> bool:  # noqa: FBT001 - a field of requests
+def is_unstored(store: bool, endpoint: EndpointRoutes) -> bool:  # noqa: FBT001 - a field of requests
     """
     Whether nothing of its content may be kept.
 
     Raises:
         InvalidRequest: It shall be kept, and the endpoint keeps nothing.
     """
-    if store and endpoint.records != "sealed":
+    if store and not endpoint.is_sealed:
         raise InvalidRequest(
             f"store: endpoint {endpoint.name} keeps no prompts and answers; leave it out or send false",
             param="store",

@@ -12,15 +12,16 @@ once whatever the budget says, for that is no more work for the one that failed.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from pilothouse.domain.breaker import HEALTHY, is_answer, is_fault, may_retry
 from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import EngineUnavailable, InvalidRequest, Overloaded, PilothouseError
 from pilothouse.domain.fairness import Priority
 from pilothouse.domain.routing import prefix_of
+from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import deliver
-from pilothouse.gateway.call import Ask, Call
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.choose import choose
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
@@ -38,6 +39,9 @@ PAUSE_S = 0.1
 ONE_DEPLOYMENT = 2
 """Failures after which another deployment is preferred."""
 
+_HEALTHY: Final = HEALTHY
+_monotonic: Final = time.monotonic
+
 
 class Attempts:
     """
@@ -54,7 +58,6 @@ class Attempts:
     async def answer(
         self,
         call: Call,
-        ask: Ask,
         routes: EndpointRoutes,
         *,
         team: str,
@@ -68,17 +71,16 @@ class Attempts:
         Raises:
             PilothouseError: The last attempt's.
         """
-        call.routes = routes
-        places = routes.only
+        text, places = call.text, routes.only
         order = (places,) if places is not None else choose(routes, call, self._draw)
         places = order[0]
-        if routes.entry.cache is not None and isinstance(ask, GenerateRequest):
+        if routes.has_cache and text is not None:
             call.deployment = places.deployment
-            if await self._recall.answers(call, ask, deadline):
+            if await self._recall.answers(call, text, deadline):
                 return
         prefix = 0
-        if routes.by_prefix and isinstance(ask, GenerateRequest):
-            prefix = prefix_of(bytes(ask.prompt), team)
+        if routes.by_prefix and text is not None:
+            prefix = prefix_of(bytes(text.prompt), team)
         place = places.try_take(team, routes.terms, prefix)
         tried: _Tried | None = None
         while True:
@@ -86,10 +88,10 @@ class Attempts:
                 tried = tried or _Tried(order, routes, team=team, prefix=prefix, priority=priority)
                 places, place = await self._find(call, tried, deadline)
             call.deployment = places.deployment
-            call.replica = place.replica.entry.name
+            call.replica = place.replica.name
             try:
-                await self._hand_over(call, ask, place, places, deadline)
-                if place.replica.health is not HEALTHY:
+                await self._hand_over(call, place, places, deadline)
+                if place.replica.health is not _HEALTHY:
                     places.succeeded(place)
                 return
             except PilothouseError as exc:
@@ -107,21 +109,24 @@ class Attempts:
             place = None
 
     def _hand_over(
-        self, call: Call, ask: Ask, place: Place, places: Places, deadline: float
+        self, call: Call, place: Place, places: Places, deadline: float
     ) -> Coroutine[Any, Any, None]:
-        left_s = max(0.001, deadline - time.monotonic())
-        if isinstance(ask, GenerateRequest):
-            if ask.needs:
-                _check_abilities(ask, place)
-            if ask.stream:
-                return deliver.stream(call, ask, place, places, self._keeper, deadline_s=left_s)
-            return deliver.whole(call, ask, place, places, self._keeper, deadline_s=left_s)
+        left_s = max(0.001, deadline - _monotonic())
+        text, ask = call.text, call.ask
+        if text is not None:
+            if text.needs:
+                _check_abilities(text, place)
+            if text.stream:
+                return deliver.stream(call, text, place, places, self._keeper, deadline_s=left_s)
+            return deliver.whole(call, text, place, places, self._keeper, deadline_s=left_s)
         if isinstance(ask, EmbedRequest):
             return deliver.embed(call, ask, place, self._keeper, deadline_s=left_s)
-        return deliver.infer(call, ask, place, self._keeper, deadline_s=left_s)
+        if isinstance(ask, InferRequest):
+            return deliver.infer(call, ask, place, self._keeper, deadline_s=left_s)
+        raise TypeError("a call that asks for nothing was admitted")
 
     def _count_hedge(self, call: Call) -> None:
-        name = call.endpoint.name if call.endpoint else ""
+        name = call.routes.name if call.routes else ""
         outcome = "won" if call.second_won else "lost"
         self._meters.hedges.labels(name, call.deployment, outcome).inc()
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.ledger import Reservation
@@ -17,9 +17,10 @@ from pilothouse.kit.http1.responder import Responder
 from pilothouse.kit.ids import new_id
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, TensorDialect, Writer
 
-_PREFIX = len("req_")
-_NOTHING = Usage()
-
+_PREFIX: Final = 4
+"""Length of `req_`."""
+_NOTHING: Final = Usage()
+_perf_counter_ns: Final = time.perf_counter_ns
 
 Ask: TypeAlias = GenerateRequest | EmbedRequest | InferRequest
 AnyDialect: TypeAlias = GenerateDialect | EmbedDialect | TensorDialect
@@ -29,9 +30,11 @@ class Call:
     """Filled stage by stage; `keep` reads it last. Times ending in `_ns` are `perf_counter_ns`."""
 
     principal: Principal | None = None
-    endpoint: EndpointEntry | None = None
     routes: EndpointRoutes | None = None
+    """Of the endpoint, once it is known that the caller may use it."""
     ask: Ask | None = None
+    text: GenerateRequest | None = None
+    """`ask`, where that is for text; within the endpoint's bounds, once that is known."""
     subject_hash = ""
     deployment = ""
     replica = ""
@@ -51,7 +54,7 @@ class Call:
     reservation: Reservation | None = None
     life = 0
     cost_micro_usd = 0
-    limit_headers = b""
+    limit_headers = ""
     answers: Sequence[Sequence[str]] = ()
     """The pieces of each choice's text."""
     asides: Sequence[Aside] = ()
@@ -74,6 +77,10 @@ class Call:
         self.usage = _NOTHING
 
     @property
+    def endpoint(self) -> EndpointEntry | None:
+        return None if self.routes is None else self.routes.entry
+
+    @property
     def generating(self) -> GenerateDialect:
         """The dialect of a request for text."""
         return self.dialect.for_text()
@@ -89,7 +96,7 @@ class Call:
 
     def measure_overhead(self) -> int:
         """Microseconds since the request was complete that Pilothouse itself took."""
-        spent_ns = time.perf_counter_ns() - self.request.received_ns - self.engine_ns
+        spent_ns = _perf_counter_ns() - self.request.received_ns - self.engine_ns
         self.overhead_us = max(0, spent_ns // 1000)
         return self.overhead_us
 
@@ -99,4 +106,5 @@ class Call:
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
             f"x-pilothouse-overhead-us: {self.measure_overhead()}\r\n"
             f"x-pilothouse-cache: {self.cache}\r\nx-pilothouse-deployment: {self.deployment}\r\n"
-        ).encode() + self.limit_headers
+            f"{self.limit_headers}"
+        ).encode()

@@ -11,12 +11,11 @@ and data push the cipher's out of the processor's caches.
 import hmac
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from pilothouse.domain.answer_id import sign, signer
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.gateway.call import Call
@@ -25,13 +24,17 @@ from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort, Pause
 from pilothouse.wire.openai import answers
 
-ROOM_FOR_ANSWER_BYTES = 256 * 1024
+ROOM_FOR_ANSWER_BYTES: Final = 256 * 1024
 
-_MOST_SUBJECTS = 10_000
-_LONGEST_NAME = 256
+_MOST_SUBJECTS: Final = 10_000
+_LONGEST_NAME: Final = 256
 """Hashes of who asked lately are remembered: so many, and of longer names none."""
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode: Final = msgspec.msgpack.Encoder().encode
+_Record: Final = InferenceRecord
+_Content: Final = Content
+_Entry: Final = JournalEntry
+_perf_counter_ns: Final = time.perf_counter_ns
 
 
 class Journal(Protocol):
@@ -97,7 +100,7 @@ class Keeper:
         A header's bytes are taken as UTF-8, which gives the hash of the same name in
         a body: who asks to be erased must be found however he was named.
         """
-        team = call.principal.team if call.principal else ""
+        team = call.principal.team if call.principal is not None else ""
         found = self._subjects.get((team, subject))
         if found is None:
             name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
@@ -154,20 +157,22 @@ class Keeper:
         call.is_kept = True
         if self.limiter is not None and self.limiter.is_on:
             self.limiter.settle(call)
-        record = _record(call)
-        self._meters.count(record)
+        ended_ns, routes = _perf_counter_ns(), call.routes
+        name = routes.name if routes is not None else _asked_for(call)
+        self._meters.count(call, endpoint=name, team=call.principal.team, ended_ns=ended_ns)
         content = None
-        if call.endpoint is not None and call.endpoint.records == "sealed" and not call.is_unstored:
+        if routes is not None and routes.is_sealed and not call.is_unstored:
             said = call.answers
             texts = ["".join(said[0])] if len(said) == 1 else ["".join(parts) for parts in said]
-            content = Content(call.request.body, texts, call.dialect.protocol, list(call.asides))
+            content = _Content(call.request.body, texts, call.dialect.protocol, list(call.asides))
         if not self._group:
             self._cohort.at_close(self.flush)
-        self._group.append(JournalEntry(record, content, life=call.life))
+        self._group.append(_Entry(_record(call, name, ended_ns), content, None, call.life))
 
     def facts(self, call: Call) -> InferenceRecord:
         """Its record as it stands."""
-        return _record(call)
+        name = call.routes.name if call.routes is not None else _asked_for(call)
+        return _record(call, name, _perf_counter_ns())
 
     def has_room(self, size: int) -> bool:
         return self._journal.has_room(size)
@@ -221,17 +226,16 @@ def _not_kept(cause: Exception) -> StoreUnavailable:
     return error
 
 
-def _record(call: Call) -> InferenceRecord:
+def _record(call: Call, endpoint: str, ended_ns: int) -> InferenceRecord:
     """By position, in the order of the fields: half the cost of names, on every request."""
-    now_ns = time.perf_counter_ns()
-    received_ns = call.request.received_ns
-    principal, usage, ask = call.principal, call.usage, call.ask
-    return InferenceRecord(
+    received_ns, first_token_ns = call.request.received_ns, call.first_token_ns
+    principal, usage, text = call.principal, call.usage, call.text
+    return _Record(
         call.id,
         call.created_at,
-        principal.team if principal else "",
-        principal.key_id if principal else "",
-        call.endpoint.name if call.endpoint else _asked_for(call),
+        principal.team if principal is not None else "",
+        principal.key_id if principal is not None else "",
+        endpoint,
         call.deployment,
         call.replica,
         call.kind,
@@ -240,13 +244,13 @@ def _record(call: Call) -> InferenceRecord:
         usage.input,
         usage.output,
         usage.cached,
-        (call.first_token_ns - received_ns) / 1e6 if call.first_token_ns else None,
-        (now_ns - received_ns) / 1e6,
+        (first_token_ns - received_ns) / 1e6 if first_token_ns else None,
+        (ended_ns - received_ns) / 1e6,
         call.overhead_us,
         call.cost_micro_usd,
         call.cache,
         call.finish_reason,
-        isinstance(ask, GenerateRequest) and ask.stream,
+        text is not None and text.stream,
     )
 
 

@@ -3,14 +3,13 @@ Limits and budgets of a request: reserve before anything is done, settle when it
 
 The accounts that a caller's requests go through are looked up once for each key
 and endpoint, and kept until the next snapshot. A refusal is a value until the
-last line of `admit`, where it becomes the caller's error.
+last line of `more`, where it becomes the caller's error.
 """
 
 import time
 from collections.abc import Iterator
-from math import ceil
+from typing import Final
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, RateLimitExceeded
 from pilothouse.domain.leasing import Kind
 from pilothouse.domain.ledger import Account, Book, Plan, Reservation, Shortage
@@ -18,8 +17,9 @@ from pilothouse.domain.limits import Limits, account_id, budget_id, budget_scope
 from pilothouse.domain.price import BYTES_PER_TOKEN, TEMPLATE_TOKENS, Price
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry, Snapshot
-from pilothouse.gateway.call import Ask, Call
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.leases import Leases
+from pilothouse.gateway.route import EndpointRoutes
 
 WAIT_S = 0.1
 """How long a request that would be refused waits for the pools: memory of another process, not a database."""
@@ -27,12 +27,49 @@ FIRST_WAIT_S = 1.0
 """As long where the pools have said nothing of a limit yet: to call it used up would be a guess."""
 MOST_PLANS = 20_000
 """Of one snapshot; beyond it all are looked up anew."""
-_EMPTY = Plan(())
+_BYTES_PER_TOKEN: Final = BYTES_PER_TOKEN
+_TEMPLATE_TOKENS: Final = TEMPLATE_TOKENS
+_monotonic: Final = time.monotonic
 _WORDS: dict[Kind, str] = {
     "rpm": "requests a minute",
     "tpm": "tokens a minute",
     "parallel": "parallel requests",
 }
+
+
+class _Rate:
+    """One rate, and what a caller is told of it in every answer."""
+
+    __slots__ = ("account", "begins", "ends", "limit", "middle")
+
+    def __init__(self, account: Account, name: str) -> None:
+        self.account = account
+        self.limit = account.limit
+        self.begins = f"x-ratelimit-limit-{name}: {account.limit}\r\nx-ratelimit-remaining-{name}: "
+        self.middle = f"\r\nx-ratelimit-reset-{name}: "
+
+    def lines(self, remaining: int) -> str:
+        # A rate refills in a minute, so what is gone takes its part of one to come back.
+        reset = duration(-(-60_000 * (self.limit - remaining) // self.limit))
+        return f"{self.begins}{remaining}{self.middle}{reset}\r\n"
+
+
+class _Limited:
+    """The plan of one caller at one endpoint, and the rates that he is told of."""
+
+    __slots__ = ("plan", "requests", "tokens")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.requests = tuple([_Rate(account, "requests") for account in plan.requests])
+        self.tokens = tuple([_Rate(account, "tokens") for account in plan.tokens])
+
+    def headers(self, now: float) -> str:
+        """`x-ratelimit-*` of the tightest scope; nothing where no rate is limited."""
+        return _lines(self.requests, now) + _lines(self.tokens, now)
+
+
+_EMPTY: Final = _Limited(Plan(()))
 
 
 class Limiter:
@@ -46,7 +83,7 @@ class Limiter:
         self._snapshot = Snapshot()
         self._limited = False
         self._by_subject = False
-        self._plans: dict[tuple[str, str, str], Plan] = {}
+        self._plans: dict[tuple[str, str, str], _Limited] = {}
         self._prices: dict[str, Price] = {}
         self._dearest: dict[str, tuple[Price, ...]] = {}
 
@@ -75,29 +112,31 @@ class Limiter:
         )
         self.is_on = self._limited or bool(self._prices)
 
-    async def admit(self, call: Call, ask: Ask, endpoint: EndpointEntry) -> None:
+    def reserve(self, call: Call, routes: EndpointRoutes) -> Shortage | None:
+        """Reserve for this call, at all scopes or at none; what is short then is for `more`."""
+        if not self._limited or call.principal is None:
+            return None
+        return self._reserve(call, routes, call.principal)
+
+    async def more(self, shortage: Shortage, call: Call, routes: EndpointRoutes) -> None:
         """
-        Reserve for this call, at all scopes or at none.
+        Ask the pools for what is short, and reserve it if it comes soon.
 
         Raises:
             RateLimitExceeded, BudgetExceeded: A limit is used up; the message says whose and which.
             Overloaded: What grants limits is out of reach, and nothing is left of what it granted.
         """
-        if not self._limited or call.principal is None:
-            return
-        shortage = self._reserve(call, ask, endpoint, call.principal)
-        if shortage is None:
-            return
-        now = time.monotonic()
+        short: Shortage | None = shortage
+        now = _monotonic()
         is_first = shortage.account.left is None and not self._leases.is_closed
         ends = now + (FIRST_WAIT_S if is_first else WAIT_S)
-        while shortage is not None and not self._leases.is_lost and now < ends and shortage.may_wait(now):
-            self._book.want(shortage)
+        while short is not None and not self._leases.is_lost and now < ends and short.may_wait(now):
+            self._book.want(short)
             await self._leases.answered(ends - now)
-            shortage = self._reserve(call, ask, endpoint, call.principal)
-            now = time.monotonic()
-        if shortage is not None:
-            raise self._refusal(shortage, now)
+            short = self.reserve(call, routes)
+            now = _monotonic()
+        if short is not None:
+            raise self._refusal(short, now)
 
     def _look_up_anew(self) -> None:
         self._plans = {}
@@ -108,13 +147,13 @@ class Limiter:
         if call.cache in ("hit", "semantic"):
             tokens = cost = 0
         else:
-            input_tokens = usage.input
-            if not input_tokens and (usage.output or (call.code == "client_closed" and call.replica)):
+            input_tokens, output_tokens = usage.input, usage.output
+            if not input_tokens and (output_tokens or (call.code == "client_closed" and call.replica)):
                 # It was cut before the engine told its count: the prompt was computed all the same.
-                input_tokens = -(-_prompt_bytes(call) // BYTES_PER_TOKEN)
+                input_tokens = -(-_prompt_bytes(call) // _BYTES_PER_TOKEN)
             price = self._prices.get(call.deployment)
-            tokens = input_tokens + usage.output
-            cost = price.cost_micro_usd(input_tokens, usage.output, usage.cached) if price else 0
+            tokens = input_tokens + output_tokens
+            cost = price.cost_micro_usd(input_tokens, output_tokens, usage.cached) if price is not None else 0
         call.cost_micro_usd = cost
         if call.reservation is not None:
             call.life = self._leases.life
@@ -122,27 +161,26 @@ class Limiter:
             if self._book.asks:
                 self._leases.nudge()
 
-    def _reserve(
-        self, call: Call, ask: Ask, endpoint: EndpointEntry, principal: Principal
-    ) -> Shortage | None:
+    def _reserve(self, call: Call, routes: EndpointRoutes, principal: Principal) -> Shortage | None:
         subject = call.subject_hash if self._by_subject else ""
-        plan = self._plans.get((principal.key_id, endpoint.name, subject))
-        if plan is None or not plan.begins <= call.created_at < plan.ends:
-            plan = self._plan(principal, endpoint, subject, call.created_at)
-        if plan is _EMPTY:
+        limited = self._plans.get((principal.key_id, routes.name, subject))
+        if limited is None or not limited.plan.begins <= call.created_at < limited.plan.ends:
+            limited = self._plan(principal, routes.entry, subject, call.created_at)
+        if limited is _EMPTY:
             return None
+        plan = limited.plan
         tokens = cost = 0
         if plan.tokens or plan.costs:
-            prompt, answer = bounds(call, ask, endpoint)
+            prompt, answer = bounds(call, routes)
             tokens = prompt + answer
             if plan.costs:
-                for price in self._dearest[endpoint.name]:
+                for price in self._dearest[routes.name]:
                     bound = price.bound_micro_usd(prompt, answer)
                     if bound > cost:
                         cost = bound
-        now = time.monotonic()
-        made = self._book.reserve(plan, tokens, cost, now=now, expires=now + endpoint.timeout_s)
-        call.limit_headers = headers(plan, now)
+        now = _monotonic()
+        made = self._book.reserve(plan, tokens, cost, now=now, expires=now + routes.timeout_s)
+        call.limit_headers = limited.headers(now)
         if isinstance(made, Reservation):
             call.reservation = made
             if self._book.asks:
@@ -150,7 +188,7 @@ class Limiter:
             return None
         return made
 
-    def _plan(self, principal: Principal, endpoint: EndpointEntry, subject: str, now: float) -> Plan:
+    def _plan(self, principal: Principal, endpoint: EndpointEntry, subject: str, now: float) -> _Limited:
         if len(self._plans) >= MOST_PLANS:
             self._plans = {}
         begins, ends = 0.0, float("inf")
@@ -169,9 +207,9 @@ class Limiter:
                 begins, ends = max(begins, since), min(ends, until)
                 name = budget_id(scope, limits.budget_period, since)
                 accounts.append(self._account(name, "budget", limits.budget_micro_usd, scope))
-        plan = Plan(accounts, begins=begins, ends=ends) if accounts else _EMPTY
-        self._plans[(principal.key_id, endpoint.name, subject)] = plan
-        return plan
+        limited = _Limited(Plan(accounts, begins=begins, ends=ends)) if accounts else _EMPTY
+        self._plans[(principal.key_id, endpoint.name, subject)] = limited
+        return limited
 
     def _scopes(
         self, principal: Principal, endpoint: EndpointEntry, subject: str
@@ -220,12 +258,14 @@ class Limiter:
         )
 
 
-def bounds(call: Call, ask: Ask, endpoint: EndpointEntry) -> tuple[int, int]:
+def bounds(call: Call, routes: EndpointRoutes) -> tuple[int, int]:
     """The most tokens that the prompt and the answers can have: no token is shorter than a byte."""
-    if not isinstance(ask, GenerateRequest):
-        return len(call.request.body) + TEMPLATE_TOKENS, 0
-    wished = endpoint.max_tokens if ask.max_tokens is None else min(ask.max_tokens, endpoint.max_tokens)
-    return ask.prompt_bytes + TEMPLATE_TOKENS * ask.prompts, wished * ask.choices
+    text = call.text
+    if text is None:
+        return len(call.request.body) + _TEMPLATE_TOKENS, 0
+    wished = text.max_tokens
+    most = routes.max_tokens if wished is None else wished
+    return text.prompt_bytes + _TEMPLATE_TOKENS * text.prompts, most * text.choices
 
 
 def shown(scope: str) -> str:
@@ -235,42 +275,28 @@ def shown(scope: str) -> str:
     return f"each subject of {kind} {name}" if subject else f"{kind} {name}"
 
 
-def headers(plan: Plan, now: float) -> bytes:
-    """`x-ratelimit-*` of the tightest scope; nothing where no rate is limited."""
-    return _lines(plan.requests, b"requests", now) + _lines(plan.tokens, b"tokens", now)
+def _lines(rates: tuple[_Rate, ...], now: float) -> str:
+    if not rates:
+        return ""
+    tightest = rates[0]
+    remaining = tightest.account.remaining(now)
+    for rate in rates:
+        if rate is not tightest and (there := rate.account.remaining(now)) < remaining:
+            tightest, remaining = rate, there
+    return tightest.lines(remaining)
 
 
-def _lines(accounts: tuple[Account, ...], name: bytes, now: float) -> bytes:
-    if not accounts:
-        return b""
-    tightest = accounts[0]
-    remaining = tightest.remaining(now)
-    for account in accounts:
-        if account is not tightest and (there := account.remaining(now)) < remaining:
-            tightest, remaining = account, there
-    limit = tightest.limit
-    reset = duration((limit - remaining) * 60 / limit).encode() if remaining < limit else b"0s"
-    return b"x-ratelimit-limit-%s: %d\r\nx-ratelimit-remaining-%s: %d\r\nx-ratelimit-reset-%s: %s\r\n" % (
-        name,
-        limit,
-        name,
-        remaining,
-        name,
-        reset,
-    )
-
-
-def duration(seconds: float) -> str:
+def duration(milliseconds: int) -> str:
     """As OpenAI writes it: `20ms`, `1s`, `6m0s`, `1h0m0s`; rounded up, so that waiting for it is enough."""
-    if seconds < 1:
-        return f"{ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
-    minutes, rest = divmod(ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes}m{rest}s"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
+    seconds = -(-milliseconds // 1000)
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, seconds = seconds // 60, seconds % 60
+    hours, minutes = minutes // 60, minutes % 60
+    return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s"
 
 
 def _prompt_bytes(call: Call) -> int:
-    ask = call.ask
-    return ask.prompt_bytes if isinstance(ask, GenerateRequest) else 0
+    return call.text.prompt_bytes if call.text is not None else 0

@@ -6,9 +6,10 @@ Label sets are closed: endpoints and deployments of the snapshot, codes of
 """
 
 from collections.abc import Callable, Mapping
-from typing import get_args
+from typing import Final, get_args
 
-from pilothouse.domain.record import FOUND, CacheResult, InferenceRecord
+from pilothouse.domain.record import FOUND, CacheResult
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.permit import Places
 from pilothouse.kit.metrics import (
     DURATION_BUCKETS_S,
@@ -19,8 +20,8 @@ from pilothouse.kit.metrics import (
     Series,
 )
 
-_MAX_PENDING = 256
 _LABELS = ("endpoint", "deployment")
+_FOUND: Final = FOUND
 
 
 class _RouteMeter:
@@ -93,7 +94,6 @@ class Meters:
         )
         self.shadows, self.shadows_dropped = _shadow_counters(registry)
         self._add_gauges(registry)
-        self._pending: list[InferenceRecord] = []
         self._routes: dict[tuple[str, str], _RouteMeter] = {}
         self._found: dict[tuple[str, str, str], tuple[Series, _RouteMeter]] = {}
 
@@ -122,11 +122,38 @@ class Meters:
             ("operation",),
         )
 
-    def count(self, record: InferenceRecord) -> None:
-        """Take a record in; it is counted with others, off the request path."""
-        self._pending.append(record)
-        if len(self._pending) >= _MAX_PENDING:
-            self._count_pending()
+    def count(self, call: Call, *, endpoint: str, team: str, ended_ns: int) -> None:
+        """
+        A call that ended.
+
+        Args:
+            endpoint: The name of it, or the one that was asked for.
+            ended_ns: As the times of a call.
+        """
+        key = (endpoint, call.deployment, call.code)
+        found = self._found.get(key)
+        if found is None:
+            found = self._find(key)
+        code, route = found
+        code.value += 1.0
+        if call.cost_micro_usd:
+            self.cost.labels(team).inc(call.cost_micro_usd / 1e6)
+        received_ns = call.request.received_ns
+        route.duration.observe((ended_ns - received_ns) / 1e9)
+        route.overhead.observe(call.overhead_us / 1e6)
+        route.cache[call.cache].value += 1.0
+        if call.cache in _FOUND:  # no engine counted a token, nor was waited for
+            return
+        usage = call.usage
+        input_tokens, output_tokens = usage.input, usage.output
+        if call.first_token_ns:
+            route.ttft.observe((call.first_token_ns - received_ns) / 1e9)
+            if output_tokens > 1:
+                route.per_token.observe((ended_ns - call.first_token_ns) / 1e9 / (output_tokens - 1))
+        if input_tokens or output_tokens:
+            route.input.value += input_tokens
+            route.output.value += output_tokens
+            route.cached.value += usage.cached
 
     def far_cache_failed(self, operation: str) -> None:
         """`operation` is "get", "put" or "open"."""
@@ -141,37 +168,7 @@ class Meters:
 
     def dump(self) -> bytes:
         """Everything that was counted so far, for the controller."""
-        self._count_pending()
         return self.registry.dump()
-
-    def _count_pending(self) -> None:
-        pending, self._pending = self._pending, []
-        for record in pending:
-            self._count(record)
-
-    def _count(self, record: InferenceRecord) -> None:
-        key = (record.endpoint, record.deployment, record.code)
-        found = self._found.get(key)
-        if found is None:
-            found = self._find(key)
-        code, route = found
-        code.value += 1
-        if record.cost_micro_usd:
-            self.cost.labels(record.team).inc(record.cost_micro_usd / 1e6)
-        route.duration.observe(record.duration_ms / 1000)
-        route.overhead.observe(record.overhead_us / 1e6)
-        route.cache[record.cache].value += 1
-        if record.cache in FOUND:  # no engine counted a token, nor was waited for
-            return
-        if record.ttft_ms is not None:
-            route.ttft.observe(record.ttft_ms / 1000)
-            if record.output_tokens > 1:
-                rest_s = (record.duration_ms - record.ttft_ms) / 1000
-                route.per_token.observe(rest_s / (record.output_tokens - 1))
-        if record.input_tokens or record.output_tokens:
-            route.input.value += record.input_tokens
-            route.output.value += record.output_tokens
-            route.cached.value += record.cached_tokens
 
     def _find(self, key: tuple[str, str, str]) -> tuple[Series, _RouteMeter]:
         """The series of a record's labels, remembered where its endpoint is one that is known."""

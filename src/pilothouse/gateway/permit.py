@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from random import Random
+from typing import Final
 
 from pilothouse.domain.breaker import after_failure, after_success, probed
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable
@@ -19,9 +20,9 @@ from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway.place import Place, ReplicaPlaces
 from pilothouse.gateway.waiting import Terms, Waiter, Waiting
 
-_USUAL_TERMS = Terms()
+_USUAL_TERMS: Final = Terms()
 _CHANCE = Random().random  # noqa: S311 - a choice, no secret
-_NOBODY: frozenset[ReplicaPlaces] = frozenset()
+_NOBODY: Final[frozenset[ReplicaPlaces]] = frozenset()
 
 
 class Places:

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
@@ -32,6 +32,7 @@ from pilothouse.kit.log import Log
 from pilothouse.wire.dialect import JSON
 from pilothouse.wire.openai import answers, formats
 
+_monotonic: Final = time.monotonic
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
 
@@ -97,39 +98,40 @@ class Pipeline:
         call.principal = principal = state.authenticator.authenticate(request.headers)
         self._keeper.sign_id(call, principal.team)
         call.ask = ask = call.dialect.read(request.body)
-        call.endpoint = endpoint = admit.endpoint_for(state, principal, ask.endpoint, call.kind)
+        if isinstance(ask, GenerateRequest):
+            call.text = ask
+        routes = admit.routes_for(state.routes, principal, ask.endpoint, call.kind)
+        call.routes = routes
         asked = request.headers.get(b"x-pilothouse-priority")
         priority = admit.priority_of(asked, principal) if asked else "normal"
-        if isinstance(ask, GenerateRequest):
-            if ask.store is not None:
-                call.is_unstored = admit.is_unstored(ask.store, endpoint)
-            if formats.is_asked_for(ask.sampling):
-                formats.check_asked(ask.sampling)
-            ask = admit.bounded(ask, endpoint)
-        state.demand[endpoint.name] += 1
+        if (text := call.text) is not None:
+            if text.store is not None:
+                call.is_unstored = admit.is_unstored(text.store, routes)
+            if formats.is_asked_for(text.sampling):
+                formats.check_asked(text.sampling)
+            call.text = admit.bounded(text, routes.max_tokens)
+        routes.demand += 1
         if asked:
             state.low_priority += priority == "low"
         subject = request.headers.get(b"x-pilothouse-subject") or ask.subject
         if subject:
             self._keeper.hash_subject(call, subject)
         self._keeper.check_room(len(request.body))
-        if self._limiter.is_on:
-            await self._limiter.admit(call, ask, endpoint)
-        deadline = time.monotonic() + endpoint.timeout_s
-        routes = state.routes[endpoint.name]
+        if self._limiter.is_on and (shortage := self._limiter.reserve(call, routes)) is not None:
+            await self._limiter.more(shortage, call, routes)
+        deadline = _monotonic() + routes.timeout_s
         routes.note_request(principal.team)
-        await self._attempts.answer(
-            call, ask, routes, team=principal.team, priority=priority, deadline=deadline
-        )
+        await self._attempts.answer(call, routes, team=principal.team, priority=priority, deadline=deadline)
 
     async def _fail(self, call: Call, error: PilothouseError) -> None:
         """Tell the caller: as an answer, or inside the stream that has begun, which then has no good end."""
         call.code = error.code
+        routes = call.routes
         responder = call.responder
         if call.flight is not None:
             self._recall.give_up(call.flight, error)
         if responder.is_started:
-            self._meters.cut.labels(call.endpoint.name if call.endpoint else "", call.deployment).inc()
+            self._meters.cut.labels(routes.name if routes is not None else "", call.deployment).inc()
             await self._keep_quietly(call)
             responder.end(call.writer.fail(error) if call.writer is not None else b"")
             return

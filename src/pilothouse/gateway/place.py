@@ -6,12 +6,16 @@ prompt of whoever used it last, so it is reused only for the same team: that is
 how no prefix cache crosses tenants. A slot is held by one worker alone (leases).
 """
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from pilothouse.domain.breaker import HEALTHY, Health
 from pilothouse.domain.routing import seed_of
 from pilothouse.domain.snapshot import ReplicaEntry
 from pilothouse.ports.engine import Engine, Placement
+
+_ANYWHERE: Final = Placement()
 
 
 class Place:
@@ -58,11 +62,13 @@ class ReplicaPlaces:
         "health",
         "inflight",
         "load",
+        "name",
         "seed",
     )
 
     def __init__(self, entry: ReplicaEntry, engine: Engine) -> None:
         self.entry = entry
+        self.name = entry.name
         self.engine = engine
         self.has_slots = engine.info.slots
         self.seed = seed_of(entry.name)
@@ -134,6 +140,3 @@ class ReplicaPlaces:
             self.entry = replace(self.entry, slots=tuple(s for s in self.entry.slots if s not in free))
             self.free_slots = []
             self.free = 0
-
-
-_ANYWHERE = Placement()

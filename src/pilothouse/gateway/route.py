@@ -27,12 +27,20 @@ class EndpointRoutes:
         "_orders",
         "_split",
         "by_prefix",
+        "demand",
         "entry",
+        "has_cache",
         "hedge_after_s",
+        "is_sealed",
         "is_sticky",
+        "max_tokens",
+        "name",
         "only",
         "shadow",
+        "tasks",
+        "team",
         "terms",
+        "timeout_s",
         "timeouts",
     )
 
@@ -43,14 +51,17 @@ class EndpointRoutes:
         spare = [places[name] for name in entry.fallback if name in places]
         found = [place for place, _ in routes]
         self.entry = entry
+        self.name, self.team, self.tasks = entry.name, entry.team, entry.tasks
+        self.max_tokens, self.timeout_s = entry.max_tokens, entry.timeout_s
+        self.has_cache = entry.cache is not None
+        self.is_sealed = entry.records == "sealed"
+        """Prompts and answers are kept, sealed."""
+        self.demand: int = former.demand if former else 0
+        """Requests so far, whatever became of them."""
         self._split = Split([weight for _, weight in routes])
-        self._orders = {
-            order: tuple(dict.fromkeys([*(found[at] for at in order), *spare]))
-            for order in self._split.orders
-        }
-        orders = list(self._orders.values()) or [tuple(spare)]
-        if not self._orders:
-            self._orders[()] = orders[0]
+        self._orders = orders = [
+            tuple(dict.fromkeys([*(found[at] for at in order), *spare])) for order in self._split.orders
+        ] or [tuple(spare)]
         self.only = orders[0][0] if len(orders) == 1 and len(orders[0]) == 1 else None
         """The one deployment there is, where there is no choice."""
         self.shadow = places.get(entry.shadow.candidate) if entry.shadow is not None else None
@@ -69,7 +80,7 @@ class EndpointRoutes:
 
     def order(self, draw: float) -> tuple[Places, ...]:
         """Deployments in the order in which they are tried, fallbacks last; empty where none is known."""
-        return self._orders[self._split.order(draw)]
+        return self._orders[self._split.drawn(draw)]
 
     # Retries: only teams that made use of one have a budget, so a request that needs none pays nothing.
 

@@ -89,7 +89,7 @@ class Shadows:
         if isinstance(ask, InferRequest):  # nothing of two tensors is compared
             return
         if isinstance(ask, GenerateRequest):
-            ask = admit.bounded(ask, routes.entry)
+            ask = admit.bounded(ask, routes.max_tokens)
         said = ["".join(parts) for parts in call.answers] if routes.entry.records == "sealed" else []
         shadowed = Shadowed(self._keeper.facts(call), said, bool(call.failed_first))
         copy = _Copy(ask, body, call.dialect.protocol, shadowed, routes)

@@ -44,11 +44,11 @@ class GatewayState:
         self.endpoints: dict[str, EndpointEntry] = {}
         """By name and by every alias."""
         self.routes: dict[str, EndpointRoutes] = {}
+        """As `endpoints`."""
         self.on_held: Callable[[], None] = lambda: None
         """Told when a request begins to wait for a deployment that sleeps: the controller must hear of it."""
         self.on_ejected: Callable[[str, str], None] = lambda _deployment, _replica: None
         """Told of a replica that failed too often and is left alone from now on."""
-        self.demand: dict[str, int] = {}
         self.low_priority = 0
         self.followers: list[Callable[[Snapshot], None]] = []
         """Told of each snapshot that takes effect."""
@@ -73,13 +73,13 @@ class GatewayState:
             gone = self.places.pop(name)
             entry = DeploymentEntry(name=name, phase="failed", reason="it was removed")
             gone.change(entry, self._replicas(gone, ()))
-        self.routes = {
-            endpoint.name: EndpointRoutes(endpoint, self.places, self.routes.get(endpoint.name))
-            for endpoint in snapshot.endpoints.values()
+        former = {routes.name: routes for routes in self.routes.values()}
+        known = {
+            name: EndpointRoutes(endpoint, self.places, former.get(name))
+            for name, endpoint in snapshot.endpoints.items()
         }
-        aliases = {alias: e for e in snapshot.endpoints.values() for alias in e.aliases}
-        self.endpoints = aliases | snapshot.endpoints
-        self.demand = {name: self.demand.get(name, 0) for name in snapshot.endpoints}
+        self.routes = {alias: routes for routes in known.values() for alias in routes.entry.aliases} | known
+        self.endpoints = {name: routes.entry for name, routes in self.routes.items()}
         for follow in self.followers:
             follow(snapshot)
 
@@ -107,6 +107,11 @@ class GatewayState:
             if kept.get(name) is not replica:
                 self._retire(replica.engine)
         return kept
+
+    @property
+    def demand(self) -> dict[str, int]:
+        """Requests so far by endpoint, whatever became of them."""
+        return {routes.name: routes.demand for routes in self.routes.values()}
 
     @property
     def inflight(self) -> int:

@@ -7,8 +7,7 @@ Whose turn it is, `domain.fairness` decides.
 import asyncio
 import time
 from collections.abc import Callable
-
-from msgspec import Struct, field
+from dataclasses import dataclass, field
 
 from pilothouse.domain.balance import Balance
 from pilothouse.domain.errors import Overloaded, PilothouseError
@@ -22,7 +21,8 @@ _CHARGED = (-0.9, 9.0)
 """Turns that one request may be charged beyond its own: a single long one must not end a tenant's service."""
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Terms:
     """How an endpoint's requests are placed, from the snapshot."""
 
     balance: Balance = "least_load"

@@ -54,8 +54,8 @@ class AnthropicRoutes:
             _check_version(request)
             principal = self._state.authenticator.authenticate(request.headers)
             ask = inbound.read_prompt(request.body)
-            endpoint = admit.endpoint_for(self._state, principal, ask.endpoint, "chat")
-            tokens = await self._counting.count(ask, endpoint)
+            routes = admit.routes_for(self._state.routes, principal, ask.endpoint, "chat")
+            tokens = await self._counting.count(ask, routes.entry)
         except PilothouseError as exc:
             _refuse(responder, exc)
             return

@@ -11,6 +11,7 @@ from typing import Final
 
 _DIGITS: Final = 20
 _AT_ONCE: Final = 256
+_time_ns: Final = time.time_ns
 
 
 class _Maker:
@@ -24,7 +25,7 @@ class _Maker:
         self._time = ""
 
     def make(self) -> str:
-        now = time.time_ns() // 1_000_000
+        now = _time_ns() // 1_000_000
         if now != self._millisecond:
             self._time = f"{now:012x}"
             self._millisecond = now

@@ -8,7 +8,6 @@ the bound, new label values share one series named "other".
 Source: the Prometheus text exposition format, version 0.0.4.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Literal
 
@@ -46,7 +45,14 @@ class Series:
         self.value = value
 
     def observe(self, value: float) -> None:
-        self.buckets[bisect_left(self.bounds, value)] += 1
+        bounds, first, end = self.bounds, 0, len(self.bounds)
+        while first < end:  # `bisect_left`, whose call costs more than its work
+            middle = (first + end) // 2
+            if bounds[middle] < value:
+                first = middle + 1
+            else:
+                end = middle
+        self.buckets[first] += 1
         self.value += value
 
 

@@ -8,14 +8,14 @@ from gateway_rig import endpoint_entry
 from pilothouse.domain.errors import ModelNotFound, NotSupported, PermissionDenied, PilothouseError
 from pilothouse.domain.policy import Deny, decide
 from pilothouse.domain.principal import Principal
-from pilothouse.domain.snapshot import Snapshot
-from pilothouse.gateway.admit import INVOKING_ROLES, bounded, endpoint_for, may_see
+from pilothouse.gateway.admit import INVOKING_ROLES, bounded, may_see, routes_for
+from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.wire.openai.inbound import read_chat
 
-SERVED = Snapshot(
-    revision=1,
-    endpoints={"chat": endpoint_entry("chat"), "vectors": endpoint_entry("vectors", tasks=("embedding",))},
-)
+SERVED = {
+    "chat": EndpointRoutes(endpoint_entry("chat"), {}),
+    "vectors": EndpointRoutes(endpoint_entry("vectors", tasks=("embedding",)), {}),
+}
 
 
 def principal(role: str = "developer", endpoints: frozenset[str] | None = None) -> Principal:
@@ -24,12 +24,12 @@ def principal(role: str = "developer", endpoints: frozenset[str] | None = None) 
 
 def refusal(who: Principal, name: str, task: str = "chat") -> PilothouseError:
     with pytest.raises(PilothouseError) as caught:
-        endpoint_for(SERVED, who, name, task)
+        routes_for(SERVED, who, name, task)
     return caught.value
 
 
 def test_a_developer_gets_the_endpoint():
-    assert endpoint_for(SERVED, principal(), "chat", "chat").name == "chat"
+    assert routes_for(SERVED, principal(), "chat", "chat").name == "chat"
 
 
 def test_an_auditor_may_not_call_models():
@@ -86,6 +86,6 @@ def test_new_tokens_are_bounded_by_the_endpoint(wish, bound):
     body = b'{"model":"m","messages":[{"role":"user","content":"x"}]%s}'
     ask = read_chat(body % (b"" if wish is None else b',"max_tokens":%d' % wish))
 
-    given_tokens = bounded(ask, endpoint_entry("chat", max_tokens=bound)).max_tokens
+    given_tokens = bounded(ask, bound).max_tokens
 
     assert given_tokens == min(wish or bound, bound)

@@ -12,6 +12,7 @@ from pilothouse.domain.record import InferenceRecord
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
+from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.message import Request
 from pilothouse.wire.openai.dialect import CHAT
@@ -42,8 +43,8 @@ def a_call(team: str = "a", *, records: str = "sealed") -> Call:
     request.received_ns = 1
     call = Call(request, None, CHAT)
     call.principal = Principal("key1", team, "developer", None, None)
-    call.endpoint = endpoint_entry("chat", records=records)
-    call.ask = read_chat(BODY)
+    call.routes = EndpointRoutes(endpoint_entry("chat", records=records), {})
+    call.ask = call.text = read_chat(BODY)
     call.deployment, call.replica = "chat", "chat-0"
     call.usage = Usage(5, 7, 2)
     call.answers = [["an ", "answer"], ["another"]]
@@ -214,7 +215,7 @@ async def test_nobody_is_not_recorded():
 
 async def test_of_an_endpoint_that_was_refused_a_short_name_is_kept_and_no_content():
     kept, call = Kept(), a_call()
-    call.endpoint = None
+    call.routes = None
     call.ask = read_chat(BODY.replace(b'"chat"', b'"' + b"x" * 5000 + b'"'))
 
     await kept.keeper.keep(call)

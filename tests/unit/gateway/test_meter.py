@@ -1,41 +1,46 @@
 """Each record is counted once, under labels that nobody can invent."""
 
-from msgspec.structs import replace
-
 from gateway_rig import replica_entry
-from pilothouse.domain.record import InferenceRecord
+from pilothouse.domain.chat import Usage
 from pilothouse.domain.snapshot import DeploymentEntry
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import ReplicaPlaces
+from pilothouse.kit.http1.message import Request
 from pilothouse.kit.metrics import Registry
+from pilothouse.wire.openai.dialect import CHAT
 from watched_engine import WatchedEngine
 
-RECORD = InferenceRecord(
-    id="r",
-    time=1.0,
-    team="a",
-    key_id="k",
-    endpoint="chat",
-    deployment="d",
-    input_tokens=10,
-    output_tokens=5,
-    cached_tokens=4,
-    ttft_ms=100.0,
-    duration_ms=500.0,
-    overhead_us=300,
-)
+RECEIVED_NS = 1_000
+MS = 1_000_000
 
 
-def text_of(*records: InferenceRecord, known: frozenset[str] = frozenset({"chat"})) -> str:
+def a_call(*, code: str = "ok", usage: Usage = Usage(10, 5, 4)) -> Call:  # noqa: B008 - frozen
+    """Half a second long; its first token came after a tenth of one."""
+    request = Request("POST", "/v1/chat/completions", "", {}, "127.0.0.1")
+    request.received_ns = RECEIVED_NS
+    call = Call(request, None, CHAT)
+    call.deployment, call.code, call.usage = "d", code, usage
+    call.first_token_ns = RECEIVED_NS + 100 * MS
+    call.overhead_us = 300
+    return call
+
+
+def count(meters: Meters, call: Call, endpoint: str = "chat") -> None:
+    meters.count(call, endpoint=endpoint, team="a", ended_ns=RECEIVED_NS + 500 * MS)
+
+
+def text_of(*calls: tuple[str, Call], known: frozenset[str] = frozenset({"chat"})) -> str:
+    """What is told of calls of endpoints."""
     meters = Meters(lambda name: name in known)
-    for record in records:
-        meters.count(record)
+    for endpoint, call in calls:
+        count(meters, call, endpoint)
     return Registry.merged([meters.dump()]).render()
 
 
 def test_a_request_counts_in_each_family():
-    text = text_of(RECORD)
+    text = text_of(("chat", a_call()))
 
     for line in (
         'pilothouse_requests_total{endpoint="chat",deployment="d",code="ok"} 1',
@@ -51,7 +56,7 @@ def test_a_request_counts_in_each_family():
 
 
 def test_names_that_callers_invent_share_one_label():
-    text = text_of(*(replace(RECORD, endpoint=f"invented{n}", code="model_not_found") for n in range(50)))
+    text = text_of(*((f"invented{n}", a_call(code="model_not_found")) for n in range(50)))
 
     assert "invented" not in text
     assert 'pilothouse_requests_total{endpoint="",deployment="d",code="model_not_found"} 50' in text
@@ -60,7 +65,7 @@ def test_names_that_callers_invent_share_one_label():
 def test_every_record_counts_whenever_it_is_looked():
     meters = Meters(lambda _: True)
     for n in range(1000):
-        meters.count(RECORD)
+        count(meters, a_call())
         if n % 300 == 0:
             meters.dump()
 
@@ -71,7 +76,7 @@ def test_every_record_counts_whenever_it_is_looked():
 
 def test_output_counts_where_the_engine_gave_no_prompt_tokens():
     """An engine that says no usage: pieces were counted, and must not vanish."""
-    assert 'kind="output"} 5' in text_of(replace(RECORD, input_tokens=0))
+    assert 'kind="output"} 5' in text_of(("chat", a_call(usage=Usage(0, 5))))
 
 
 def test_how_full_deployments_are_is_told():

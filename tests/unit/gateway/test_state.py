@@ -100,7 +100,7 @@ def test_a_replica_that_cannot_be_spoken_to_leaves_the_others_served(worker):
 def test_demand_is_kept_for_endpoints_that_stay_and_forgotten_for_others(worker):
     served = snapshot(replica_entry(), replica_entry("other-0", "other"))
     worker.state.apply(served)
-    worker.state.demand.update(chat=3, other=4)
+    worker.state.routes["chat"].demand, worker.state.routes["other"].demand = 3, 4
 
     worker.state.apply(snapshot(replica_entry()))
 

@@ -27,7 +27,7 @@ from pilothouse.kit.seal import NONCE_BYTES, TAG_BYTES
 
 MAGIC: Final = b"sealjrn1"
 MARK: Final = b"\xf5jR\x0e"
-ALIGN = 8
+ALIGN: Final = 8
 HEADER_READ_BYTES = 4096
 """Enough to hold any header."""
 
@@ -36,8 +36,11 @@ _HEAD: Final = struct.Struct(f"<4sII{NONCE_BYTES}s")
 _CRC: Final = struct.Struct("<I")
 
 _PADDING: Final = [b"\0" * size for size in range(ALIGN)]
+_pack_head: Final = _HEAD.pack
+_crc32: Final = crc32
 
 FRAME_HEAD_BYTES: Final = _HEAD.size
+_TAG_BYTES: Final = TAG_BYTES
 MOST_FRAMING_BYTES: Final = FRAME_HEAD_BYTES + TAG_BYTES + ALIGN - 1
 """What a frame takes beside its payload at most."""
 
@@ -95,7 +98,7 @@ def binding(writer: str, seq: int) -> bytes:
 
 def encode_frame(nonce: bytes, body: bytes, size: int) -> tuple[bytes, bytes, bytes]:
     """A frame of `size` bytes in its parts, to be joined once with those of the frames beside it."""
-    head = _HEAD.pack(MARK, len(body), crc32(body[-TAG_BYTES:], crc32(nonce)), nonce)
+    head = _pack_head(MARK, len(body), _crc32(nonce + body[-_TAG_BYTES:]), nonce)
     return head, body, _PADDING[size - FRAME_HEAD_BYTES - len(body)]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from threading import Event, Lock, Thread
-from typing import Literal
+from typing import Final, Literal
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -32,7 +32,8 @@ from pilothouse.kit.seal import NONCE_BYTES, new_key
 
 _RETRY = Backoff(first_s=0.1, ceiling_s=5.0)
 _IDLE_S = 60.0
-_NONCES = 256
+_NONCES: Final = 256
+_NONCE_BYTES: Final = NONCE_BYTES
 
 
 class JournalFull(Exception):
@@ -202,8 +203,8 @@ class JournalWriter:
 
     def _draw_nonces(self) -> list[bytes]:
         """Random nonces, drawn many at a time: one system call each would be a tenth of an append."""
-        drawn = os.urandom(NONCE_BYTES * _NONCES)
-        self._nonces = [drawn[at : at + NONCE_BYTES] for at in range(0, len(drawn), NONCE_BYTES)]
+        drawn = os.urandom(_NONCE_BYTES * _NONCES)
+        self._nonces = [drawn[at : at + _NONCE_BYTES] for at in range(0, len(drawn), _NONCE_BYTES)]
         return self._nonces
 
     def _rotate(self, size: int) -> _Segment:
