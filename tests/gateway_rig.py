@@ -41,7 +41,7 @@ from pilothouse.kit.http1.peer import Address
 from pilothouse.kit.http1.server import Server
 from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.log import Log
-from pilothouse.ports.cache import Cache
+from pilothouse.ports.cache import Cache, NearCache
 from pilothouse.ports.engine import Engine
 from pilothouse.testing.memory_ledger import MemoryLedger
 from watched_engine import WatchedEngine
@@ -271,7 +271,7 @@ async def house(
     waits_for_disk: bool = False,
     stream_keepalive_s: float = 0.0,
     controller: str = "/nowhere/control.sock",
-    near: Cache | None = None,
+    near: NearCache | None = None,
     far: Cache | None = None,
 ) -> AsyncIterator[House]:
     """

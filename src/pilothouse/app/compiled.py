@@ -25,6 +25,7 @@ GROUP = "pilothouse_compiled"
 MODULES = (
     "adapters.caches.memory",
     "adapters.engines._asking",
+    "adapters.engines._openai_text",
     "domain.answer_id",
     "domain.caching",
     "domain.fairness",

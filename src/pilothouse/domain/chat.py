@@ -3,7 +3,7 @@ What is asked of a model and what it answers, free of any protocol.
 
 A request here is valid: the codecs of `wire` checked it, nothing below does so
 again. Values are msgspec structs, because they are made once a request or once
-a token on the hot path.
+a token on the hot path; none can hold itself, so the collector need not know them (`gc=False`).
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ Ability = Literal["tools", "image", "audio", "file", "logit_bias", "token_ids", 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Sampling(Struct, frozen=True, omit_defaults=True):
+class Sampling(Struct, frozen=True, gc=False, omit_defaults=True):
     """
     What shapes an answer beside its prompt: the allow-list, and nothing else reaches an engine.
 
@@ -41,7 +41,7 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     logit_bias: Raw | None = None
 
 
-class Thought(Struct, frozen=True, omit_defaults=True):
+class Thought(Struct, frozen=True, gc=False, omit_defaults=True):
     """
     What a provider's model thought, as that provider takes it back: signed, or `data` that only it can read.
     """
@@ -53,14 +53,14 @@ class Thought(Struct, frozen=True, omit_defaults=True):
     """Which of its answer's blocks it is, from 0."""
 
 
-class Remembered(Struct, frozen=True):
+class Remembered(Struct, frozen=True, gc=False):
     """A thought of an earlier answer, and the message that it belongs to."""
 
     message: int
     thought: Thought
 
 
-class GenerateRequest(Struct, frozen=True):
+class GenerateRequest(Struct, frozen=True, gc=False):
     """
     A valid request for generated text.
 
@@ -111,7 +111,7 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     subject: str | None = None
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Tokens as the engine counted them. `cached` is the part of `input` it did not compute again."""
 
     input: int = 0
@@ -119,7 +119,7 @@ class Usage(Struct, frozen=True):
     cached: int = 0
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, gc=False):
     """
     A call of a tool, or the next piece of one.
 
@@ -133,7 +133,7 @@ class ToolCall(Struct, frozen=True):
     arguments: str = ""
 
 
-class Aside(Struct, frozen=True):
+class Aside(Struct, frozen=True, gc=False):
     """What a model says beside its text, in pieces as that."""
 
     reasoning: str = ""
@@ -143,7 +143,7 @@ class Aside(Struct, frozen=True):
     """Where a provider signs them: each once more when it is whole, beside the pieces in `reasoning`."""
 
 
-class Delta(Struct, frozen=True):
+class Delta(Struct, frozen=True, gc=False):
     """One step of one choice: text, something beside it, its end, or several of these."""
 
     text: str = ""
@@ -153,7 +153,7 @@ class Delta(Struct, frozen=True):
     aside: Aside | None = None
 
 
-class Chunk(Struct, frozen=True):
+class Chunk(Struct, frozen=True, gc=False):
     """What an engine says at once: steps of choices, and at the end the usage."""
 
     deltas: tuple[Delta, ...] = ()

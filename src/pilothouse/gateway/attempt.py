@@ -76,7 +76,8 @@ class Attempts:
         places = order[0]
         if routes.has_cache and text is not None:
             call.deployment = places.deployment
-            if await self._recall.answers(call, text, deadline):
+            known = self._recall.answers(call, text, deadline)
+            if known is not None and await known:
                 return
         prefix = 0
         if routes.by_prefix and text is not None:

@@ -11,14 +11,15 @@ decided is a `bypass`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from copy import copy
+from typing import Any, Final, Literal
 
 from pilothouse.domain import caching, likeness
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Delta, GenerateRequest
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
-from pilothouse.domain.snapshot import EndpointEntry, SemanticPolicy, Snapshot
+from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.deliver import Telling
@@ -27,14 +28,16 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit.fingerprint import OwnFingerprint, shared_fingerprint
-from pilothouse.ports.cache import Cache
+from pilothouse.ports.cache import Cache, NearCache
 from pilothouse.wire.openai import canonical
 
-_CHANCES = 2
+_CHANCES: Final = 2
 """Generations that a caller follows when they fail: then it fails with the last."""
-_PACED_BYTES = 64 * 1024
+_PACED_BYTES: Final = 64 * 1024
 """A replay above this goes out in parts, at the client's pace."""
-_HEADER = b"x-pilothouse-cache"
+_HEADER: Final = b"x-pilothouse-cache"
+_NO_STORE: Final = caching.NO_STORE
+_new_answer: Final = CachedAnswer
 
 
 class Asked:
@@ -57,7 +60,9 @@ class Recall:
         far: Answers that several workers share, if any.
     """
 
-    def __init__(self, state: GatewayState, keeper: Keeper, near: Cache, far: Cache | None = None) -> None:
+    def __init__(
+        self, state: GatewayState, keeper: Keeper, near: NearCache, far: Cache | None = None
+    ) -> None:
         self._state = state
         self._keeper = keeper
         self._near = near
@@ -70,9 +75,9 @@ class Recall:
         self._stems: dict[tuple[str, str, str], tuple[str, bytes] | None] = {}
         """By team, endpoint and deployment, of this snapshot: what answers there, and the key's stem."""
 
-    async def answers(self, call: Call, ask: GenerateRequest, deadline: float) -> bool:
+    def answers(self, call: Call, ask: GenerateRequest, deadline: float) -> Coroutine[Any, Any, bool] | None:
         """
-        Answer from a cache or along with another call; False when this call has to generate.
+        Answer from a cache or along with another call; None or, after a wait, False: it has to be generated.
 
         Then `call.flight` is where to say what is generated, unless it is None.
 
@@ -82,31 +87,45 @@ class Recall:
         Raises:
             PilothouseError: What the call that this one followed failed with, or its own deadline.
         """
-        if call.principal is None or call.endpoint is None or call.endpoint.cache is None:
+        principal, endpoint = call.principal, call.endpoint
+        policy = endpoint.cache if endpoint is not None else None
+        if principal is None or endpoint is None or policy is None:
             raise Internal("a request reached the cache before it was admitted")
-        policy = call.endpoint.cache
-        if not caching.is_cacheable(ask, policy) or call.request.headers.get(_HEADER) == caching.NO_STORE:
-            return False
-        found = self._stem(call.principal.team, call.endpoint, call.deployment)
+        if not caching.is_cacheable(ask, policy) or call.request.headers.get(_HEADER) == _NO_STORE:
+            return None
+        found = self._stem(principal.team, endpoint, call.deployment)
         if found is None:
-            return False
+            return None
         identity, stem = found
         head = caching.head_of(stem, ask, canonical.canonical_sampling(ask.sampling))
         prompt = canonical.canonical_prompt(ask)
         asked = Asked(ask, identity, head, prompt, self._fingerprint(head, prompt))
-        return await self._look(call, asked, deadline)
+        if asked.key in self._flights:
+            return self._along(call, asked, policy, deadline)
+        return self._first(call, asked, policy)
 
-    async def _look(self, call: Call, asked: "Asked", deadline: float) -> bool:
+    def _first(self, call: Call, asked: "Asked", policy: CachePolicy) -> Coroutine[Any, Any, bool] | None:
+        """Nobody generates it now: it is known here, or others who ask the same wait for this call."""
+        answer = self._near.find(asked.key)
+        if answer is not None:
+            call.cache = "hit"
+            return self._give(call, asked.ask, answer)
+        call.cache = "miss"
+        call.flight = flight = self._flights[asked.key] = Flight(
+            asked.key, call.responder, self.land, deployment=call.deployment, identity=asked.identity
+        )
+        flight.snapshot = self._snapshot
+        semantic = policy.semantic
+        return None if self._far is None and semantic is None else self._lead(call, flight, asked, semantic)
+
+    async def _along(self, call: Call, asked: "Asked", policy: CachePolicy, deadline: float) -> bool:
+        """Answer along with who generates it now, or with who is the next to do so."""
         ask, key = asked.ask, asked.key
         for chance in range(_CHANCES):
             flight = self._flights.get(key)
             if flight is None:
-                answer = await self._near.get(key)
-                if answer is None:
-                    return await self._lead(call, asked)
-                call.cache = "hit"
-                await self._give(call, ask, answer)
-                return True
+                leads = self._first(call, asked, policy)
+                return leads is not None and await leads
             if flight.followers >= MAX_FOLLOWERS:
                 break
             if await self._follow(call, ask, flight, deadline, is_last=chance == _CHANCES - 1):
@@ -114,29 +133,22 @@ class Recall:
         call.cache = "miss"
         return False
 
-    async def _lead(self, call: Call, asked: "Asked") -> bool:
-        """Others who ask the same wait from now on for what this call finds."""
-        call.cache = "miss"
-        call.flight = flight = self._flights[asked.key] = Flight(
-            asked.key, call.responder, self.land, deployment=call.deployment, identity=asked.identity
-        )
-        flight.snapshot = self._snapshot
+    async def _lead(
+        self, call: Call, flight: Flight, asked: "Asked", semantic: SemanticPolicy | None
+    ) -> bool:
+        """Where others may know it, or what is much like it."""
         answer = None
         if self._far is not None and (answer := await self._far.get(asked.key)) is not None:
             self._near.put(asked.key, answer)
-        if answer is None and call.endpoint is not None and call.endpoint.cache is not None:
-            semantic = call.endpoint.cache.semantic
-            if (
-                semantic is not None
-                and (answer := await self._similar(call, flight, asked, semantic)) is not None
-            ):
+        if answer is None and semantic is not None:
+            answer = await self._similar(call, flight, asked, semantic)
+            if answer is not None:
                 flight.result = "semantic"
         if answer is None:
             return False
         call.cache = flight.result
         self._end(flight, answer=answer)
-        await self._give(call, asked.ask, answer)
-        return True
+        return await self._give(call, asked.ask, answer)
 
     async def _similar(
         self, call: Call, flight: Flight, asked: "Asked", policy: SemanticPolicy
@@ -157,7 +169,7 @@ class Recall:
         key = self._index.find(question, policy.threshold) if question is not None else None
         if question is None or key is None:
             return None
-        answer = await self._near.get(key)
+        answer = self._near.find(key)
         if answer is None:
             self._index.remove(question, key)
         return answer
@@ -177,8 +189,7 @@ class Recall:
             return False
         call.cache = flight.result
         if told is None or not flight.chunks:
-            await self._give(call, ask, answer)
-            return True
+            return await self._give(call, ask, answer)
         _take_over(call, answer)
         await told.finish(self._keeper)
         return True
@@ -206,14 +217,14 @@ class Recall:
             if not call.first_token_ns:
                 call.engine_ns += time.perf_counter_ns() - asked_ns
 
-    async def _give(self, call: Call, ask: GenerateRequest, answer: CachedAnswer) -> None:
+    async def _give(self, call: Call, ask: GenerateRequest, answer: CachedAnswer) -> Literal[True]:
         """Answer with what is known."""
         _take_over(call, answer)
         dialect = call.generating
         if not ask.stream:
             body = dialect.again(ask, answer, answer_id=call.answer_id, created=int(call.created_at))
             await self._keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
-            return
+            return True
         writer = call.begin_writer(ask)
         responder = call.responder
         responder.start(200, call.answer_headers(dialect.stream_type))
@@ -225,6 +236,7 @@ class Recall:
         await self._keeper.keep(call)
         rest = events[(len(events) - 1) // _PACED_BYTES * _PACED_BYTES :]
         responder.end(rest + writer.end(answer.usage))
+        return True
 
     # what was generated
 
@@ -236,15 +248,11 @@ class Recall:
             whole: It as it was written, where it was.
         """
         flight, endpoint, principal = call.flight, call.endpoint, call.principal
-        if flight is None or principal is None or endpoint is None or endpoint.cache is None:
+        policy = endpoint.cache if endpoint is not None else None
+        if flight is None or principal is None or endpoint is None or policy is None:
             raise Internal("an answer was stored that nobody looked for")
-        answer = CachedAnswer(
-            principal.team,
-            endpoint.name,
-            tuple(deltas),
-            call.usage,
-            time.time() + endpoint.cache.exact_ttl_s,
-        )
+        expires_at = time.time() + policy.exact_ttl_s
+        answer = _new_answer(principal.team, endpoint.name, tuple(deltas), call.usage, expires_at)
         if whole:
             call.generating.keep(answer, whole)
         self._end(flight, answer=answer)
@@ -252,8 +260,7 @@ class Recall:
             self._near.put(flight.key, answer)
             if self._far is not None:
                 self._far.put(flight.key, answer)
-            semantic = endpoint.cache.semantic
-            if semantic is not None and flight.question is not None:
+            if flight.question is not None and (semantic := policy.semantic) is not None:
                 self._index.add(flight.question, flight.key, expires_at=time.time() + semantic.ttl_s)
 
     def give_up(self, flight: Flight, error: PilothouseError | None) -> None:
@@ -283,8 +290,9 @@ class Recall:
         if self._snapshot is not self._state.snapshot:
             self._follow_snapshot(self._state.snapshot)
         where = (team, endpoint.name, deployment)
-        if where in self._stems:
-            return self._stems[where]
+        known = self._stems.get(where)
+        if known is not None or where in self._stems:
+            return known
         snapshot = self._state.snapshot
         identity = caching.identity_of(snapshot.replicas.get(deployment, ()))
         found = None

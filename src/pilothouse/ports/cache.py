@@ -25,3 +25,11 @@ class Cache(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class NearCache(Cache, Protocol):
+    """A cache in this process, which knows at once."""
+
+    def find(self, key: bytes) -> CachedAnswer | None:
+        """As `get`, without a wait."""
+        ...

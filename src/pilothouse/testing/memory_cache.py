@@ -14,6 +14,9 @@ class FakeCache:
         self.asked: list[bytes] = []
 
     async def get(self, key: bytes) -> CachedAnswer | None:
+        return self.find(key)
+
+    def find(self, key: bytes) -> CachedAnswer | None:
         self.asked.append(key)
         answer = self.answers.get(key)
         return answer if answer is not None and answer.expires_at > time.time() else None

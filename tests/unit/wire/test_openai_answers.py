@@ -133,7 +133,7 @@ def test_only_allowed_fields_reach_an_engine() -> None:
         b'"user":"me","seed":4,"logprobs":true}'
     )
 
-    sent = json.loads(outbound.write_request(ask, model="real", stream=True, slot=2, reuse_prefix=False))
+    sent = json.loads(outbound.RequestWriter("real").write(ask, stream=True, slot=2, reuse_prefix=False))
 
     assert sent == {
         "model": "real",

@@ -6,7 +6,7 @@ import pytest
 
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.wire.openai.inbound import read_chat
-from pilothouse.wire.openai.outbound import read_said, write_request
+from pilothouse.wire.openai.outbound import RequestWriter, read_said
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
 
@@ -17,13 +17,13 @@ def asked(**more: object) -> bytes:
 
 @pytest.mark.parametrize("wanted", [{"type": "text"}, {"type": "json_object"}, SCHEMA])
 def test_a_response_format_reaches_the_engine_as_it_came(wanted: dict[str, object]) -> None:
-    sent = json.loads(write_request(read_chat(asked(response_format=wanted)), model="m", stream=False))
+    sent = json.loads(RequestWriter("m").write(read_chat(asked(response_format=wanted)), stream=False))
 
     assert sent["response_format"] == wanted
 
 
 def test_a_response_format_of_null_is_none() -> None:
-    sent = json.loads(write_request(read_chat(asked(response_format=None)), model="m", stream=False))
+    sent = json.loads(RequestWriter("m").write(read_chat(asked(response_format=None)), stream=False))
 
     assert "response_format" not in sent
 

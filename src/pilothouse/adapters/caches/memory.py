@@ -8,11 +8,12 @@ only a share of the room.
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import size_bytes
 
-_LARGEST_SHARE = 16
+_LARGEST_SHARE: Final = 16
 """An entry may take up one part in so many of the room."""
 
 
@@ -26,17 +27,21 @@ class MemoryCache:
     def __init__(self, cap_bytes: int, *, now: Callable[[], float] = time.time) -> None:
         self._cap_bytes = cap_bytes
         self._now = now
-        self._entries: OrderedDict[bytes, CachedAnswer] = OrderedDict()
-        self._sizes: dict[bytes, int] = {}
+        self._entries: OrderedDict[bytes, tuple[CachedAnswer, int]] = OrderedDict()
+        """Each with its size."""
         self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     async def get(self, key: bytes) -> CachedAnswer | None:
-        answer = self._entries.get(key)
-        if answer is None:
+        return self.find(key)
+
+    def find(self, key: bytes) -> CachedAnswer | None:
+        found = self._entries.get(key)
+        if found is None:
             return None
+        answer = found[0]
         if self._now() >= answer.expires_at:
             self._forget(key)
             return None
@@ -49,21 +54,18 @@ class MemoryCache:
             return
         if key in self._entries:
             self._forget(key)
-        self._entries[key] = answer
-        self._sizes[key] = size
+        self._entries[key] = (answer, size)
         self.size_bytes += size
         while self.size_bytes > self._cap_bytes:
             self._forget(next(iter(self._entries)))
 
     def drop(self, matches: Callable[[CachedAnswer], bool]) -> None:
-        for key in [key for key, answer in self._entries.items() if matches(answer)]:
+        for key in [key for key, (answer, _) in self._entries.items() if matches(answer)]:
             self._forget(key)
 
     async def aclose(self) -> None:
         self._entries.clear()
-        self._sizes.clear()
         self.size_bytes = 0
 
     def _forget(self, key: bytes) -> None:
-        del self._entries[key]
-        self.size_bytes -= self._sizes.pop(key)
+        self.size_bytes -= self._entries.pop(key)[1]

@@ -13,6 +13,7 @@ import msgspec
 
 from pilothouse.adapters.engines._asking import TIMEOUTS, Asker, client_of, translated
 from pilothouse.adapters.engines._attached import retry_after_s
+from pilothouse.adapters.engines._openai_text import Shaped, TextAsker, with_length
 from pilothouse.adapters.engines._probing import PROBE, says_a_token
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import (
@@ -59,6 +60,7 @@ class OpenAIEngine:
         query: What stands behind every path, from `?` on.
         pin: Resolves and checks the host of `address` before each connection.
         cohort: Requests are sent with the others of their stage.
+        shaped: Makes the body of a request for text what this engine understands of it.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class OpenAIEngine:
         query: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
         cohort: Cohort | None = None,
+        shaped: Shaped | None = None,
     ) -> None:
         self.info = info
         self._model = model
@@ -78,6 +81,7 @@ class OpenAIEngine:
         self._root, self._base, where = parsed_address(address)
         self._client = client_of(where, self._sweeper, pin=pin, cohort=cohort)
         self._asker = Asker(self._client, info.name, self._refusal)
+        self._writer = outbound.RequestWriter(model)
         line = f"{credential}\r\n" if credential else ""
         self._headers = f"content-type: application/json\r\n{line}".encode()
         self._heads = {
@@ -87,6 +91,9 @@ class OpenAIEngine:
             path: self._head("POST", self._root + path)
             for path in ("/apply-template", "/tokenize", "/detokenize")
         }
+        self._text = TextAsker(
+            self._asker, self._heads, model, self._refusal_within, of_llama=info.slots, shaped=shaped
+        )
 
     def stream(
         self,
@@ -96,12 +103,7 @@ class OpenAIEngine:
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> Chunks:
-        return self._asker.said(
-            self._asked(request, placement, stream=True),
-            outbound.AnswerReader(request.choices, self._refusal_within),
-            deadline_s=deadline_s,
-            timeouts=timeouts,
-        )
+        return self._text.stream(request, placement, deadline_s, timeouts)
 
     def complete(
         self,
@@ -111,12 +113,7 @@ class OpenAIEngine:
         deadline_s: float,
         timeouts: Timeouts | None = None,
     ) -> Coroutine[Any, Any, Chunk]:
-        return self._asker.whole(
-            self._asked(request, placement, stream=False),
-            outbound.read_whole,
-            deadline_s=deadline_s,
-            timeouts=timeouts,
-        )
+        return self._text.complete(request, placement, deadline_s, timeouts)
 
     def embed(
         self, request: EmbedRequest, *, deadline_s: float, timeouts: Timeouts | None = None
@@ -133,7 +130,7 @@ class OpenAIEngine:
         if not self.info.slots:
             raise NotSupported(f"the {self.info.name} engine does not say how many tokens a prompt has")
         until = time.monotonic() + deadline_s
-        body = outbound.write_request(request, model=self._model, stream=False)
+        body = self._writer.write(request, stream=False)
         prompt = await self._ask_aside("/apply-template", body, _Prompt, deadline_s=deadline_s)
         body = msgspec.json.encode({"content": prompt.prompt, "add_special": True, "parse_special": True})
         left_s = max(0.001, until - time.monotonic())
@@ -185,22 +182,8 @@ class OpenAIEngine:
         self._client.close()
         self._sweeper.stop_when_empty()
 
-    def _asked(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
-        return self._post(request.kind, self._body(request, placement, stream=stream))
-
-    def _body(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
-        if self.info.slots:
-            return outbound.write_request(
-                request,
-                model=self._model,
-                stream=stream,
-                slot=placement.slot,
-                reuse_prefix=placement.reuse_prefix,
-            )
-        return outbound.write_request(request, model=self._model, stream=stream)
-
     def _post(self, kind: str, body: bytes) -> bytes:
-        return b"%scontent-length: %d\r\n\r\n%s" % (self._heads[kind], len(body), body)
+        return with_length(self._heads[kind], body)
 
     async def _get(self, target: str, *, deadline_s: float, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)

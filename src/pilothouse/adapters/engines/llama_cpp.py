@@ -166,7 +166,7 @@ class LlamaCppDriver:
             slots=True,
             can=frozenset({"tools", "logit_bias", "token_ids", "echo"}),
         )
-        return LlamaCppEngine(info, address, model=model, cohort=self._cohort)
+        return LlamaCppEngine(info, address, model=model, cohort=self._cohort, shaped=with_grammar)
 
 
 class LlamaCppEngine(OpenAIEngine):
@@ -197,9 +197,6 @@ class LlamaCppEngine(OpenAIEngine):
         return lambda request, placement, deadline_s: ask(
             request, placement, deadline_s=deadline_s, timeouts=timeouts
         )
-
-    def _body(self, request: GenerateRequest, placement: Placement, *, stream: bool) -> bytes:
-        return with_grammar(super()._body(request, placement, stream=stream), request)
 
     async def count(self, request: GenerateRequest, *, deadline_s: float) -> int:
         forced = forced_call(request)

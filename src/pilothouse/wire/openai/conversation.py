@@ -5,6 +5,7 @@ Every request comes by here, so it is compiled (`app.compiled`), which shapes ca
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -21,8 +22,10 @@ from pilothouse.wire.openai.messages import (
     User,
 )
 
-_NO_NEEDS: frozenset[Ability] = frozenset()
-_NEEDS: dict[type[Struct], Ability] = {Image: "image", Audio: "audio", File: "file"}
+_NO_NEEDS: Final[frozenset[Ability]] = frozenset()
+_NEEDS: Final[dict[type[Struct], Ability]] = {Image: "image", Audio: "audio", File: "file"}
+_USER: Final = User
+_PLAIN: Final = (User, System, Developer)
 
 
 def problem_of(messages: Sequence[Message]) -> tuple[str, str] | None:
@@ -34,7 +37,7 @@ def problem_of(messages: Sequence[Message]) -> tuple[str, str] | None:
     calls: set[str] | None = None
     for i, message in enumerate(messages):
         kind = type(message)  # `isinstance` of a Struct says no at the price of a call
-        if kind is User or kind is System or kind is Developer:
+        if kind in _PLAIN:
             continue
         if isinstance(message, Assistant):
             if message.tool_calls is not None:
@@ -53,7 +56,7 @@ def needs_of(messages: Sequence[Message]) -> frozenset[Ability]:
     """What a model must be able to read for these."""
     found: set[Ability] | None = None
     for message in messages:
-        if type(message) is User and not isinstance(message.content, str):
+        if type(message) is _USER and not isinstance(message.content, str):
             found = set() if found is None else found
             for part in message.content:
                 if type(part) in _NEEDS:

@@ -30,6 +30,13 @@ from pilothouse.wire.openai.shapes import (
 _NO_NEEDS: Final[frozenset[Ability]] = frozenset()
 _encode: Final = msgspec.json.Encoder().encode
 
+# A global of a module that is not compiled is looked up at each use; these are not.
+_null: Final = NULL
+_decode_chat: Final = decode_chat
+_decode_messages: Final = messages.decode
+_new_sampling: Final = Sampling
+_new_request: Final = GenerateRequest
+
 
 def read_chat(body: bytes) -> GenerateRequest:
     """
@@ -38,34 +45,36 @@ def read_chat(body: bytes) -> GenerateRequest:
         NotSupported: For a field of `CHAT_FATES.not_built`.
     """
     try:
-        chat = decode_chat(body)
-        said = messages.decode(chat.messages)
+        chat: Chat = _decode_chat(body)
+        prompt = chat.messages
+        said: list[Message] = _decode_messages(prompt)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         chat = read_object(body, decode_chat, Chat, CHAT_FATES)
-        chat.messages, said = _read_messages(chat.messages)
+        prompt, said = _read_messages(chat.messages)
     if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
-    response_format = None if chat.response_format is NULL else _format(chat.response_format)
-    max_tokens = chat.max_completion_tokens or chat.max_tokens
-    if chat.max_tokens is not None and max_tokens != chat.max_tokens:
+    form, offered, choice = chat.response_format, chat.tools, chat.tool_choice
+    longest, max_tokens = chat.max_completion_tokens, chat.max_tokens
+    if longest is not None and max_tokens is not None and longest != max_tokens:
         raise InvalidRequest(
             "max_tokens and max_completion_tokens differ; send one of them", param="max_completion_tokens"
         )
-    if chat.top_logprobs is not None and not chat.logprobs:
+    logprobs, top_logprobs = chat.logprobs or None, chat.top_logprobs
+    if top_logprobs is not None and not logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    top_logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
     sampling = sampling_of(
-        chat, logprobs=chat.logprobs or None, top_logprobs=top_logprobs, response_format=response_format
+        chat,
+        logprobs=logprobs,
+        top_logprobs=(top_logprobs or 0) if logprobs else None,
+        response_format=None if form is _null else _format(form),
     )
-    ask = request_of(chat, "chat", chat.messages, max_tokens, sampling, said)
+    ask = request_of(chat, "chat", prompt, longest or max_tokens, sampling, said)
+    store, subject = chat.store, chat.safety_identifier
+    if store is not None or subject is not None:
+        ask = msgspec.structs.replace(ask, store=store, subject=subject or ask.subject)
     needs = conversation.needs_of(said)
-    if ask.needs:
-        needs |= ask.needs
-    if chat.store is not None or chat.safety_identifier is not None:
-        subject = chat.safety_identifier or chat.user
-        ask = msgspec.structs.replace(ask, store=chat.store, subject=subject)
-    if chat.tools is not NULL or chat.tool_choice is not NULL or needs or chat.reasoning_effort:
-        return _richer(ask, chat, needs)
+    if offered is not _null or choice is not _null or needs or chat.reasoning_effort:
+        return _richer(ask, chat, needs | ask.needs)
     return ask
 
 
@@ -112,15 +121,15 @@ def request_of(
     sampling: Sampling,
     said: object = None,
 ) -> GenerateRequest:
-    options = asked.stream_options
-    if options is not None and not asked.stream:
+    options, stream, bias = asked.stream_options, asked.stream is True, asked.logit_bias
+    if options is not None and not stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
-    ask = GenerateRequest(
+    ask = _new_request(
         kind,
         asked.model,
         prompt,
         len(prompt),
-        asked.stream is True,
+        stream,
         options is not None and options.include_usage,
         max_tokens,
         asked.n or 1,
@@ -133,9 +142,8 @@ def request_of(
         False,
         said,
     )
-    if asked.logit_bias:
-        bias = Raw(_encode(asked.logit_bias))
-        sampling = msgspec.structs.replace(sampling, logit_bias=bias)
+    if bias:
+        sampling = msgspec.structs.replace(sampling, logit_bias=Raw(_encode(bias)))
         ask = msgspec.structs.replace(ask, sampling=sampling, needs=frozenset({"logit_bias"}))
     return ask
 
@@ -148,7 +156,7 @@ def sampling_of(
     response_format: Raw | None = None,
 ) -> Sampling:
     stop = asked.stop
-    return Sampling(
+    return _new_sampling(
         asked.temperature,
         asked.top_p,
         asked.top_k,

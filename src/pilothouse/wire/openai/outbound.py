@@ -25,6 +25,7 @@ from pilothouse.wire.openai.fields import NULL
 from pilothouse.wire.openai.said import (
     Choice,
     EngineFault,
+    Said,
     Text,
     TokenCounts,
     decode_faulted,
@@ -38,38 +39,59 @@ _STREAMED: Final = b',"stream":true,"stream_options":{"include_usage":true}'
 _PROGRESS: Final = b',"return_progress":true'
 """llama.cpp sees that its caller is gone when it writes: so let it write while it reads a long prompt."""
 
+# A global of a module that is not compiled is looked up at each use; these are not.
+_null: Final = NULL
+_decode_said: Final = decode_said
+_new_delta: Final = Delta
+_new_chunk: Final = Chunk
+_new_usage: Final = Usage
+_values_of: Final = msgspec.structs.astuple
+"""Of a struct, in the order of its fields: reading each by its name costs as much as this does."""
 
-def write_request(
-    request: GenerateRequest,
-    *,
-    model: str,
-    stream: bool,
-    slot: int | None = None,
-    reuse_prefix: bool | None = None,
-) -> bytes:
+
+class RequestWriter:
     """
-    The body of a request to an engine.
+    Writes the bodies of requests to one engine.
 
     Args:
-        slot: `id_slot`, where the engine is llama.cpp's server.
-        reuse_prefix: `cache_prompt`, likewise; None leaves out what only llama.cpp knows.
+        model: The name it knows its model by.
     """
-    sampling = _encode(request.sampling)
-    rest = b"," + sampling[1:-1] if len(sampling) > 2 else b""
-    if request.max_tokens is not None:
-        rest += b',"max_tokens":%d' % request.max_tokens
-    if request.choices > 1:
-        rest += b',"n":%d' % request.choices
-    if stream:
-        rest += _STREAMED
+
+    __slots__ = ("_chat", "_completion")
+
+    def __init__(self, model: str) -> None:
+        self._chat = b'{"model":%s,"messages":' % _encode(model)
+        self._completion = b'{"model":%s,"prompt":' % _encode(model)
+
+    def write(
+        self,
+        request: GenerateRequest,
+        *,
+        stream: bool,
+        slot: int | None = None,
+        reuse_prefix: bool | None = None,
+    ) -> bytes:
+        """
+        Args:
+            slot: `id_slot`, where the engine is llama.cpp's server.
+            reuse_prefix: `cache_prompt`, likewise; None leaves out what only llama.cpp knows.
+        """
+        sampling, limit, choices = _encode(request.sampling), request.max_tokens, request.choices
+        rest = b"," + sampling[1:-1] if len(sampling) > 2 else b""
+        if limit is not None:
+            rest += b',"max_tokens":%d' % limit
+        if choices > 1:
+            rest += b',"n":%d' % choices
+        if stream:
+            rest += _STREAMED
+            if reuse_prefix is not None:
+                rest += _PROGRESS
         if reuse_prefix is not None:
-            rest += _PROGRESS
-    if reuse_prefix is not None:
-        rest += b',"cache_prompt":%s' % (b"true" if reuse_prefix else b"false")
-    if slot is not None:
-        rest += b',"id_slot":%d' % slot
-    name = b"messages" if request.kind == "chat" else b"prompt"
-    return b'{"model":%s,"%s":%s%s}' % (_encode(model), name, request.prompt, rest)
+            rest += b',"cache_prompt":%s' % (b"true" if reuse_prefix else b"false")
+        if slot is not None:
+            rest += b',"id_slot":%d' % slot
+        opening = self._chat if request.kind == "chat" else self._completion
+        return b"".join([opening, request.prompt, rest, b"}"])
 
 
 def write_embed(request: EmbedRequest, *, model: str) -> bytes:
@@ -145,14 +167,14 @@ def read_said(data: bytes) -> Chunk:
         UpstreamError: It is no such thing, or it is an error.
     """
     try:
-        said = decode_said(data)
+        said: Said = _decode_said(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise UpstreamError("the engine's answer cannot be read") from exc
-    if said.error is not NULL and bytes(said.error) != b"null":
+    choices, usage, error = said.choices, said.usage, said.error
+    if error is not _null and bytes(error) != b"null":
         raise UpstreamError("the engine broke off with an error")
-    choices = said.choices
     deltas = (_delta(choices[0]),) if len(choices) == 1 else tuple([_delta(choice) for choice in choices])
-    return Chunk(deltas, None if said.usage is None else _usage(said.usage))
+    return _new_chunk(deltas, None if usage is None else _usage(usage))
 
 
 def read_whole(data: bytes) -> Chunk:
@@ -164,21 +186,19 @@ def read_whole(data: bytes) -> Chunk:
 
 
 def _delta(choice: Choice) -> Delta:
-    text = choice.text
+    index, holder, message, text, finish_reason, logprobs = _values_of(choice)
     aside = None
     if text is None:
-        holder = choice.delta or choice.message
         text = ""
+        holder = holder or message
         if holder is not None:
-            text = holder.content or ""
-            if holder.tool_calls or holder.reasoning_content or holder.reasoning or holder.refusal:
+            said, refusal, reasoning_content, reasoning, tool_calls = _values_of(holder)
+            text = said or ""
+            if tool_calls or reasoning_content or reasoning or refusal:
                 aside = _aside(holder)
-    logprobs = choice.logprobs
-    if logprobs is NULL or bytes(logprobs) == b"null":
-        if aside is None:
-            return Delta(text, choice.index, choice.finish_reason)
-        return Delta(text, choice.index, choice.finish_reason, None, aside)
-    return Delta(text, choice.index, choice.finish_reason, logprobs, aside)
+    if logprobs is _null or bytes(logprobs) == b"null":
+        return _new_delta(text, index, finish_reason, None, aside)
+    return _new_delta(text, index, finish_reason, logprobs, aside)
 
 
 def _aside(said: Text) -> Aside:
@@ -196,9 +216,9 @@ def _aside(said: Text) -> Aside:
 
 
 def _usage(usage: TokenCounts) -> Usage:
-    details = usage.prompt_tokens_details
+    prompt_tokens, completion_tokens, details = _values_of(usage)
     cached = (details.cached_tokens or 0) if details is not None else 0
-    return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
+    return _new_usage(prompt_tokens, completion_tokens, cached)
 
 
 def read_vectors(data: bytes, *, count: int) -> Embeddings:

@@ -1,7 +1,7 @@
 """
 What an engine of the OpenAI dialect answers, as far as it is used: answers, events, vectors, errors.
 
-`outbound` makes our own values of it.
+`outbound` makes our own values of it. They hold no circles, so the collector need not know them.
 """
 
 from typing import Annotated
@@ -15,28 +15,28 @@ _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 """Tokens: bounded, for sums are made of what an engine says."""
 
 
-class PromptDetails(Struct):
+class PromptDetails(Struct, gc=False):
     cached_tokens: _Count | None = None
 
 
-class TokenCounts(Struct):
+class TokenCounts(Struct, gc=False):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
     prompt_tokens_details: PromptDetails | None = None
 
 
-class Function(Struct):
+class Function(Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class Call(Struct):
+class Call(Struct, gc=False):
     index: Annotated[int, Meta(ge=0, le=1000)] | None = None
     id: str | None = None
     function: Function | None = None
 
 
-class Text(Struct):
+class Text(Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -45,7 +45,7 @@ class Text(Struct):
     tool_calls: list[Call] | None = None
 
 
-class Choice(Struct):
+class Choice(Struct, gc=False):
     index: int = 0
     delta: Text | None = None
     message: Text | None = None
@@ -54,23 +54,23 @@ class Choice(Struct):
     logprobs: Raw = NULL
 
 
-class Said(Struct):
+class Said(Struct, gc=False):
     choices: list[Choice] = []
     usage: TokenCounts | None = None
     error: Raw = NULL
 
 
-class Vector(Struct):
+class Vector(Struct, gc=False):
     embedding: list[float]
     index: int = 0
 
 
-class Vectors(Struct):
+class Vectors(Struct, gc=False):
     data: list[Vector]
     usage: TokenCounts | None = None
 
 
-class EngineFault(Struct):
+class EngineFault(Struct, gc=False):
     """What an engine says of an error; its text never reaches a caller."""
 
     type: str | None = None
@@ -80,7 +80,7 @@ class EngineFault(Struct):
     n_ctx: int | None = None
 
 
-class Faulted(Struct):
+class Faulted(Struct, gc=False):
     error: EngineFault
 
 
