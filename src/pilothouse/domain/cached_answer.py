@@ -5,7 +5,7 @@ from msgspec import Struct
 from pilothouse.domain.chat import Delta, Usage
 
 
-class CachedAnswer(Struct):
+class CachedAnswer(Struct, gc=False):
     """
     A whole answer: one delta a choice. `expires_at` is in Unix seconds.
 

@@ -16,13 +16,13 @@ from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Aside, Delta, GenerateRequest, Sampling
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 
-NO_STORE = b"no-store"
+NO_STORE: Final = b"no-store"
 """Value of `x-pilothouse-cache` that a request keeps out of every cache with."""
-COMPLETE = frozenset({"stop", "length", "tool_calls"})
+COMPLETE: Final = frozenset({"stop", "length", "tool_calls"})
 """How an answer ended that may be given again; a filtered or a cut one may not."""
-PIECES = 16
+PIECES: Final = 16
 """Events that an answer is replayed in at most: several, for a client that shows text as it comes."""
-_OVERHEAD_BYTES = 1024
+_OVERHEAD_BYTES: Final = 1024
 """Of one entry in memory: its key, its place in the order, and the structs that hold it together."""
 
 _NO_THOUGHTS: Final = b"[]"
@@ -38,13 +38,13 @@ def size_bytes(answer: CachedAnswer) -> int:
     """What it will take up in memory at most, once both of its written forms were asked for."""
     size = _OVERHEAD_BYTES
     for delta in answer.deltas:
+        text, logprobs, aside = delta.text, delta.logprobs, delta.aside
         # Python has up to four bytes a character, as UTF-8 has. Each text is there three times.
-        wide = 3 if delta.text.isascii() else 12
-        size += wide * len(delta.text) + 100 * PIECES
-        if delta.logprobs is not None:
-            size += 3 * len(delta.logprobs)
-        if delta.aside is not None:
-            size += 3 * len(_encode(delta.aside))
+        size += (3 if text.isascii() else 12) * len(text) + 100 * PIECES
+        if logprobs is not None:
+            size += 3 * len(logprobs)
+        if aside is not None:
+            size += 3 * len(_encode(aside))
     return size
 
 

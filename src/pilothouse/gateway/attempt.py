@@ -74,7 +74,7 @@ class Attempts:
         text, places = call.text, routes.only
         order = (places,) if places is not None else choose(routes, call, self._draw)
         places = order[0]
-        if routes.has_cache and text is not None:
+        if routes.cache is not None and text is not None:
             call.deployment = places.deployment
             known = self._recall.answers(call, text, deadline)
             if known is not None and await known:

@@ -35,6 +35,8 @@ class Call:
     ask: Ask | None = None
     text: GenerateRequest | None = None
     """`ask`, where that is for text; within the endpoint's bounds, once that is known."""
+    has_form = False
+    """What is answered has to keep to a form (`wire.openai.formats`)."""
     subject_hash = ""
     deployment = ""
     replica = ""

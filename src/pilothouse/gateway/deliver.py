@@ -7,6 +7,7 @@ sets the pace: nothing is asked of the engine that the client does not take.
 
 import time
 from contextlib import aclosing
+from typing import Final
 
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal, NotSupported
@@ -21,11 +22,13 @@ from pilothouse.ports.engine import Chunks, TensorEngine
 from pilothouse.wire.dialect import EmbedDialect, TensorDialect
 from pilothouse.wire.openai import formats
 
+_perf_counter_ns: Final = time.perf_counter_ns
+
 
 async def whole(
     call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, *, deadline_s: float
 ) -> None:
-    asked_ns = time.perf_counter_ns()
+    asked_ns = _perf_counter_ns()
     try:
         routes = call.routes
         if place.engine.info.whole and ask.prompts == 1 and not (routes and routes.hedge_after_s):
@@ -36,21 +39,19 @@ async def whole(
         else:
             answer = await _gathered(call, ask, place, places, deadline_s=deadline_s)
     finally:
-        call.engine_ns += time.perf_counter_ns() - asked_ns
-    deltas = answer.deltas
-    call.usage = answer.usage or call.usage
-    if not (call.usage.input or call.usage.output):
-        call.usage = generate.guessed(deltas)
+        call.engine_ns += _perf_counter_ns() - asked_ns
+    deltas, usage = answer.deltas, answer.usage
+    call.usage = usage = (
+        usage if usage is not None and (usage.input or usage.output) else generate.guessed(deltas)
+    )
     call.answers = ((deltas[0].text,),) if len(deltas) == 1 else [(delta.text,) for delta in deltas]
     call.asides = generate.beside(deltas)
     call.finish_reason = deltas[0].finish_reason or "stop"
-    if formats.is_asked_for(ask.sampling):
+    if call.has_form:
         formats.check(ask.sampling, deltas)
-    body = call.generating.whole(
-        ask, deltas, call.usage, answer_id=call.answer_id, created=int(call.created_at)
-    )
+    body = call.generating.whole(ask, deltas, usage, answer_id=call.answer_id, created=int(call.created_at))
     if call.flight is not None:
-        call.flight.land(call, deltas, body)
+        call.flight.land(call, deltas)
     await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
 
 
@@ -68,7 +69,7 @@ async def _gathered(
                 if call.flight is not None:
                     call.flight.add(chunk)
                 if not call.first_token_ns and generate.says_something(chunk):
-                    call.first_token_ns = time.perf_counter_ns()
+                    call.first_token_ns = _perf_counter_ns()
                     place.is_used = True
     finally:
         call.usage = parts.counted()
@@ -87,7 +88,7 @@ async def stream(
     responder = call.responder
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
-    asked_ns = time.perf_counter_ns()
+    asked_ns = _perf_counter_ns()
     chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
         async with aclosing(chunks):
@@ -96,21 +97,21 @@ async def stream(
                 if not chunk.deltas:
                     continue
                 if not responder.is_started:
-                    call.engine_ns += time.perf_counter_ns() - asked_ns
+                    call.engine_ns += _perf_counter_ns() - asked_ns
                     _start(call)
                 if not call.first_token_ns and (chunk.deltas[0].text or chunk.deltas[0].aside):
-                    call.first_token_ns = time.perf_counter_ns()
+                    call.first_token_ns = _perf_counter_ns()
                     place.is_used = True
                 responder.write(writer.chunk(chunk))
                 if responder.is_paused:
                     await responder.drain()
     finally:
         if not responder.is_started:  # it failed, or had nothing to say: all of that time was the engine's
-            call.engine_ns += time.perf_counter_ns() - asked_ns
+            call.engine_ns += _perf_counter_ns() - asked_ns
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
         call.asides = gathered.asides()
-    if formats.is_asked_for(ask.sampling):
+    if call.has_form:
         formats.check(ask.sampling, gathered.deltas(unnamed=None))
     if not responder.is_started:
         _start(call)
@@ -137,7 +138,7 @@ async def _stream_for_all(
     told = Telling(call, ask, flight.chunks)
     gathered = generate.Gathered(ask.choices)
     call.answers = gathered.texts
-    asked_ns = time.perf_counter_ns()
+    asked_ns = _perf_counter_ns()
     chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
         async with aclosing(chunks):
@@ -145,20 +146,20 @@ async def _stream_for_all(
                 gathered.add(chunk)
                 flight.add(chunk)
                 if not call.first_token_ns and generate.says_something(chunk):
-                    call.engine_ns += time.perf_counter_ns() - asked_ns
-                    call.first_token_ns = time.perf_counter_ns()
+                    call.engine_ns += _perf_counter_ns() - asked_ns
+                    call.first_token_ns = _perf_counter_ns()
                     place.is_used = True
                 told.catch_up()
                 if call.responder.is_paused:
                     await flight.pace(call.responder)
     finally:
         if not call.first_token_ns:
-            call.engine_ns += time.perf_counter_ns() - asked_ns
+            call.engine_ns += _perf_counter_ns() - asked_ns
         call.usage = gathered.counted()
         call.finish_reason = gathered.finish_reason
         call.asides = gathered.asides()
     deltas = gathered.deltas(unnamed=None)
-    if formats.is_asked_for(ask.sampling):
+    if call.has_form:
         formats.check(ask.sampling, deltas)
     flight.land(call, deltas)
     if call.responder.is_gone:
@@ -202,12 +203,12 @@ class Telling:
 
 
 async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:
-    asked_ns = time.perf_counter_ns()
+    asked_ns = _perf_counter_ns()
     try:
         timeouts = call.routes.timeouts if call.routes else None
         embeddings = await place.engine.embed(ask, deadline_s=deadline_s, timeouts=timeouts)
     finally:
-        call.engine_ns += time.perf_counter_ns() - asked_ns
+        call.engine_ns += _perf_counter_ns() - asked_ns
     call.usage = embeddings.usage
     call.finish_reason = "stop"
     if not isinstance(call.dialect, EmbedDialect):
@@ -221,12 +222,12 @@ async def infer(call: Call, ask: InferRequest, place: Place, keeper: Keeper, *, 
     engine = place.engine
     if not isinstance(engine, TensorEngine) or not isinstance(call.dialect, TensorDialect):
         raise NotSupported(f"deployment {place.replica.entry.deployment} takes no tensors", param="model")
-    asked_ns = time.perf_counter_ns()
+    asked_ns = _perf_counter_ns()
     try:
         timeouts = call.routes.timeouts if call.routes else None
         inferred = await engine.infer(ask, deadline_s=deadline_s, timeouts=timeouts)
     finally:
-        call.engine_ns += time.perf_counter_ns() - asked_ns
+        call.engine_ns += _perf_counter_ns() - asked_ns
     call.finish_reason = "stop"
     body = call.dialect.tensors(ask, inferred)
     await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)

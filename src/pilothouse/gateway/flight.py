@@ -10,7 +10,7 @@ who leaves.
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Chunk, Delta
@@ -24,7 +24,7 @@ from pilothouse.kit.http1.responder import Responder
 if TYPE_CHECKING:
     from pilothouse.gateway.call import Call
 
-MAX_FOLLOWERS = 1000
+MAX_FOLLOWERS: Final = 1000
 """Of one generation; who comes after them generates for himself."""
 
 
@@ -130,4 +130,4 @@ class Flight:
 
 
 class Land(Protocol):
-    def __call__(self, call: "Call", deltas: Sequence[Delta], whole: bytes = b"") -> None: ...
+    def __call__(self, call: "Call", deltas: Sequence[Delta]) -> None: ...

@@ -5,6 +5,7 @@ Several choices of an engine with slots are `several`'s.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,9 +17,10 @@ from pilothouse.gateway.place import Place
 from pilothouse.gateway.several import several
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import Chunks
+from pilothouse.wire.openai.answers import fields_of
 from pilothouse.wire.openai.logprobs import joined
 
-MAX_ANSWER_CHARS = 16 * 1024 * 1024
+MAX_ANSWER_CHARS: Final = 16 * 1024 * 1024
 """Of all choices, with their log probabilities: it is held in memory, for the record."""
 
 
@@ -93,7 +95,7 @@ class Gathered:
         if usage is not None:
             self.usage = usage
         for delta in chunk.deltas:
-            index, text, finish, aside = delta.index, delta.text, delta.finish_reason, delta.aside
+            text, index, finish, logprobs, aside = fields_of(delta)
             if index >= len(self.texts):
                 continue
             if text:
@@ -101,7 +103,7 @@ class Gathered:
                 self._size += len(text)
             if finish:
                 self._finish[index] = finish
-            if self._with_logprobs and (logprobs := delta.logprobs) is not None:
+            if self._with_logprobs and logprobs is not None:
                 self._logprobs[index].append(logprobs)
                 self._size += len(logprobs)
             if aside is not None:

@@ -19,12 +19,13 @@ from pilothouse.domain import caching, likeness
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.chat import Delta, GenerateRequest
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
-from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, SemanticPolicy, Snapshot
+from pilothouse.domain.snapshot import CachePolicy, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.deliver import Telling
 from pilothouse.gateway.flight import MAX_FOLLOWERS, Flight
 from pilothouse.gateway.keep import Keeper
+from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.gateway.semantic import Embedder, SemanticIndex, question_of
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit.fingerprint import OwnFingerprint, shared_fingerprint
@@ -36,7 +37,6 @@ _CHANCES: Final = 2
 _PACED_BYTES: Final = 64 * 1024
 """A replay above this goes out in parts, at the client's pace."""
 _HEADER: Final = b"x-pilothouse-cache"
-_NO_STORE: Final = caching.NO_STORE
 _new_answer: Final = CachedAnswer
 
 
@@ -87,13 +87,13 @@ class Recall:
         Raises:
             PilothouseError: What the call that this one followed failed with, or its own deadline.
         """
-        principal, endpoint = call.principal, call.endpoint
-        policy = endpoint.cache if endpoint is not None else None
-        if principal is None or endpoint is None or policy is None:
+        principal, routes = call.principal, call.routes
+        policy = routes.cache if routes is not None else None
+        if principal is None or routes is None or policy is None:
             raise Internal("a request reached the cache before it was admitted")
-        if not caching.is_cacheable(ask, policy) or call.request.headers.get(_HEADER) == _NO_STORE:
+        if not caching.is_cacheable(ask, policy) or call.request.headers.get(_HEADER) == caching.NO_STORE:
             return None
-        found = self._stem(principal.team, endpoint, call.deployment)
+        found = self._stem(principal.team, routes, call.deployment)
         if found is None:
             return None
         identity, stem = found
@@ -240,21 +240,14 @@ class Recall:
 
     # what was generated
 
-    def land(self, call: Call, deltas: Sequence[Delta], whole: bytes = b"") -> None:
-        """
-        The call's answer is whole: for those who follow, and for those who ask again.
-
-        Args:
-            whole: It as it was written, where it was.
-        """
-        flight, endpoint, principal = call.flight, call.endpoint, call.principal
-        policy = endpoint.cache if endpoint is not None else None
-        if flight is None or principal is None or endpoint is None or policy is None:
+    def land(self, call: Call, deltas: Sequence[Delta]) -> None:
+        """The call's answer is whole: for those who follow, and for those who ask again."""
+        flight, routes, principal = call.flight, call.routes, call.principal
+        policy = routes.cache if routes is not None else None
+        if flight is None or principal is None or routes is None or policy is None:
             raise Internal("an answer was stored that nobody looked for")
         expires_at = time.time() + policy.exact_ttl_s
-        answer = _new_answer(principal.team, endpoint.name, tuple(deltas), call.usage, expires_at)
-        if whole:
-            call.generating.keep(answer, whole)
+        answer = _new_answer(principal.team, routes.name, tuple(deltas), call.usage, expires_at)
         self._end(flight, answer=answer)
         if caching.is_complete(deltas) and self._answered_as_said(call, flight):
             self._near.put(flight.key, answer)
@@ -286,10 +279,10 @@ class Recall:
 
     # what keys stand on
 
-    def _stem(self, team: str, endpoint: EndpointEntry, deployment: str) -> tuple[str, bytes] | None:
+    def _stem(self, team: str, routes: EndpointRoutes, deployment: str) -> tuple[str, bytes] | None:
         if self._snapshot is not self._state.snapshot:
             self._follow_snapshot(self._state.snapshot)
-        where = (team, endpoint.name, deployment)
+        where = (team, routes.name, deployment)
         known = self._stems.get(where)
         if known is not None or where in self._stems:
             return known
@@ -297,7 +290,7 @@ class Recall:
         identity = caching.identity_of(snapshot.replicas.get(deployment, ()))
         found = None
         if identity is not None:
-            found = identity, caching.stem_of(team, endpoint, deployment, identity, snapshot.purges)
+            found = identity, caching.stem_of(team, routes.entry, deployment, identity, snapshot.purges)
         self._stems[where] = found
         return found
 

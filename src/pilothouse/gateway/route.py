@@ -27,9 +27,9 @@ class EndpointRoutes:
         "_orders",
         "_split",
         "by_prefix",
+        "cache",
         "demand",
         "entry",
-        "has_cache",
         "hedge_after_s",
         "is_sealed",
         "is_sticky",
@@ -53,7 +53,7 @@ class EndpointRoutes:
         self.entry = entry
         self.name, self.team, self.tasks = entry.name, entry.team, entry.tasks
         self.max_tokens, self.timeout_s = entry.max_tokens, entry.timeout_s
-        self.has_cache = entry.cache is not None
+        self.cache = entry.cache
         self.is_sealed = entry.records == "sealed"
         """Prompts and answers are kept, sealed."""
         self.demand: int = former.demand if former else 0

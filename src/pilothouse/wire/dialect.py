@@ -116,10 +116,7 @@ class GenerateDialect(Dialect[GenerateRequest]):
     ) -> bytes:
         """An answer in one piece: one delta a choice, each with all of its text."""
 
-    # An answer that is given again. A protocol whose speed matters keeps what can be kept of it.
-
-    def keep(self, answer: CachedAnswer, whole: bytes) -> None:
-        """Note in a new answer what of its written form can be used again."""
+    # An answer that is given again. A protocol whose speed matters keeps in it what can be used again.
 
     def again(self, ask: GenerateRequest, answer: CachedAnswer, *, answer_id: str, created: int) -> bytes:
         """As `whole`, of an earlier answer."""

@@ -20,6 +20,7 @@ from pilothouse.kit import sse
 _encode: Final = msgspec.json.Encoder().encode
 _values_of: Final = msgspec.structs.astuple
 _USUAL_ENDS: Final = {"stop": b'"stop"', "length": b'"length"'}
+_CONTENT: Final = b'"content":'
 _CHOICES: Final = b',"choices":['
 _SEAM: Final = b"\0"
 """Between events whose beginning and end are left out: JSON never holds this byte."""
@@ -80,14 +81,13 @@ class StreamWriter:
             opening = _OPENING % (self._prefix, index, self._suffix)
             if not text and not reason and aside is None:
                 return opening
+        name, content = b"", b""
         if aside is not None:
-            content = _delta_with_aside(text, aside)
+            content = _fields_with_aside(text, aside)
         elif text:
-            content = b'{"content":%s}' % (_encode(text),)
-        else:
-            content = b"{}"
-        return b'%s%s{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}%s' % (
-            opening, self._prefix, index, content, logprobs, finish, self._suffix,
+            name, content = _CONTENT, _encode(text)
+        return b'%s%s{"index":%d,"delta":{%s%s},"logprobs":%s,"finish_reason":%s}%s' % (
+            opening, self._prefix, index, name, content, logprobs, finish, self._suffix,
         )  # fmt: skip
 
     def bare(self, deltas: Iterable[Delta]) -> bytes:
@@ -142,7 +142,7 @@ def _whole_choice(choice: Delta, *, is_chat: bool) -> bytes:
     return b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}' % (index, text, logprobs, finish)
 
 
-def _delta_with_aside(text: str, aside: Aside) -> bytes:
+def _fields_with_aside(text: str, aside: Aside) -> bytes:
     said: dict[str, Any] = {"content": text} if text else {}
     if aside.reasoning:
         said["reasoning_content"] = aside.reasoning
@@ -150,7 +150,7 @@ def _delta_with_aside(text: str, aside: Aside) -> bytes:
         said["refusal"] = aside.refusal
     if aside.tools:
         said["tool_calls"] = [_call_step(call) for call in aside.tools]
-    return _encode(said)
+    return _encode(said)[1:-1]
 
 
 def _call_step(call: ToolCall) -> dict[str, Any]:

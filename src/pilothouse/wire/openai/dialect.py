@@ -26,12 +26,10 @@ class _Generate(GenerateDialect):
     def error(self, error: PilothouseError) -> bytes:
         return answers.write_error(error)
 
-    def keep(self, answer: CachedAnswer, whole: bytes) -> None:
-        answer.whole = answers.rest_of_whole(whole)
-
     def again(self, ask: GenerateRequest, answer: CachedAnswer, *, answer_id: str, created: int) -> bytes:
         if not answer.whole:
-            self.keep(answer, self.whole(ask, answer.deltas, answer.usage, answer_id="", created=0))
+            written = answers.write_whole(ask, answer.deltas, answer.usage, answer_id="", created=0)
+            answer.whole = answers.rest_of_whole(written)
         return answers.write_whole_again(ask, answer.whole, answer_id=answer_id, created=created)
 
     def replay(self, answer: CachedAnswer, writer: Writer) -> bytes:

@@ -20,52 +20,58 @@ CallId = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
 @final
-class Text(Struct, tag_field="type", tag="text", forbid_unknown_fields=True, omit_defaults=True):
+class Text(Struct, gc=False, tag_field="type", tag="text", forbid_unknown_fields=True, omit_defaults=True):
     text: str
 
 
 @final
-class Refusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True, omit_defaults=True):
+class Refusal(
+    Struct, gc=False, tag_field="type", tag="refusal", forbid_unknown_fields=True, omit_defaults=True
+):
     refusal: str
 
 
-class ImageUrl(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class ImageUrl(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     url: Annotated[str, Meta(min_length=1)]
     """`https:` or `data:image/...;base64,...`"""
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class Image(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True, omit_defaults=True):
+class Image(
+    Struct, gc=False, tag_field="type", tag="image_url", forbid_unknown_fields=True, omit_defaults=True
+):
     image_url: ImageUrl
 
 
-class Sound(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Sound(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     data: str
     format: Literal["wav", "mp3"]
 
 
-class Audio(Struct, tag_field="type", tag="input_audio", forbid_unknown_fields=True, omit_defaults=True):
+class Audio(
+    Struct, gc=False, tag_field="type", tag="input_audio", forbid_unknown_fields=True, omit_defaults=True
+):
     input_audio: Sound
 
 
-class FileData(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class FileData(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     file_data: str | None = None
     """Base64, as a `data:` address."""
     filename: str | None = None
     file_id: str | None = None
 
 
-class File(Struct, tag_field="type", tag="file", forbid_unknown_fields=True, omit_defaults=True):
+class File(Struct, gc=False, tag_field="type", tag="file", forbid_unknown_fields=True, omit_defaults=True):
     file: FileData
 
 
-class Function(Struct, forbid_unknown_fields=True):
+class Function(Struct, gc=False, forbid_unknown_fields=True):
     name: FunctionName
     arguments: str
     """JSON text as the model wrote it, valid or not."""
 
 
-class Call(Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+class Call(Struct, gc=False, tag_field="type", tag="function", forbid_unknown_fields=True):
     id: CallId
     function: Function
 
@@ -75,25 +81,31 @@ _TextParts = Annotated[list[Text], Meta(min_length=1)]
 
 
 @final
-class System(Struct, tag_field="role", tag="system", forbid_unknown_fields=True, omit_defaults=True):
+class System(
+    Struct, gc=False, tag_field="role", tag="system", forbid_unknown_fields=True, omit_defaults=True
+):
     content: str | _TextParts
     name: Name | None = None
 
 
 @final
-class Developer(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True, omit_defaults=True):
+class Developer(
+    Struct, gc=False, tag_field="role", tag="developer", forbid_unknown_fields=True, omit_defaults=True
+):
     content: str | _TextParts
     name: Name | None = None
 
 
 @final
-class User(Struct, tag_field="role", tag="user", forbid_unknown_fields=True, omit_defaults=True):
+class User(Struct, gc=False, tag_field="role", tag="user", forbid_unknown_fields=True, omit_defaults=True):
     content: str | Annotated[list[Part], Meta(min_length=1)]
     name: Name | None = None
 
 
 @final
-class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True, omit_defaults=True):
+class Assistant(
+    Struct, gc=False, tag_field="role", tag="assistant", forbid_unknown_fields=True, omit_defaults=True
+):
     """Says something, calls tools, or both."""
 
     content: str | Annotated[list[Text | Refusal], Meta(min_length=1)] | None = None
@@ -105,7 +117,7 @@ class Assistant(Struct, tag_field="role", tag="assistant", forbid_unknown_fields
 
 
 @final
-class Tool(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True, omit_defaults=True):
+class Tool(Struct, gc=False, tag_field="role", tag="tool", forbid_unknown_fields=True, omit_defaults=True):
     """What a tool gave for one call."""
 
     content: str | _TextParts

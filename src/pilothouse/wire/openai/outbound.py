@@ -128,6 +128,8 @@ class AnswerReader:
             self.is_over = True
             return None
         chunk = self._same.chunk_of(data)
+        if chunk is not None and not self._ended:
+            return chunk
         if chunk is None:
             chunk = self._decoded(data)
         says_something = chunk.usage is not None

@@ -43,13 +43,19 @@ class SameEvent:
         """Events since one was met again; a stream whose every event differs is not looked at any more."""
 
     def chunk_of(self, data: bytes) -> Chunk | None:
-        """What an event says that was learnt but for its text; None: the decoder has to see it."""
+        """
+        What an event says that was learnt but for its text, of which it has some.
+
+        None: the decoder has to see it.
+        """
         before, after = self._before, self._after
         if not before or not data.startswith(before) or not data.endswith(after):
             return None
         try:
             text: str = _decode_text(data[len(before) : len(data) - len(after)])
         except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        if not text:
             return None
         self._in_vain = 0
         return _chunk((_delta(text, self._index),))

@@ -65,12 +65,12 @@ COMPLETION_FATES = Fates(
 EMBED_FATES = Fates(harmless=frozenset(), not_built=frozenset({"dimensions"}))
 
 
-class StreamOptions(Struct, forbid_unknown_fields=True):
+class StreamOptions(Struct, gc=False, forbid_unknown_fields=True):
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class Generate(Struct, forbid_unknown_fields=True, kw_only=True):
+class Generate(Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -88,7 +88,7 @@ class Generate(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Subject | None = None
 
 
-class Chat(Generate, forbid_unknown_fields=True, kw_only=True):
+class Chat(Generate, gc=False, forbid_unknown_fields=True, kw_only=True):
     messages: Raw
     max_completion_tokens: PositiveInt | None = None
     logprobs: bool | None = None
@@ -105,7 +105,7 @@ class Chat(Generate, forbid_unknown_fields=True, kw_only=True):
     """What OpenAI puts in the place of `user`."""
 
 
-class Completion(Generate, forbid_unknown_fields=True, kw_only=True):
+class Completion(Generate, gc=False, forbid_unknown_fields=True, kw_only=True):
     prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
