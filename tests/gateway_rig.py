@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 import uvloop
@@ -19,6 +20,7 @@ import uvloop
 from http1_rig import Answer, Raw, connected, listening
 from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.domain import apikey
+from pilothouse.domain.entries import unpack
 from pilothouse.domain.ledger import Account, Book
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
 from pilothouse.domain.snapshot import DeploymentEntry, EndpointEntry, KeyEntry, ReplicaEntry, Route, Snapshot
@@ -143,8 +145,7 @@ class ListJournal:
     def append(self, *payloads: bytes) -> None:
         if self.is_full:
             raise Full("no room")
-        for payload in payloads:
-            entry = msgspec.msgpack.decode(payload, type=JournalEntry)
+        for entry in chain.from_iterable(unpack(payload) for payload in payloads):
             self.entries.append(entry)
             self.on_append(entry)
 

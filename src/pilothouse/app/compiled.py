@@ -28,6 +28,7 @@ MODULES = (
     "adapters.engines._openai_text",
     "domain.answer_id",
     "domain.caching",
+    "domain.entries",
     "domain.fairness",
     "domain.ledger",
     "domain.principal",

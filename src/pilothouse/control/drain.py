@@ -12,20 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import msgspec
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
 from pilothouse.control.seals import Seals
+from pilothouse.domain.entries import unpack
 from pilothouse.domain.errors import OperationFailed, PilothouseError, StoreUnavailable
 from pilothouse.domain.record import InferenceRecord, JournalEntry
 from pilothouse.kit.journal.reader import Batch, JournalReader
 from pilothouse.ports.store import JournalPosition, Store, UnitOfWork
 
-BATCH_FRAMES = 500
+BATCH_RECORDS = 500
 BATCHES = 4
 """Transactions of one pass, after which others get their turn on the store's thread."""
-
-_decode = msgspec.msgpack.Decoder(JournalEntry).decode
 
 
 class DrainResult(Struct, frozen=True, kw_only=True):
@@ -34,7 +32,7 @@ class DrainResult(Struct, frozen=True, kw_only=True):
     records: int = 0
     """New in the store."""
     lag_records: int = 0
-    """Left in the journal, as far as it can be counted."""
+    """Left in the journal: frames are counted, and taken to hold as many as those before them did."""
     lag_bytes: int = 0
     torn: tuple[str, ...] = ()
     """The unfinished end of a segment was dropped: nobody was told that it was kept."""
@@ -70,7 +68,7 @@ class _Pass(Struct):
 class Drain:
     """
     Args:
-        batch_frames: Frames in one transaction.
+        batch_records: Records in one transaction, about: it ends with a frame.
         batches: Transactions in one pass.
         watch: Told of new records, within the transaction that brings them.
     """
@@ -80,13 +78,15 @@ class Drain:
         reader: JournalReader,
         seals: Seals,
         *,
-        batch_frames: int = BATCH_FRAMES,
+        batch_records: int = BATCH_RECORDS,
         batches: int = BATCHES,
         watch: Callable[[UnitOfWork, list[JournalEntry]], None] | None = None,
     ) -> None:
         self._reader = reader
         self._seals = seals
-        self._batch_frames = batch_frames
+        self._batch_records = batch_records
+        self._records_a_frame = 1.0
+        """In the frames of late."""
         self._batches = batches
         self._watch = watch
         self._settled: deque[Settled] = deque()
@@ -124,8 +124,9 @@ class Drain:
     def _drain_batch(self, store: Store, segment: str, found: _Pass) -> bool:
         """Whether there may be more of this segment at once."""
         position = found.positions.get(segment, 0)
+        frames = max(1, round(self._batch_records / self._records_a_frame))
         try:
-            batch = self._reader.read(segment, position, max_frames=self._batch_frames)
+            batch = self._reader.read(segment, position, max_frames=frames)
         except FileNotFoundError:  # empty, and cleared away by its writer's next life
             return False
         except OperationFailed as exc:
@@ -150,13 +151,17 @@ class Drain:
         return batch.state in ("more", "damaged")
 
     def _decoded(self, segment: str, batch: Batch, found: _Pass) -> list[JournalEntry]:
-        entries = []
+        entries: list[JournalEntry] = []
         for frame in batch.frames:
             try:
-                entries.append(_decode(frame))
-            except msgspec.DecodeError as exc:
+                entries += unpack(frame)
+            except DecodeError as exc:
                 self._reader.quarantine(segment)
-                found.corrupt.append(f"{segment}: before {batch.offset}: a frame is no journal entry: {exc}")
+                found.corrupt.append(
+                    f"{segment}: before {batch.offset}: a frame holds no journal entries: {exc}"
+                )
+        if entries:
+            self._records_a_frame = max(1.0, len(entries) / len(batch.frames))
         return entries
 
     def _store(
@@ -211,7 +216,7 @@ class Drain:
             more_records, more_bytes = self._reader.pending(segment, start)
             end = start + more_bytes
             self._counted[segment] = (counted + more_records, end)
-            lag_records += counted + more_records
+            lag_records += round((counted + more_records) * self._records_a_frame)
             lag_bytes += end - position
         return DrainResult(
             records=found.records,

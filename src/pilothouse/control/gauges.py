@@ -65,7 +65,7 @@ def controller_metrics(
         vitals.disk_free_bytes
     )
     registry.gauge(
-        "pilothouse_journal_lag_records", "Records in the journal that the store does not have yet."
+        "pilothouse_journal_lag_records", "Records in the journal that the store does not have yet, about."
     ).labels().set(vitals.journal.lag_records)
     _replicas(registry, system)
     _releases(registry, releases or ReleaseFigures())

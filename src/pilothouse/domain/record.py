@@ -17,7 +17,7 @@ FOUND: frozenset[CacheResult] = frozenset({"hit", "semantic"})
 """Answered without a generation of its own: its tokens are those of an earlier answer."""
 
 
-class InferenceRecord(Struct, frozen=True):
+class InferenceRecord(Struct, frozen=True, omit_defaults=True, gc=False):
     """
     One request as it ended. Times are Unix seconds, durations milliseconds.
 
@@ -50,7 +50,7 @@ class InferenceRecord(Struct, frozen=True):
     """The record that this one is the shadow of: no caller saw its answer, and it counts nowhere."""
 
 
-class Content(Struct, frozen=True):
+class Content(Struct, frozen=True, omit_defaults=True, gc=False):
     """The request body as it came and the text of the answer (choices in order)."""
 
     request: bytes
@@ -71,8 +71,8 @@ class Shadowed(Struct, frozen=True):
     """Its first attempt failed, and another answered."""
 
 
-class JournalEntry(Struct, frozen=True):
-    """What one journal frame carries before it is sealed."""
+class JournalEntry(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the journal keeps of one request; frames hold some of them (`domain.entries`)."""
 
     record: InferenceRecord
     content: Content | None = None

@@ -313,7 +313,7 @@ def journaled(folder: Path, count: int) -> JournalReader:
 def test_killed_and_restarted_under_load_it_has_every_record_once(own_postgres, tmp_path):
     reader = journaled(tmp_path, 3000)
     store = PostgresStore(own_postgres.url(), password=lambda: PASSWORD)
-    drain = Drain(reader, Seals(FileKeys(tmp_path / "keys")), batch_frames=25, batches=1)
+    drain = Drain(reader, Seals(FileKeys(tmp_path / "keys")), batch_records=25, batches=1)
     failures, ended = [], threading.Event()
     # 120 batches: some go on while it is killed, and many are left for the connection that it broke.
     allowed = threading.Semaphore(20)

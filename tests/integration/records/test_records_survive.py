@@ -29,8 +29,8 @@ from small_disk import fill_disk, small_disk
 WRITER = """
 import os, sys, time
 from pathlib import Path
-import msgspec
 from pilothouse.adapters.keys.file import FileKeys
+from pilothouse.domain.entries import pack
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, JournalEntry
 from pilothouse.kit.journal.writer import JournalFull, JournalWriter
@@ -41,14 +41,19 @@ keys = FileKeys(home / "keys")
 writer = JournalWriter(home / "journal", writer="w", segment_bytes=256 * 1024,
                        wrap=lambda key: keys.wrap(key, context=b"journal"), sync=sys.argv[3])
 writer.open()
-for n in range(10**9):
-    record_id = f"{life}-{n}"
-    entry = JournalEntry(make_record(record_id), Content(record_id.encode() * 100, ["x" * (n % 4000)]))
+def entry(n):
+    content = Content(f"{life}-{n}".encode() * 100, ["x" * (n % 4000)])
+    return JournalEntry(make_record(f"{life}-{n}"), content)
+
+n = 0
+while True:
+    together = range(n, n + 1 + n % 7)
+    n = together.stop
     try:
-        writer.append(msgspec.msgpack.encode(entry))
+        writer.append(*pack([entry(one) for one in together]))
     except JournalFull:
         continue
-    os.write(1, (record_id + "\\n").encode())
+    os.write(1, "".join(f"{life}-{one}\\n" for one in together).encode())
     time.sleep(pause_s)
 """
 
@@ -67,7 +72,7 @@ keys = FileKeys(home / "keys")
 settings = make_settings(home=str(home), store=sys.argv[2], store_password=sys.argv[3])
 store = open_store(settings)
 reader = JournalReader(home / "journal", unwrap=lambda key: keys.unwrap(key, context=b"journal"))
-drain = Drain(reader, Seals(keys), batch_frames=20)
+drain = Drain(reader, Seals(keys), batch_records=20)
 print("ready", flush=True)
 while True:
     drain.drain_once(store)

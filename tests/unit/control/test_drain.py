@@ -7,6 +7,7 @@ import pytest
 
 from pilothouse.control.drain import Drain
 from pilothouse.control.seals import Seals
+from pilothouse.domain.entries import pack
 from pilothouse.domain.errors import OperationFailed, StoreUnavailable
 from pilothouse.domain.record import Content, JournalEntry
 from pilothouse.kit.journal import folder
@@ -65,14 +66,19 @@ def house(tmp_path):
     return House(tmp_path / "journal")
 
 
-def entry(record_id: str, **changes) -> bytes:
+def entry(record_id: str, **changes) -> JournalEntry:
     content = Content(f"question {record_id}".encode(), [f"answer {record_id}"])
-    return msgspec.msgpack.encode(JournalEntry(make_record(record_id, **changes), content))
+    return JournalEntry(make_record(record_id, **changes), content)
 
 
-def fill(writer: JournalWriter, ids: list[str]) -> None:
-    for n, record_id in enumerate(ids):
-        writer.append(entry(record_id, subject_hash=f"s{n % 3}" if n % 3 else "", time=60.0 + n))
+def fill(writer: JournalWriter, ids: list[str], *, a_frame: int = 1) -> None:
+    """So many records share a frame."""
+    entries = [
+        entry(record_id, subject_hash=f"s{n % 3}" if n % 3 else "", time=60.0 + n)
+        for n, record_id in enumerate(ids)
+    ]
+    for at in range(0, len(entries), a_frame):
+        writer.append(*pack(entries[at : at + a_frame]))
 
 
 def names(n: int, prefix: str = "r") -> list[str]:
@@ -120,7 +126,7 @@ def test_finished_segments_are_deleted_and_forgotten_and_living_ones_stay(house)
 def test_a_pass_is_bounded_and_says_what_is_left(house):
     writer = house.writer()
     fill(writer, names(50))
-    drain = house.drain(batch_frames=10, batches=1)
+    drain = house.drain(batch_records=10, batches=1)
 
     results = [drain.drain_once(house.store) for _ in range(4)]
 
@@ -134,7 +140,7 @@ def test_a_pass_is_bounded_and_says_what_is_left(house):
 def test_the_lag_counts_what_comes_while_it_drains(house):
     writer = house.writer()
     fill(writer, names(50))
-    drain = house.drain(batch_frames=10, batches=1)
+    drain = house.drain(batch_records=10, batches=1)
     first = drain.drain_once(house.store)
     fill(writer, names(30, "s"))
 
@@ -144,12 +150,50 @@ def test_the_lag_counts_what_comes_while_it_drains(house):
     writer.close()
 
 
+def test_the_lag_counts_records_that_share_frames(house):
+    writer = house.writer()
+    fill(writer, names(60), a_frame=3)
+    drain = house.drain(batch_records=30, batches=1)
+
+    results = [drain.drain_once(house.store) for _ in range(2)]
+
+    assert sum(result.records for result in results) + results[-1].lag_records == 60
+    writer.close()
+
+
+def test_a_batch_is_bounded_by_records_however_many_share_a_frame(house):
+    writer = house.writer()
+    fill(writer, names(15), a_frame=15)
+    drain = house.drain(batch_records=20, batches=1)
+    drain.drain_once(house.store)
+    fill(writer, names(150, "s"), a_frame=15)
+
+    results = [drain.drain_once(house.store).records for _ in range(12)]
+
+    assert max(results) <= 20 + 15
+    assert house.ids() == names(15) + names(150, "s")
+    writer.close()
+
+
+def test_frames_of_an_earlier_version_and_of_this_one_stand_in_one_segment(house):
+    writer = house.writer()
+    writer.append(msgspec.msgpack.encode(entry("old1")))
+    fill(writer, names(4), a_frame=3)
+    writer.append(msgspec.msgpack.encode(entry("old2")))
+    writer.close()
+
+    result = house.drain().drain_once(house.store)
+
+    assert (result.records, result.corrupt) == (6, ())
+    assert house.ids() == ["old1", "old2", *names(4)]
+
+
 def test_no_writer_waits_for_another_to_be_drained(house):
     busy, quiet = house.writer("a-busy"), house.writer("z-quiet")
     fill(busy, names(100))
     fill(quiet, names(1, "q"))
 
-    house.drain(batch_frames=5, batches=1).drain_once(house.store)
+    house.drain(batch_records=5, batches=1).drain_once(house.store)
 
     assert "q0000" in house.ids()
     busy.close()
@@ -196,7 +240,7 @@ class FaultyStore:
 
 
 def drain_with_fault(house, fault) -> None:
-    drain = house.drain(batch_frames=4)
+    drain = house.drain(batch_records=4)
     for name in ("read", "delete", "quarantine", "segments"):
         setattr(drain._reader, name, fault.around(getattr(drain._reader, name)))
     for _ in range(3):
@@ -209,7 +253,7 @@ def test_stopped_at_any_step_nothing_is_lost_and_nothing_is_there_twice(tmp_path
     for at in range(200):
         house = House(tmp_path / str(at))
         dead, alive = house.writer("dead"), house.writer("alive")
-        fill(dead, names(10, "d"))
+        fill(dead, names(10, "d"), a_frame=1 + at % 3)
         fill(alive, names(5, "a"))
         dead.close()
         fault = Fault(at, error)
@@ -217,7 +261,7 @@ def test_stopped_at_any_step_nothing_is_lost_and_nothing_is_there_twice(tmp_path
             drain_with_fault(house, fault)
         except (Crash, StoreUnavailable):
             pass
-        while house.drain(batch_frames=4).drain_once(house.store).lag_records:
+        while house.drain(batch_records=4).drain_once(house.store).lag_records:
             pass
         assert house.ids() == names(5, "a") + names(10, "d"), at
         assert house.counted() == 15, at
@@ -245,6 +289,24 @@ def test_a_torn_end_is_dropped_and_told(house):
     assert told == f"{path.stem}: a frame is not complete"
     assert result.corrupt == ()
     assert not path.exists()
+
+
+def test_a_torn_end_takes_those_along_that_shared_its_frame_and_no_others(house):
+    """Nobody was told that they are kept: that is said once the whole frame is written."""
+    writer = house.writer()
+    fill(writer, names(9), a_frame=4)
+    fill(writer, names(3, "torn"), a_frame=3)
+    writer.close()
+    reader = house.reader()
+    path = max((reader.path(name) for name in reader.segments()), key=lambda p: reader.pending(p.stem, 0))
+    with path.open("r+b") as file:
+        file.truncate(reader.used_bytes(path.stem) - 30)
+
+    result = house.drain().drain_once(house.store)
+
+    assert house.ids() == names(9)
+    assert len(result.torn) == 1
+    assert result.corrupt == ()
 
 
 def damage_second_frame(house) -> str:
@@ -335,7 +397,7 @@ def test_keys_that_are_gone_do_not_mark_a_segment_damaged(house):
 def test_a_record_that_cannot_be_stored_is_told_and_stops_no_other(house):
     writer = house.writer()
     for record_id in names(6):
-        writer.append(entry(record_id, input_tokens=2**63 if record_id == "r0003" else 1))
+        writer.append(*pack([entry(record_id, input_tokens=2**63 if record_id == "r0003" else 1)]))
     drain = house.drain()
 
     class Picky(FaultyStore):

@@ -113,7 +113,7 @@ async def test_a_request_is_recorded_once():
     assert len(kept.journal.entries) == 1
 
 
-async def test_what_ends_together_is_written_together():
+async def test_what_ends_together_shares_a_frame():
     kept, calls = Kept(), [a_call() for _ in range(3)]
     groups: list[int] = []
     append = kept.journal.append
@@ -121,7 +121,7 @@ async def test_what_ends_together_is_written_together():
 
     await asyncio.gather(*[kept.keeper.keep(call) for call in calls])
 
-    assert groups == [3]
+    assert groups == [1]
     assert [entry.record.id for entry in kept.journal.entries] == [call.id for call in calls]
 
 

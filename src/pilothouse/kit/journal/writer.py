@@ -118,7 +118,7 @@ class JournalWriter:
             self._note(exc)
         self._spare_maker.start()
 
-    def append(self, *payloads: bytes) -> None:
+    def append(self, *payloads: bytes | bytearray) -> None:
         """
         Write a frame for each payload, all with one system call where a segment holds them.
 
