@@ -58,6 +58,7 @@ class _Pass(Struct):
     """What one pass knows so far."""
 
     positions: dict[str, int]
+    has_written: bool = False
     records: int = 0
     gone: list[str] = []
     torn: list[str] = []
@@ -92,6 +93,8 @@ class Drain:
         self._settled: deque[Settled] = deque()
         self._counted: dict[str, tuple[int, int]] = {}
         """By segment: frames counted ahead of the drain, and the offset where the count ended."""
+        self._positions: dict[str, int] | None = None
+        """As they are in the store, which nobody else writes; None where a pass did not come to its end."""
 
     def take_settled(self) -> list[Settled]:
         """Records with a cost that were stored since the last call, by passes that failed later too."""
@@ -106,8 +109,8 @@ class Drain:
         """
         with _translating():
             segments = self._reader.segments()
-            with store.unit() as unit:
-                found = _Pass(unit.journals.positions())
+            known, self._positions = self._positions, None
+            found = _Pass(_positions(store) if known is None else known)
             found.gone = [name for name in found.positions if name not in segments]
             waiting = deque(segments)
             for _ in range(self._batches + len(segments)):
@@ -119,6 +122,11 @@ class Drain:
             if found.gone:
                 with store.unit() as unit:
                     unit.journals.forget(found.gone)
+                for segment in found.gone:
+                    found.positions.pop(segment, None)
+            # A store that fails is noticed also while there is nothing to write.
+            wrote = found.has_written or found.gone
+            self._positions = found.positions if wrote else _positions(store)
             return self._result(found, behind={*waiting, *found.blocked}, is_whole=not waiting)
 
     def _drain_batch(self, store: Store, segment: str, found: _Pass) -> bool:
@@ -140,6 +148,7 @@ class Drain:
         offset = batch.resume if batch.state == "damaged" else batch.offset
         if entries or offset != position:
             self._store(store, entries, JournalPosition(segment, offset), found)
+            found.has_written = True
             writer = segment.rpartition("-")[0]
             self._settled += [
                 Settled(writer, one.life, one.record) for one in entries if one.record.cost_micro_usd
@@ -228,6 +237,11 @@ class Drain:
             is_whole=is_whole,
             blocked=tuple(f"{segment}: {reason}" for segment, reason in found.blocked.items()),
         )
+
+
+def _positions(store: Store) -> dict[str, int]:
+    with store.unit() as unit:
+        return unit.journals.positions()
 
 
 @contextmanager

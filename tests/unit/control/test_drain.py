@@ -273,6 +273,49 @@ def test_stopped_at_any_step_nothing_is_lost_and_nothing_is_there_twice(tmp_path
     raise AssertionError("the fault never came to the end of a pass")
 
 
+def test_the_same_drain_goes_on_after_a_pass_that_failed_at_any_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "sync_folder", lambda _: None)  # as above
+    for at in range(200):
+        house = House(tmp_path / str(at))
+        writer, drain, fault = (
+            house.writer(),
+            house.drain(batch_records=4),
+            Fault(at, StoreUnavailable("full")),
+        )
+        for prefix in "abc":
+            fill(writer, names(6, prefix))
+            try:
+                drain.drain_once(FaultyStore(house.store, fault))
+            except StoreUnavailable:
+                pass
+        while drain.drain_once(house.store).lag_records:
+            pass
+        assert house.counted() == len(house.ids()) == 18, at
+        writer.close()
+        if not fault.struck:
+            assert at > 20
+            return
+    raise AssertionError("the fault never came to the end of a pass")
+
+
+def test_every_pass_looks_at_the_store_and_one_that_brings_records_does_it_once(house, monkeypatch):
+    writer, drain = house.writer(), house.drain()
+    drain.drain_once(house.store)
+    units = []
+    begin = house.store.unit
+    monkeypatch.setattr(house.store, "unit", lambda **how: units.append(how) or begin(**how))
+
+    drain.drain_once(house.store)
+    without = len(units)
+    fill(writer, names(3))
+    drain.drain_once(house.store)
+
+    assert (without, len(units) - without) == (1, 1)
+    monkeypatch.undo()
+    assert house.ids() == names(3)
+    writer.close()
+
+
 def test_a_torn_end_is_dropped_and_told(house):
     writer = house.writer()
     fill(writer, names(3))

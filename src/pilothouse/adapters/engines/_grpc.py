@@ -114,6 +114,8 @@ class Channel:
             await channel.close()
 
     async def _open(self, deadline_s: float) -> Any:
+        if self._channel is not None:
+            return self._channel
         try:
             # Around the lock as well: who waits for another's look-up has a deadline of its own.
             async with asyncio.timeout(deadline_s), self._opening:

@@ -15,6 +15,7 @@ from pilothouse.adapters.engines._stops import StopCutter
 from pilothouse.domain.chat import Chunk, Delta, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
 from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault, count_of, data_type
+from pilothouse.ports.engine import Chunks
 from pilothouse.wire.kserve_v2.about import ModelMetadata, TensorSpec
 from pilothouse.wire.kserve_v2.text import Convention, ended
 
@@ -33,7 +34,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The server says an answer in pieces."""
 
 
-async def told(said: AsyncGenerator[Chunk, None], request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+async def told(said: Chunks, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
     """
     The pieces as an answer: cut before a stop text, ended with a reason, with the usage last.
 

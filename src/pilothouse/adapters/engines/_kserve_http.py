@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 from urllib.parse import quote
 
+from pilothouse.adapters.engines._asking import Asker
 from pilothouse.adapters.engines._kserve import (
     PROBE_TEXT,
     Settings,
@@ -15,7 +16,7 @@ from pilothouse.adapters.engines._kserve import (
 )
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._probing import PLAIN_PROBE
-from pilothouse.adapters.engines._provider_http import ProviderEngine
+from pilothouse.adapters.engines._provider_http import ProviderEngine, refusal_of
 from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import PilothouseError, UpstreamError
 from pilothouse.domain.status import Health
@@ -23,7 +24,7 @@ from pilothouse.domain.tensors import Inferred, InferRequest, TensorFault
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.kit.sse import EventParser
-from pilothouse.ports.engine import EngineInfo, Placement
+from pilothouse.ports.engine import Chunks, EngineInfo, Placement
 from pilothouse.wire.kserve_v2 import infer, text
 from pilothouse.wire.kserve_v2.about import ModelMetadata, read_model
 
@@ -54,6 +55,7 @@ class KServeEngine(ProviderEngine[bytes]):
         _, base, where = parsed_address(address)
         base = "" if address.startswith("unix:") else base.removesuffix("/v2")
         super().__init__(info, where, EventParser, pin=pin, cohort=cohort)
+        self._asker = Asker(self._client, info.name, self._refused)
         self.settings = settings
         self._api = api
         line = f"{credential}\r\n" if credential else ""
@@ -151,11 +153,12 @@ class KServeEngine(ProviderEngine[bytes]):
         *,
         deadline_s: float,
         timeouts: Timeouts | None,
-    ) -> AsyncGenerator[Chunk, None]:
+    ) -> Chunks:
         if not self.settings.streams:
             return self._at_once(request, placement, deadline_s=deadline_s, timeouts=timeouts)
         check_task(self.settings, "text")
-        return super().stream(request, placement, deadline_s=deadline_s, timeouts=timeouts)
+        data = self.asked(request, stream=True)
+        return self._asker.said(data, self.reader(request), deadline_s=deadline_s, timeouts=timeouts)
 
     async def _at_once(
         self,
@@ -167,6 +170,9 @@ class KServeEngine(ProviderEngine[bytes]):
     ) -> AsyncGenerator[Chunk, None]:
         check_task(self.settings, "text")
         yield await super().complete(request, placement, deadline_s=deadline_s, timeouts=timeouts)
+
+    def _refused(self, status: int, headers: dict[bytes, bytes], body: bytes) -> PilothouseError:
+        return self.refused(status, body) or refusal_of(status, headers.get(b"retry-after", b""))
 
     def piece(self, body: bytes) -> Chunk:
         convention = self.settings.convention

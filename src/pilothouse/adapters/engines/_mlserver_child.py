@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 from mlserver import MLServer, ModelSettings, Settings
+from mlserver.middleware import InferenceMiddlewares
 from mlserver.rest import RESTServer
 
 MODEL = "model"
@@ -65,6 +66,8 @@ class Private(MLServer):  # type: ignore[misc]  # of an environment that is not 
     socket = ""
 
     def _create_servers(self) -> None:
+        # Else every piece of an answer carries half a kilobyte of CloudEvents, which nobody reads here.
+        self._data_plane._inference_middleware = InferenceMiddlewares()  # noqa: SLF001 - no setting does it
         self._rest_server = OnSocket(self._settings, self._data_plane, self._model_repository_handlers)
         self._rest_server.socket = self.socket
         self._rest_server.registry = self._model_registry

@@ -17,6 +17,8 @@ class StopCutter:
 
     def feed(self, text: str) -> str:
         """What may be said now; after a stop text, nothing."""
+        if not self._stops:
+            return text
         if self.has_stopped:
             return ""
         held = self._held + text

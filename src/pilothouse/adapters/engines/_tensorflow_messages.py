@@ -37,6 +37,7 @@ _TYPES = {
 }
 """By number: its name, the field of a tensor for its values, and how bytes hold one."""
 _NUMBERS = {name: number for number, (name, _, _) in _TYPES.items()}
+_ONE_ROW = pb.Shape(dim=[pb.Dim(size=1)])
 _VERSION, _LABEL = "/versions/", "/labels/"
 _MOST_LENGTH_BYTES = 5
 _Said = TypeVar("_Said", bound=Message)
@@ -117,14 +118,14 @@ def _tensor(name: str, value: Any, dtype: str) -> pb.Tensor:
         raise UpstreamError(f"the signature's input {name} is a {dtype}, which no value of a request is")
     number = _NUMBERS[dtype]
     content = value.encode() if isinstance(value, str) else value
-    message = pb.Tensor(dtype=number, tensor_shape=pb.Shape(dim=[pb.Dim(size=1)]))
+    _, field, code = _TYPES[number]
+    values: dict[str, Any] = {field: [content]}
     try:
-        if code := _TYPES[number][2]:
+        if code:
             struct.pack(f"<{code}", content)
-        getattr(message, _TYPES[number][1]).append(content)
+        return pb.Tensor(dtype=number, tensor_shape=_ONE_ROW, **values)
     except (TypeError, ValueError, OverflowError, struct.error) as exc:
         raise InvalidRequest(f"{name}: the model takes a {dtype}, which {value!r:.40} is not") from exc
-    return message
 
 
 def _value(name: str, one: pb.Tensor) -> Any:

@@ -12,9 +12,14 @@ from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.provider_secret import SealedSecret
 from pilothouse.ports.store import CachePurge, JournalPosition, Lease, SealingKey
 
-# Built once: the drain asks for the key of each person in a batch.
+# Built once: the drain asks for the key of each person in a batch, and each transaction for its lease.
 _FIND_KEY = select(sealing_keys).where(
     sealing_keys.c.team == bindparam("team"), sealing_keys.c.subject_hash == bindparam("subject")
+)
+_HELD = (
+    select(leases.c.token)
+    .where(*(leases.c[name] == bindparam(name) for name in ("name", "holder", "token")))
+    .with_for_update(read=True)
 )
 
 
@@ -125,9 +130,7 @@ class SqlLeases:
 
     def is_held(self, lease: Lease) -> bool:
         # The shared lock keeps a successor waiting until this transaction has ended.
-        held = (leases.c.name == lease.name, leases.c.holder == lease.holder, leases.c.token == lease.token)
-        query = select(leases.c.token).where(*held).with_for_update(read=True)
-        return self._connection.execute(query).first() is not None
+        return self._connection.execute(_HELD, msgspec.structs.asdict(lease)).first() is not None
 
     def _locked(self, name: str) -> Row[Any] | None:
         """The row, which nobody else changes before the end of this transaction."""
