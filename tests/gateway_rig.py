@@ -145,7 +145,7 @@ class ListJournal:
     def append(self, *payloads: bytes) -> None:
         if self.is_full:
             raise Full("no room")
-        for entry in chain.from_iterable(unpack(payload) for payload in payloads):
+        for entry in chain.from_iterable(unpack(bytes(payload)) for payload in payloads):
             self.entries.append(entry)
             self.on_append(entry)
 

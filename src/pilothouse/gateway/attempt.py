@@ -55,22 +55,16 @@ class Attempts:
         self._meters = meters
         self._draw = draw
 
-    async def answer(
-        self,
-        call: Call,
-        routes: EndpointRoutes,
-        *,
-        team: str,
-        priority: Priority,
-        deadline: float,
-    ) -> None:
+    async def answer(self, call: Call) -> None:
         """
-        Args:
-            deadline: When the answer must be there (monotonic).
-
         Raises:
             PilothouseError: The last attempt's.
         """
+        routes, principal, priority = call.routes, call.principal, call.priority
+        if routes is None or principal is None:
+            raise TypeError("a call came here that was not admitted")
+        team, deadline = principal.team, _monotonic() + routes.timeout_s
+        routes.note_request(team)
         text, places = call.text, routes.only
         order = (places,) if places is not None else choose(routes, call, self._draw)
         places = order[0]

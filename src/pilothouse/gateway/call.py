@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.fairness import Priority
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
@@ -37,6 +38,7 @@ class Call:
     """`ask`, where that is for text; within the endpoint's bounds, once that is known."""
     has_form = False
     """What is answered has to keep to a form (`wire.openai.formats`)."""
+    priority: Priority = "normal"
     subject_hash = ""
     deployment = ""
     replica = ""

@@ -8,6 +8,7 @@ last line of `more`, where it becomes the caller's error.
 
 import time
 from collections.abc import Iterator
+from math import ceil
 from typing import Final
 
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, RateLimitExceeded
@@ -50,7 +51,7 @@ class _Rate:
 
     def lines(self, remaining: int) -> str:
         # A rate refills in a minute, so what is gone takes its part of one to come back.
-        reset = duration(-(-60_000 * (self.limit - remaining) // self.limit))
+        reset = duration(ceil(60_000.0 * (self.limit - remaining) / self.limit))
         return f"{self.begins}{remaining}{self.middle}{reset}\r\n"
 
 
@@ -112,13 +113,7 @@ class Limiter:
         )
         self.is_on = self._limited or bool(self._prices)
 
-    def reserve(self, call: Call, routes: EndpointRoutes) -> Shortage | None:
-        """Reserve for this call, at all scopes or at none; what is short then is for `more`."""
-        if not self._limited or call.principal is None:
-            return None
-        return self._reserve(call, routes, call.principal)
-
-    async def more(self, shortage: Shortage, call: Call, routes: EndpointRoutes) -> None:
+    async def more(self, shortage: Shortage, call: Call) -> None:
         """
         Ask the pools for what is short, and reserve it if it comes soon.
 
@@ -133,7 +128,9 @@ class Limiter:
         while short is not None and not self._leases.is_lost and now < ends and short.may_wait(now):
             self._book.want(short)
             await self._leases.answered(ends - now)
-            short = self.reserve(call, routes)
+            if call.routes is None or call.principal is None:  # who is short has come by both
+                return
+            short = self.reserve(call, call.routes, call.principal)
             now = _monotonic()
         if short is not None:
             raise self._refusal(short, now)
@@ -161,7 +158,10 @@ class Limiter:
             if self._book.asks:
                 self._leases.nudge()
 
-    def _reserve(self, call: Call, routes: EndpointRoutes, principal: Principal) -> Shortage | None:
+    def reserve(self, call: Call, routes: EndpointRoutes, principal: Principal) -> Shortage | None:
+        """Reserve for this call, at all scopes or at none; what is short then is for `more`."""
+        if not self._limited:
+            return None
         subject = call.subject_hash if self._by_subject else ""
         limited = self._plans.get((principal.key_id, routes.name, subject))
         if limited is None or not limited.plan.begins <= call.created_at < limited.plan.ends:

@@ -10,13 +10,13 @@ who hangs up cancels what runs, and the record is kept all the same.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, Final
+from typing import Any
 
 from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.ledger import Shortage
 from pilothouse.gateway import admit
 from pilothouse.gateway.attempt import Attempts
 from pilothouse.gateway.call import AnyDialect, Call
@@ -32,7 +32,6 @@ from pilothouse.kit.log import Log
 from pilothouse.wire.dialect import JSON
 from pilothouse.wire.openai import answers, formats
 
-_monotonic: Final = time.monotonic
 Handler = Callable[[Request, Responder], Coroutine[Any, Any, None]]
 
 
@@ -72,7 +71,10 @@ class Pipeline:
     async def _run(self, call: Call) -> None:
         failed: PilothouseError | None = None
         try:
-            await self._answer(call)
+            shortage = self._admit(call)
+            if shortage is not None:
+                await self._limiter.more(shortage, call)
+            await self._attempts.answer(call)
         except PilothouseError as exc:
             failed = exc
         except asyncio.CancelledError:
@@ -93,17 +95,26 @@ class Pipeline:
         if call.routes is not None and call.routes.shadow is not None:
             self.shadows.copy(call, call.routes, call.routes.shadow)
 
-    async def _answer(self, call: Call) -> None:
+    def _admit(self, call: Call) -> Shortage | None:
+        """
+        Everything before a deployment is chosen; nothing here waits.
+
+        Returns:
+            What the limits are short of, which may be waited for.
+
+        Raises:
+            PilothouseError: The caller is not known, asks for nothing that is valid, or may not have it.
+        """
         request, state = call.request, self._state
         call.principal = principal = state.authenticator.authenticate(request.headers)
         self._keeper.sign_id(call, principal.team)
         call.ask = ask = call.dialect.read(request.body)
         if isinstance(ask, GenerateRequest):
             call.text = ask
-        routes = admit.routes_for(state.routes, principal, ask.endpoint, call.kind)
-        call.routes = routes
+        call.routes = routes = admit.routes_for(state.routes, principal, ask.endpoint, call.kind)
         asked = request.headers.get(b"x-pilothouse-priority")
-        priority = admit.priority_of(asked, principal) if asked else "normal"
+        if asked:
+            call.priority = admit.priority_of(asked, principal)
         if (text := call.text) is not None:
             if text.store is not None:
                 call.is_unstored = admit.is_unstored(text.store, routes)
@@ -113,16 +124,12 @@ class Pipeline:
             call.text = admit.bounded(text, routes.max_tokens)
         routes.demand += 1
         if asked:
-            state.low_priority += priority == "low"
+            state.low_priority += call.priority == "low"
         subject = request.headers.get(b"x-pilothouse-subject") or ask.subject
         if subject:
             self._keeper.hash_subject(call, subject)
         self._keeper.check_room(len(request.body))
-        if self._limiter.is_on and (shortage := self._limiter.reserve(call, routes)) is not None:
-            await self._limiter.more(shortage, call, routes)
-        deadline = _monotonic() + routes.timeout_s
-        routes.note_request(principal.team)
-        await self._attempts.answer(call, routes, team=principal.team, priority=priority, deadline=deadline)
+        return self._limiter.reserve(call, routes, principal) if self._limiter.is_on else None
 
     async def _fail(self, call: Call, error: PilothouseError) -> None:
         """Tell the caller: as an answer, or inside the stream that has begun, which then has no good end."""

@@ -24,15 +24,15 @@ class _Maker:
         self._millisecond = -1
         self._time = ""
 
-    def make(self) -> str:
+    def make(self, prefix: str) -> str:
         now = _time_ns() // 1_000_000
         if now != self._millisecond:
             self._time = f"{now:012x}"
             self._millisecond = now
         try:
-            return self._time + self._drawn.pop()
+            return f"{prefix}{self._time}{self._drawn.pop()}"
         except IndexError:
-            return self._time + self._draw().pop()
+            return f"{prefix}{self._time}{self._draw().pop()}"
 
     def _draw(self) -> list[str]:
         """Some at once: a system call for each would be its greatest part."""
@@ -52,4 +52,4 @@ os.register_at_fork(after_in_child=_MAKER.forget)
 
 def new_id(prefix: str = "") -> str:
     """Return `prefix` and 32 characters that sort by the time of their making."""
-    return prefix + _MAKER.make()
+    return _MAKER.make(prefix)
