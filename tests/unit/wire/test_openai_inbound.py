@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,41 @@ def test_a_plain_request_keeps_its_messages_byte_for_byte() -> None:
     assert ask.sampling.stop == ["x"]
     assert ask.max_tokens == 5
     assert not ask.stream
+
+
+SHAPING = {
+    "temperature": 0.1,
+    "top_p": 0.2,
+    "top_k": 3,
+    "min_p": 0.4,
+    "seed": 5,
+    "stop": ["6"],
+    "frequency_penalty": 0.7,
+    "presence_penalty": 0.8,
+}
+
+
+def test_every_field_of_a_chat_comes_to_its_place() -> None:
+    of_a_chat = {"logprobs": True, "top_logprobs": 9, "response_format": {"type": "text"}, "tools": TOOLS}
+    more = {"tool_choice": "auto", "parallel_tool_calls": False, "reasoning_effort": "low"}
+    rest = {"stream": True, "stream_options": {"include_usage": True}, "n": 3, "store": False, "user": "u"}
+
+    ask = read_chat(body(**SHAPING, **of_a_chat, **more, **rest, max_tokens=11))
+
+    assert json.loads(msgspec.json.encode(ask.sampling)) == {**SHAPING, **of_a_chat, **more}
+    assert (ask.kind, ask.endpoint, ask.max_tokens, ask.choices) == ("chat", "m", 11, 3)
+    assert (ask.stream, ask.include_usage, ask.store, ask.subject) == (True, True, False, "u")
+
+
+def test_every_field_of_a_completion_comes_to_its_place() -> None:
+    rest = {"stream": True, "stream_options": {"include_usage": True}, "n": 3, "user": "u"}
+
+    asked = {"model": "m", "prompt": "p", "logprobs": 4, "max_tokens": 11, **SHAPING, **rest}
+    ask = read_completion(json.dumps(asked).encode())
+
+    assert json.loads(msgspec.json.encode(ask.sampling)) == {**SHAPING, "logprobs": 4}
+    assert (ask.kind, ask.endpoint, ask.max_tokens, ask.choices) == ("completion", "m", 11, 3)
+    assert (ask.stream, ask.include_usage, ask.subject, bytes(ask.prompt)) == (True, True, "u", b'"p"')
 
 
 def test_the_newer_name_of_max_tokens_works() -> None:

@@ -19,7 +19,7 @@ from pilothouse.kit import sse
 
 _encode: Final = msgspec.json.Encoder().encode
 _values_of: Final = msgspec.structs.astuple
-_USUAL_ENDS: Final = {"stop": b'"stop"', "length": b'"length"'}
+_STOP: Final = b'"stop"'
 _CONTENT: Final = b'"content":'
 _CHOICES: Final = b',"choices":['
 _SEAM: Final = b"\0"
@@ -132,7 +132,7 @@ def write_whole(
 
 def _whole_choice(choice: Delta, *, is_chat: bool) -> bytes:
     said, index, reason, steps, _ = fields_of(choice)
-    text, finish = _encode(said), _USUAL_ENDS.get(reason or "stop") or _encode(reason)
+    text, finish = _encode(said), _encode(reason) if reason and reason != "stop" else _STOP
     logprobs = b"null" if steps is None else bytes(steps)
     if is_chat:
         return (

@@ -8,7 +8,7 @@ from msgspec import Raw
 from pilothouse.domain.chat import Ability, GenerateRequest
 from pilothouse.domain.errors import InvalidRequest, NotSupported
 from pilothouse.wire.openai.fields import read_object
-from pilothouse.wire.openai.inbound import request_of, sampling_of
+from pilothouse.wire.openai.inbound import request_of, values_of
 from pilothouse.wire.openai.shapes import COMPLETION_FATES, Completion, decode_completion
 
 MOST_PROMPTS: Final = 64
@@ -25,10 +25,11 @@ def read_completion(body: bytes) -> GenerateRequest:
         )
     if asked.max_tokens == 0 and not asked.echo:
         raise InvalidRequest("max_tokens of 0 needs echo to be true", param="max_tokens")
-    sampling = sampling_of(asked, logprobs=asked.logprobs)
     prompts = _prompts_of(asked.prompt)
     prompt = prompts if len(prompts) > 1 else prompts[0]
-    ask = request_of(asked, "completion", Raw(_encode(prompt)), asked.max_tokens, sampling)
+    ask = request_of(
+        values_of(asked), "completion", Raw(_encode(prompt)), asked.max_tokens, logprobs=asked.logprobs
+    )
     needs: set[Ability] = set(ask.needs)
     if not isinstance(prompts[0], str):
         needs.add("token_ids")

@@ -25,7 +25,8 @@ from pilothouse.wire.openai.messages import (
 _NO_NEEDS: Final[frozenset[Ability]] = frozenset()
 _NEEDS: Final[dict[type[Struct], Ability]] = {Image: "image", Audio: "audio", File: "file"}
 _USER: Final = User
-_PLAIN: Final = (User, System, Developer)
+_SYSTEM: Final = System
+_DEVELOPER: Final = Developer
 
 
 def problem_of(messages: Sequence[Message]) -> tuple[str, str] | None:
@@ -37,7 +38,7 @@ def problem_of(messages: Sequence[Message]) -> tuple[str, str] | None:
     calls: set[str] | None = None
     for i, message in enumerate(messages):
         kind = type(message)  # `isinstance` of a Struct says no at the price of a call
-        if kind in _PLAIN:
+        if kind is _USER or kind is _SYSTEM or kind is _DEVELOPER:
             continue
         if isinstance(message, Assistant):
             if message.tool_calls is not None:

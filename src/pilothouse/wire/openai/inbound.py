@@ -5,7 +5,7 @@ What may stand there is in `shapes`; what its types alone cannot say is checked 
 are read in `completions`.
 """
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
@@ -37,6 +37,12 @@ _decode_messages: Final = messages.decode
 _new_sampling: Final = Sampling
 _new_request: Final = GenerateRequest
 
+values_of: Final = msgspec.structs.astuple
+"""All fields of a shape in their order, at once: that costs as much as a few that are read by name."""
+SHARED: Final = len(Generate.__struct_fields__)
+"""So many stand first in the shapes of a chat and of a completion alike."""
+_MAX_TOKENS: Final = Generate.__struct_fields__.index("max_tokens")
+
 
 def read_chat(body: bytes) -> GenerateRequest:
     """
@@ -53,27 +59,29 @@ def read_chat(body: bytes) -> GenerateRequest:
         prompt, said = _read_messages(chat.messages)
     if fault := conversation.problem_of(said):
         raise InvalidRequest(f"messages{fault[0]}: {fault[1]}", param=f"messages{fault[0]}")
-    form, offered, choice = chat.response_format, chat.tools, chat.tool_choice
-    longest, max_tokens = chat.max_completion_tokens, chat.max_tokens
+    values = values_of(chat)
+    max_tokens = values[_MAX_TOKENS]
+    _, longest, logprobs, top_logprobs, form, offered, choice, _, effort, store, _, subject = values[SHARED:]
     if longest is not None and max_tokens is not None and longest != max_tokens:
         raise InvalidRequest(
             "max_tokens and max_completion_tokens differ; send one of them", param="max_completion_tokens"
         )
-    logprobs, top_logprobs = chat.logprobs or None, chat.top_logprobs
     if top_logprobs is not None and not logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    sampling = sampling_of(
-        chat,
-        logprobs=logprobs,
+    ask = request_of(
+        values,
+        "chat",
+        prompt,
+        longest or max_tokens,
+        said,
+        logprobs=logprobs or None,
         top_logprobs=(top_logprobs or 0) if logprobs else None,
         response_format=None if form is _null else _format(form),
     )
-    ask = request_of(chat, "chat", prompt, longest or max_tokens, sampling, said)
-    store, subject = chat.store, chat.safety_identifier
     if store is not None or subject is not None:
         ask = msgspec.structs.replace(ask, store=store, subject=subject or ask.subject)
     needs = conversation.needs_of(said)
-    if offered is not _null or choice is not _null or needs or chat.reasoning_effort:
+    if offered is not _null or choice is not _null or needs or effort:
         return _richer(ask, chat, needs | ask.needs)
     return ask
 
@@ -114,27 +122,50 @@ def read_embed(body: bytes) -> EmbedRequest:
 
 
 def request_of(
-    asked: Generate,
+    values: tuple[Any, ...],
     kind: Literal["chat", "completion"],
     prompt: Raw,
     max_tokens: int | None,
-    sampling: Sampling,
     said: object = None,
+    *,
+    logprobs: bool | int | None,
+    top_logprobs: int | None = None,
+    response_format: Raw | None = None,
 ) -> GenerateRequest:
-    options, stream, bias = asked.stream_options, asked.stream is True, asked.logit_bias
+    """
+    Args:
+        values: Those of `values_of` its shape; of them those that both shapes have are read.
+    """
+    (
+        model, stream, options, _, choices, temperature, top_p, top_k, min_p, seed, stop,
+        frequency_penalty, presence_penalty, bias, user,
+    ) = values[:SHARED]  # fmt: skip
     if options is not None and not stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
+    sampling = _new_sampling(
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        seed,
+        [stop] if isinstance(stop, str) else (stop or None),
+        frequency_penalty,
+        presence_penalty,
+        logprobs,
+        top_logprobs,
+        response_format,
+    )
     ask = _new_request(
         kind,
-        asked.model,
+        model,
         prompt,
         len(prompt),
-        stream,
+        stream is True,
         options is not None and options.include_usage,
         max_tokens,
-        asked.n or 1,
+        choices or 1,
         sampling,
-        asked.user,
+        user,
         _NO_NEEDS,
         None,
         False,
@@ -146,29 +177,6 @@ def request_of(
         sampling = msgspec.structs.replace(sampling, logit_bias=Raw(_encode(bias)))
         ask = msgspec.structs.replace(ask, sampling=sampling, needs=frozenset({"logit_bias"}))
     return ask
-
-
-def sampling_of(
-    asked: Generate,
-    *,
-    logprobs: bool | int | None,
-    top_logprobs: int | None = None,
-    response_format: Raw | None = None,
-) -> Sampling:
-    stop = asked.stop
-    return _new_sampling(
-        asked.temperature,
-        asked.top_p,
-        asked.top_k,
-        asked.min_p,
-        asked.seed,
-        [stop] if isinstance(stop, str) else (stop or None),
-        asked.frequency_penalty,
-        asked.presence_penalty,
-        logprobs,
-        top_logprobs,
-        response_format,
-    )
 
 
 def _richer(ask: GenerateRequest, chat: Chat, needs: frozenset[Ability]) -> GenerateRequest:
