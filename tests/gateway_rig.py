@@ -142,7 +142,7 @@ class ListJournal:
         self.on_append: Callable[[JournalEntry], None] = lambda _: None
         self.waits = 0
 
-    def append(self, *payloads: bytes) -> None:
+    def append(self, *payloads: bytes | bytearray) -> None:
         if self.is_full:
             raise Full("no room")
         for entry in chain.from_iterable(unpack(bytes(payload)) for payload in payloads):

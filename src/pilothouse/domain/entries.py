@@ -40,7 +40,7 @@ def pack(entries: Iterable[JournalEntry]) -> list[bytearray]:
     return payloads
 
 
-def unpack(payload: bytes) -> list[JournalEntry]:
+def unpack(payload: bytes | bytearray) -> list[JournalEntry]:
     """
     Also of a frame of earlier versions, which held one record and no array.
 
