@@ -22,6 +22,7 @@ from pilothouse.adapters.feeds.unix_publisher import UnixPublisher
 from pilothouse.adapters.keys.file import FileKeys
 from pilothouse.config import Settings, make_settings
 from pilothouse.control.keyring import Keyring, NewKey
+from pilothouse.domain.entries import unpack
 from pilothouse.domain.snapshot import (
     CachePolicy,
     DeploymentEntry,
@@ -49,10 +50,20 @@ class GatewayWorker(Peer):
         self.settings = settings
 
     def journaled(self) -> tuple[int, int]:
-        """Records and bytes that its journal holds, counted by the heads of the frames."""
-        reader = JournalReader(self.settings.journal_path, unwrap=_never)
-        pending = [reader.pending(name, 0) for name in reader.segments()]
-        return sum(frames for frames, _ in pending), sum(size for _, size in pending)
+        """Records and bytes that its journal holds: what a drain would find there."""
+        keys = FileKeys(self.settings.keys_path)
+        reader = JournalReader(
+            self.settings.journal_path, unwrap=lambda wrapped: keys.unwrap(wrapped, context=b"journal")
+        )
+        records = size = 0
+        for name in reader.segments():
+            offset, state = 0, "more"
+            while state == "more":
+                batch = reader.read(name, offset)
+                records += sum(len(unpack(frame)) for frame in batch.frames)
+                size += batch.offset - offset
+                offset, state = batch.offset, batch.state
+        return records, size
 
 
 @contextmanager
@@ -199,7 +210,3 @@ def _wait_until_served(worker: GatewayWorker, *, timeout_s: float) -> None:
             log = "\n".join((worker.settings.home_path / "worker.log").read_text().splitlines()[-10:])
             raise RuntimeError(f"the worker does not serve: {answer[:400]!r}\n{log}")
         time.sleep(0.05)
-
-
-def _never(wrapped: bytes) -> bytes:
-    raise RuntimeError(f"counting needs no key, yet {len(wrapped)} bytes were to be unwrapped")
