@@ -9,7 +9,6 @@ from pilothouse.domain.fairness import Priority
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
-from pilothouse.domain.snapshot import EndpointEntry
 from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.route import EndpointRoutes
@@ -79,10 +78,6 @@ class Call:
         self.id = new_id("req_")
         self.created_at = time.time()
         self.usage = _NOTHING
-
-    @property
-    def endpoint(self) -> EndpointEntry | None:
-        return None if self.routes is None else self.routes.entry
 
     @property
     def generating(self) -> GenerateDialect:

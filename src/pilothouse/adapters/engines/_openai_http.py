@@ -92,7 +92,7 @@ class OpenAIEngine:
             for path in ("/apply-template", "/tokenize", "/detokenize")
         }
         self._text = TextAsker(
-            self._asker, self._heads, model, self._refusal_within, of_llama=info.slots, shaped=shaped
+            self._asker, self._heads, self._writer, self._refusal_within, of_llama=info.slots, shaped=shaped
         )
 
     def stream(

@@ -34,7 +34,7 @@ class TextAsker:
         self,
         asker: Asker,
         heads: Mapping[str, bytes],
-        model: str,
+        writer: RequestWriter,
         refused_within: Callable[[bytes], PilothouseError | None],
         *,
         of_llama: bool,
@@ -42,7 +42,7 @@ class TextAsker:
     ) -> None:
         self._asker = asker
         self._heads = dict(heads)
-        self._writer = RequestWriter(model)
+        self._writer = writer
         self._refused_within = refused_within
         self._of_llama = of_llama
         self._shaped = shaped
