@@ -47,6 +47,7 @@ MODULES = (
     "gateway.permit",
     "gateway.pipeline",
     "gateway.place",
+    "gateway.rate_headers",
     "gateway.recall",
     "gateway.route",
     "gateway.state",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pilothouse.control.seals import Seals
 from pilothouse.control.transact import Transact
-from pilothouse.domain.answer_id import is_signed, signer
+from pilothouse.domain.answer_id import AnswerIds
 from pilothouse.domain.errors import Conflict, NotFound
 from pilothouse.domain.feedback import Feedback, FeedbackWish, Rating, read_wish
 from pilothouse.domain.principal import Principal
@@ -42,13 +42,13 @@ class FeedbackInbox:
         self._transact = transact
         self._seals = seals
         self._subject_key = subject_key
-        self._signer = signer(subject_key)
+        self._ids = AnswerIds(subject_key)
         self._clock = clock
         self._arrived = arrived
 
     def is_answer_of(self, team: str, record_id: str) -> bool:
         """Whether the id is signed for that team: its record is in the store, or on its way."""
-        return is_signed(self._signer, record_id, team)
+        return self._ids.is_signed(record_id, team)
 
     async def accept(self, wish: FeedbackWish, principal: Principal) -> Feedback:
         """

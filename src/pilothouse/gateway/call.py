@@ -14,13 +14,13 @@ from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
-from pilothouse.kit.ids import new_id
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, TensorDialect, Writer
 
 _PREFIX: Final = 4
 """Length of `req_`."""
 _NOTHING: Final = Usage()
 _perf_counter_ns: Final = time.perf_counter_ns
+_time: Final = time.time
 
 Ask: TypeAlias = GenerateRequest | EmbedRequest | InferRequest
 AnyDialect: TypeAlias = GenerateDialect | EmbedDialect | TensorDialect
@@ -29,6 +29,8 @@ AnyDialect: TypeAlias = GenerateDialect | EmbedDialect | TensorDialect
 class Call:
     """Filled stage by stage; `keep` reads it last. Times ending in `_ns` are `perf_counter_ns`."""
 
+    id = ""
+    """Given once it is known who asks; of nobody's, when it is refused."""
     principal: Principal | None = None
     routes: EndpointRoutes | None = None
     """Of the endpoint, once it is known that the caller may use it."""
@@ -75,8 +77,7 @@ class Call:
         self.responder = responder
         self.dialect = dialect
         self.kind = dialect.kind
-        self.id = new_id("req_")
-        self.created_at = time.time()
+        self.created_at = _time()
         self.usage = _NOTHING
 
     @property

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
-from pilothouse.domain.answer_id import sign, signer
+from pilothouse.domain.answer_id import AnswerIds
 from pilothouse.domain.entries import ENOUGH_BYTES, pack
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
@@ -65,7 +65,7 @@ class Keeper:
         self._journal_full = journal_full
         self._meters = meters
         self._subject_key = subject_key
-        self._signer = signer(subject_key)
+        self._ids = AnswerIds(subject_key)
         self._subjects: dict[tuple[str, str | bytes], str] = {}
         self._refuses = when_full == "refuse"
         self._on_dropped = on_dropped
@@ -110,9 +110,9 @@ class Keeper:
                 self._subjects[team, subject] = found
         call.subject_hash = found
 
-    def sign_id(self, call: Call, team: str) -> None:
+    def name(self, call: Call, team: str) -> None:
         """Now that it is known who asks: whoever rates the answer shows that it was his team's."""
-        call.id = sign(self._signer, call.id, team)
+        call.id = self._ids.make(team, call.created_at)
 
     async def keep(self, call: Call) -> None:
         """

@@ -8,7 +8,6 @@ last line of `more`, where it becomes the caller's error.
 
 import time
 from collections.abc import Iterator
-from math import ceil
 from typing import Final
 
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, RateLimitExceeded
@@ -20,6 +19,7 @@ from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry, Snapshot
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.leases import Leases
+from pilothouse.gateway.rate_headers import RateHeaders
 from pilothouse.gateway.route import EndpointRoutes
 
 WAIT_S = 0.1
@@ -38,36 +38,14 @@ _WORDS: dict[Kind, str] = {
 }
 
 
-class _Rate:
-    """One rate, and what a caller is told of it in every answer."""
-
-    __slots__ = ("account", "begins", "ends", "limit", "middle")
-
-    def __init__(self, account: Account, name: str) -> None:
-        self.account = account
-        self.limit = account.limit
-        self.begins = f"x-ratelimit-limit-{name}: {account.limit}\r\nx-ratelimit-remaining-{name}: "
-        self.middle = f"\r\nx-ratelimit-reset-{name}: "
-
-    def lines(self, remaining: int) -> str:
-        # A rate refills in a minute, so what is gone takes its part of one to come back.
-        reset = duration(ceil(60_000.0 * (self.limit - remaining) / self.limit))
-        return f"{self.begins}{remaining}{self.middle}{reset}\r\n"
-
-
 class _Limited:
-    """The plan of one caller at one endpoint, and the rates that he is told of."""
+    """The plan of one caller at one endpoint, and what he is told of it."""
 
-    __slots__ = ("plan", "requests", "tokens")
+    __slots__ = ("plan", "told")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.requests = tuple([_Rate(account, "requests") for account in plan.requests])
-        self.tokens = tuple([_Rate(account, "tokens") for account in plan.tokens])
-
-    def headers(self, now: float) -> str:
-        """`x-ratelimit-*` of the tightest scope; nothing where no rate is limited."""
-        return _lines(self.requests, now) + _lines(self.tokens, now)
+        self.told = RateHeaders(plan)
 
 
 _EMPTY: Final = _Limited(Plan(()))
@@ -180,7 +158,7 @@ class Limiter:
                         cost = bound
         now = _monotonic()
         made = self._book.reserve(plan, tokens, cost, now=now, expires=now + routes.timeout_s)
-        call.limit_headers = limited.headers(now)
+        call.limit_headers = limited.told.lines(now)
         if isinstance(made, Reservation):
             call.reservation = made
             if self._book.asks:
@@ -273,29 +251,6 @@ def shown(scope: str) -> str:
     first, _, subject = scope.partition("/subject:")
     kind, _, name = first.partition(":")
     return f"each subject of {kind} {name}" if subject else f"{kind} {name}"
-
-
-def _lines(rates: tuple[_Rate, ...], now: float) -> str:
-    if not rates:
-        return ""
-    tightest = rates[0]
-    remaining = tightest.account.remaining(now)
-    for rate in rates:
-        if rate is not tightest and (there := rate.account.remaining(now)) < remaining:
-            tightest, remaining = rate, there
-    return tightest.lines(remaining)
-
-
-def duration(milliseconds: int) -> str:
-    """As OpenAI writes it: `20ms`, `1s`, `6m0s`, `1h0m0s`; rounded up, so that waiting for it is enough."""
-    if milliseconds < 1000:
-        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    seconds = -(-milliseconds // 1000)
-    if seconds < 60:
-        return f"{seconds}s"
-    minutes, seconds = seconds // 60, seconds % 60
-    hours, minutes = minutes // 60, minutes % 60
-    return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s"
 
 
 def _prompt_bytes(call: Call) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
+from pilothouse.domain.answer_id import PREFIX
 from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.domain.ledger import Shortage
@@ -28,6 +29,7 @@ from pilothouse.gateway.shadow import Shadows
 from pilothouse.gateway.state import GatewayState
 from pilothouse.kit.http1.message import Request
 from pilothouse.kit.http1.responder import Responder
+from pilothouse.kit.ids import new_id
 from pilothouse.kit.log import Log
 from pilothouse.wire.dialect import JSON
 from pilothouse.wire.openai import answers, formats
@@ -84,7 +86,7 @@ class Pipeline:
             self._keeper.keep_soon(call)
             raise
         except Exception as exc:  # noqa: BLE001 - one request's defect must not end the worker, nor go unrecorded
-            self._log.failure("request_defect", exc, request_id=call.id)
+            self._log.failure("request_defect", exc, request_id=_named(call))
             failed = Internal("an internal error; the server's log has the request id")
         if failed is not None:
             # Not where it is caught: a compiled coroutine that waits there leaves its error to all others.
@@ -107,7 +109,7 @@ class Pipeline:
         """
         request, state = call.request, self._state
         call.principal = principal = state.authenticator.authenticate(request.headers)
-        self._keeper.sign_id(call, principal.team)
+        self._keeper.name(call, principal.team)
         call.ask = ask = call.dialect.read(request.body)
         if isinstance(ask, GenerateRequest):
             call.text = ask
@@ -143,6 +145,7 @@ class Pipeline:
             await self._keep_quietly(call)
             responder.end(call.writer.fail(error) if call.writer is not None else b"")
             return
+        _named(call)
         headers = call.answer_headers(JSON)
         if call.principal is None:
             self._meters.refused.labels(error.code).inc()
@@ -156,3 +159,9 @@ class Pipeline:
             await self._keeper.keep(call)
         except PilothouseError as exc:
             self._log.failure("record_not_kept", exc, request_id=call.id)
+
+
+def _named(call: Call) -> str:
+    """Its id, also where it failed before it was known who asks."""
+    call.id = call.id or new_id(PREFIX)
+    return call.id

@@ -9,6 +9,7 @@ import os
 import time
 from typing import Final
 
+_TIME_BYTES: Final = 6
 _DIGITS: Final = 20
 _AT_ONCE: Final = 256
 _time_ns: Final = time.time_ns
@@ -27,7 +28,7 @@ class _Maker:
     def make(self, prefix: str) -> str:
         now = _time_ns() // 1_000_000
         if now != self._millisecond:
-            self._time = f"{now:012x}"
+            self._time = now.to_bytes(_TIME_BYTES, "big").hex()
             self._millisecond = now
         try:
             return f"{prefix}{self._time}{self._drawn.pop()}"

@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from admin_house import AdminHouse
-from pilothouse.domain.answer_id import sign, signer
+from pilothouse.domain.answer_id import AnswerIds
 from pilothouse.domain.spec import DEFAULT_SPEC, DeploymentSpec
 from pilothouse.domain.status import DeploymentStatus
 from pilothouse.kit.ids import new_id
@@ -36,7 +36,7 @@ async def call(
 
 
 def signed(team: str) -> str:
-    return "chatcmpl-" + sign(signer(b"s" * 32), new_id("req_"), team).removeprefix("req_")
+    return "chatcmpl-" + AnswerIds(b"s" * 32).make(team, 0.0).removeprefix("req_")
 
 
 async def test_a_rollout_is_begun_seen_and_aborted(house: AdminHouse):
