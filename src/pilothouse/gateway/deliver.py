@@ -6,8 +6,9 @@ sets the pace: nothing is asked of the engine that the client does not take.
 """
 
 import time
+from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import Internal, NotSupported
@@ -78,12 +79,17 @@ async def _gathered(
     return Chunk(tuple(parts.deltas(unnamed=None)), call.usage)
 
 
-async def stream(
+def stream(
     call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, *, deadline_s: float
-) -> None:
+) -> Coroutine[Any, Any, None]:
     if call.flight is not None:
-        await _stream_for_all(call, call.flight, ask, place, places, keeper, deadline_s)
-        return
+        return _stream_for_all(call, call.flight, ask, place, places, keeper, deadline_s)
+    return _stream_for_one(call, ask, place, places, keeper, deadline_s)
+
+
+async def _stream_for_one(
+    call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, deadline_s: float
+) -> None:
     writer = call.begin_writer(ask)
     responder = call.responder
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
@@ -134,7 +140,7 @@ async def _stream_for_all(
     keeper: Keeper,
     deadline_s: float,
 ) -> None:
-    """As `stream`, where others may listen: what this client does not take yet waits for it alone."""
+    """As for one, where others may listen: what this client does not take yet waits for it alone."""
     told = Telling(call, ask, flight.chunks)
     gathered = generate.Gathered(ask.choices)
     call.answers = gathered.texts

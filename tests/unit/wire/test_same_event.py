@@ -36,7 +36,7 @@ class Counted:
         chunk = self.same.chunk_of(data)
         if chunk is None:
             chunk = self._read(data)
-            self.same.learn(data, chunk)
+            self.same.remember(data, chunk)
         return chunk
 
 
@@ -81,6 +81,15 @@ def test_steps_that_differ_in_their_text_alone_are_decoded_once_and_tried_once()
     said = [counted.read(compact(step(text))) for text in ("a", 'b"\\', "ü", "d\n")]
 
     assert [chunk.deltas for chunk in said] == [(Delta(text),) for text in ("a", 'b"\\', "ü", "d\n")]
+    assert counted.seen == 2
+
+
+def test_the_first_step_is_learnt_from_when_another_is_here_so_that_its_token_does_not_wait():
+    counted = Counted()
+    counted.read(compact(step("a")))
+    assert counted.seen == 1
+
+    counted.read(compact(step("b")))
     assert counted.seen == 2
 
 

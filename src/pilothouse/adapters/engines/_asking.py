@@ -137,13 +137,20 @@ class Said:
     async def __anext__(self) -> Chunk:
         chunk: Chunk | None = None
         try:
-            if self._exchange is None and not self._is_over:
-                self._exchange = await self._asker.begin(self._data, self._timeouts, self._deadline_s)
+            exchange = self._exchange
+            if exchange is None and not self._is_over:
+                self._exchange = exchange = await self._asker.begin(
+                    self._data, self._timeouts, self._deadline_s
+                )
             while chunk is None and not self._is_over:
                 if self._events:
                     chunk = self._read(self._events.pop())
-                else:
-                    chunk = self._take(await self._exchange.read() if self._exchange is not None else b"")
+                    continue
+                data = exchange.take() if exchange is not None else b""
+                if data is not None:
+                    chunk = self._take(data)
+                elif exchange is not None:
+                    await exchange.pause
         except HttpFailure as failure:
             raise translated(failure, self._asker.engine) from failure
         except EventTooLarge as exc:
@@ -161,10 +168,11 @@ class Said:
     def _take(self, data: bytes) -> Chunk | None:
         """What came, or that nothing comes any more."""
         if data:
-            self._events = self._parser.feed(data)
-            if len(self._events) == 1:
-                return self._read(self._events.pop())
-            self._events.reverse()
+            events = self._parser.feed(data)
+            if len(events) == 1:
+                return self._read(events[0])
+            events.reverse()
+            self._events = events
             return None
         self._is_over = True
         if self._parser.is_mid_event:

@@ -68,7 +68,10 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._head_bytes = 0
         """Bytes since the last of a body: of heads, chunk lines and trailers."""
         self._is_paused = False
-        self._pause = Pause()
+        self._is_heard = False
+        """Something came since the last sweep, which puts off the end of the wait then."""
+        self.pause = Pause()
+        """Waits for the answer's head, and then for more of it."""
         self._wants_all = False
         self._failure: HttpFailure | None = None
         self._wait_by = _NEVER
@@ -96,14 +99,15 @@ class Exchange(ChunkReader, asyncio.Protocol):
         """
         now = _now()
         self.in_use = True
-        self._got_bytes = self.has_head = self.is_complete = self._is_between_chunks = False
+        self._got_bytes = self._is_heard = self._is_between_chunks = False
+        self.has_head = self.is_complete = False
         self.status = 0
         self.headers = {}
         self._wants_all = whole
         self._idle_s = timeouts.idle_s
         self._total_by = now + total_s
         self._wait_by = now + (total_s if total_s < timeouts.first_byte_s else timeouts.first_byte_s)
-        pause = self._pause
+        pause = self.pause
         pause.begin()
         self._send(data)
         return pause
@@ -132,14 +136,22 @@ class Exchange(ChunkReader, asyncio.Protocol):
         Raises:
             HttpFailure: The answer was cut, stalled, or is not HTTP.
         """
-        while not self._chunks:
+        data = self.take()
+        while data is None:
+            await self.pause
+            data = self.take()
+        return data
+
+    def take(self) -> bytes | None:
+        """As `read`; None where nothing came yet, and `pause` is to be waited for."""
+        chunks = self._chunks
+        if not chunks:
             if self.is_complete:
                 return b""
             if self._failure is not None:
                 raise self._failure
-            self._pause.begin()
-            await self._pause
-        chunks = self._chunks
+            self.pause.begin()
+            return None
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self._buffered = 0
@@ -168,7 +180,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         """Give the connection back; one whose answer is not complete is closed. Idempotent."""
         if not self.in_use or (self._is_left and not self.is_complete):
             return
-        self.in_use = self._is_left = False
+        self.in_use = self._is_left = self._is_heard = False
         self._wait_by = _NEVER
         reusable = self.is_complete and not self.is_closed and self._failure is None and self._keeps_alive
         if reusable and not self._is_paused:
@@ -183,7 +195,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         if self.is_complete:
             self.release()
         elif self.in_use:
-            self._is_left = True
+            self._is_left, self._is_heard = True, False
             self._client.left.add(self)
             self._wait_by = min(_now() + _FRAMING_S, self._total_by)
 
@@ -205,8 +217,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self._got_bytes = True
         if begins and self._known is not None and self._take_again(data, self._known):
             return
-        wait_by = _now() + self._idle_s
-        self._wait_by = wait_by if wait_by < self._total_by else self._total_by
+        self._is_heard = True
         chunk = whole_chunk(data) if self._is_between_chunks else None
         if chunk is not None:
             # The parser stands between two chunks, and still does: it need not see this one.
@@ -217,17 +228,17 @@ class Exchange(ChunkReader, asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                self._break("the server's answer is not HTTP/1.1")
+                self._fail(HttpFailure("response", "the server's answer is not HTTP/1.1"))
                 return
             is_streamed = not (self._wants_all or self.is_complete)
             self._is_between_chunks = is_streamed and self._ended_chunk and data.endswith(b"\r\n")
         if self._head_bytes > _MAX_HEAD:
-            self._break("the head of the server's answer is too large")
+            self._fail(HttpFailure("response", "the head of the server's answer is too large"))
         elif begins and self.is_complete and self.status == 200 and self._keeps_alive:
             learnt = self._same.learn(data, self._buffered)
             self._known = self.headers if learnt else None
         elif self._buffered > _MAX_BUFFERED and not (self._is_paused or self._wants_all or self.is_complete):
-            self._is_paused = True
+            self._is_paused, self._is_heard = True, False
             self._wait_by = self._total_by
             self._transport.pause_reading()
 
@@ -243,7 +254,7 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self.has_head = self.is_complete = True
         self._chunks.append(body)
         self._wait_by = _NEVER
-        self._pause.end()
+        self.pause.end()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -279,14 +290,14 @@ class Exchange(ChunkReader, asyncio.Protocol):
         self.status = status
         self.has_head = True
         if not self._wants_all:
-            self._pause.end()
+            self.pause.end()
 
     def on_body(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
         self._head_bytes = 0
         if not self._wants_all:
-            self._pause.end()
+            self.pause.end()
         elif self._buffered > self._client.max_whole_bytes:
             raise ValueError("the answer is too large")
 
@@ -294,29 +305,29 @@ class Exchange(ChunkReader, asyncio.Protocol):
         if not self.has_head:
             return
         self.is_complete = True
+        self._is_heard = False
         self._head_bytes = 0
         self._wait_by = _NEVER
         self._keeps_alive = self._parser.should_keep_alive()
         if self._is_left:
             self.release()
-        self._pause.end()
+        self.pause.end()
 
     def sweep(self, now: float) -> None:
         self.is_old = now > self._old_at
+        if self._is_heard:
+            self._is_heard = False
+            self._wait_by = min(now + self._idle_s, self._total_by)
         if now > self._wait_by:
             stage = "body" if self._got_bytes else "head"
             waited = "the answer stalled" if self._got_bytes else "no answer came"
             self._fail(HttpFailure(stage, f"{waited} in time", timed_out=True))
-            self._transport.abort()
-
-    def _break(self, text: str) -> None:
-        self._fail(HttpFailure("response", text))
-        self._transport.abort()
 
     def _fail(self, failure: HttpFailure) -> None:
         if self._failure is None:
             self._failure = failure
-        self._pause.end()
+        self._transport.abort()
+        self.pause.end()
 
 
 def _ends_with_connection(headers: dict[bytes, bytes]) -> bool:

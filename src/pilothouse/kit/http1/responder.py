@@ -4,7 +4,6 @@ The way back to the client: heads, chunked bodies, and the wait for a slow reade
 What goes where in time (order, limits, hang-ups) is the connection's, in `server.py`.
 """
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,6 @@ _SIZE_LINES: Final = [b"%x\r\n" % size for size in range(1024)]
 """Of chunks up to that many bytes, as events are: writing a number costs more than finding it."""
 _STATUS_LINES: Final[dict[int, bytes]] = message.STATUS_LINES
 _DATE: Final[message.DateHeader] = message.DATE
-_now: Final = time.monotonic
 
 
 def _chunk(head: bytes, data: bytes) -> bytes:
@@ -45,7 +43,9 @@ class Responder:
     """Asked when the client hangs up: while it says True the handler goes on, until `abandon`."""
     keepalive: bytes | None = None
     """Bytes to send when a started stream was silent for long; None sends nothing."""
-    written_at = 0.0
+    _was_silent = False
+    """Nothing was written since it was looked at last, which was first so at `_silent_at`."""
+    _silent_at = 0.0
     _head = b""
 
     def __init__(self, connection: "Connection", *, keep_alive: bool, chunked: bool) -> None:
@@ -91,7 +91,6 @@ class Responder:
     def start(self, status: int, headers: bytes) -> None:
         """Begin a stream. The head goes out with the first `write`, in one segment."""
         self.is_started = True
-        self.written_at = _now()
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         self._head = b"%s%s%s%s%s\r\n" % (
             _STATUS_LINES[status], _DATE.line, headers, self._connection_line(), framing,
@@ -101,7 +100,7 @@ class Responder:
         """Send some of the body. Nothing is nothing: an empty chunk would be its end (RFC 9112, 7.1)."""
         if not data:
             return
-        self.written_at = _now()
+        self._was_silent = False
         if self._chunked:
             data = _chunk(self._head, data)
         elif self._head:
@@ -146,14 +145,11 @@ class Responder:
 
     def break_silence(self, now: float, silent_s: float) -> None:
         """Send a sign of life when a stream was silent for longer than `silent_s`; 0 is off."""
-        if (
-            silent_s
-            and self.keepalive is not None
-            and self.is_started
-            and not self.is_ended
-            and not self.is_paused
-            and now - self.written_at > silent_s
-        ):
+        if not silent_s or self.keepalive is None or not self.is_started or self.is_ended or self.is_paused:
+            return
+        if not self._was_silent:
+            self._was_silent, self._silent_at = True, now
+        elif now - self._silent_at > silent_s:
             self.write(self.keepalive)
 
     def _connection_line(self) -> bytes:

@@ -20,7 +20,6 @@ from pilothouse.kit import sse
 _encode: Final = msgspec.json.Encoder().encode
 _values_of: Final = msgspec.structs.astuple
 _STOP: Final = b'"stop"'
-_CONTENT: Final = b'"content":'
 _CHOICES: Final = b',"choices":['
 _SEAM: Final = b"\0"
 """Between events whose beginning and end are left out: JSON never holds this byte."""
@@ -45,7 +44,7 @@ def usage_json(usage: Usage) -> bytes:
 class StreamWriter:
     """Writes one answer's events. `created` is in Unix seconds."""
 
-    __slots__ = ("_is_chat", "_opened", "_prefix", "_suffix", "_with_usage")
+    __slots__ = ("_begins", "_end", "_is_chat", "_prefix", "_suffix", "_with_usage")
 
     def __init__(self, request: GenerateRequest, *, answer_id: str, created: int) -> None:
         self._is_chat = request.kind == "chat"
@@ -58,7 +57,9 @@ class StreamWriter:
             _encode(request.endpoint),
         )
         self._suffix = b'],"usage":null}\n\n' if self._with_usage else b"]}\n\n"
-        self._opened = 0
+        self._begins: dict[int, bytes] = {}
+        """Of the events of each choice that was begun, to where its text comes."""
+        self._end = self._ending(b"null", b"null")
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events for a chunk's deltas; its usage waits for `end`."""
@@ -69,26 +70,29 @@ class StreamWriter:
 
     def _event(self, delta: Delta) -> bytes:
         text, index, reason, said, aside = fields_of(delta)
-        finish: bytes = _encode(reason) if reason else b"null"
-        logprobs = b"null" if said is None else bytes(said)
+        begin, end = self._begins.get(index), self._end
+        if reason or said is not None:
+            end = self._ending(
+                b"null" if said is None else bytes(said), _encode(reason) if reason else b"null"
+            )
+        if begin is None:
+            name = b'"delta":{' if self._is_chat else b'"text":'
+            self._begins[index] = begin = b'%s{"index":%d,%s' % (self._prefix, index, name)
+            if self._is_chat:
+                opening = _OPENING % (self._prefix, index, self._suffix)
+                if not text and not reason and aside is None:
+                    return opening
+                begin = opening + begin
         if not self._is_chat:
-            return b'%s{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}%s' % (
-                self._prefix, index, _encode(text), logprobs, finish, self._suffix,
-            )  # fmt: skip
-        opening = b""
-        if not self._opened >> index & 1:
-            self._opened |= 1 << index
-            opening = _OPENING % (self._prefix, index, self._suffix)
-            if not text and not reason and aside is None:
-                return opening
-        name, content = b"", b""
+            return b"%s%s%s" % (begin, _encode(text), end)
         if aside is not None:
-            content = _fields_with_aside(text, aside)
-        elif text:
-            name, content = _CONTENT, _encode(text)
-        return b'%s%s{"index":%d,"delta":{%s%s},"logprobs":%s,"finish_reason":%s}%s' % (
-            opening, self._prefix, index, name, content, logprobs, finish, self._suffix,
-        )  # fmt: skip
+            return b"%s%s%s" % (begin, _fields_with_aside(text, aside), end)
+        return b'%s"content":%s%s' % (begin, _encode(text), end) if text else begin + end
+
+    def _ending(self, logprobs: bytes, finish: bytes) -> bytes:
+        """Of an event, from where its text ends."""
+        brace = b"}" if self._is_chat else b""
+        return b'%s,"logprobs":%s,"finish_reason":%s}%s' % (brace, logprobs, finish, self._suffix)
 
     def bare(self, deltas: Iterable[Delta]) -> bytes:
         """The events for these deltas, but for what differs by request; `dress` adds that again."""

@@ -149,7 +149,7 @@ class AnswerReader:
             chunk = read_said(data)
         except UpstreamError as exc:
             raise self._refused(data) or exc from None
-        self._same.learn(data, chunk)
+        self._same.remember(data, chunk)
         return chunk
 
     def end(self) -> None:

@@ -32,13 +32,16 @@ class SameEvent:
         read: The decoder.
     """
 
-    __slots__ = ("_after", "_before", "_in_vain", "_index", "_read")
+    __slots__ = ("_after", "_before", "_chunk", "_data", "_in_vain", "_index", "_read")
 
     def __init__(self, read: Callable[[bytes], Chunk]) -> None:
         self._read = read
         self._before = b""
         self._after = b""
         self._index = 0
+        self._data = b""
+        self._chunk: Chunk | None = None
+        """What the decoder took the last event for, and there is still to learn from it."""
         self._in_vain = 0
         """Events since one was met again; a stream whose every event differs is not looked at any more."""
 
@@ -48,6 +51,9 @@ class SameEvent:
 
         None: the decoder has to see it.
         """
+        if self._chunk is not None:
+            self._learn(self._data, self._chunk)
+            self._chunk = None
         before, after = self._before, self._after
         if not before or not data.startswith(before) or not data.endswith(after):
             return None
@@ -60,8 +66,16 @@ class SameEvent:
         self._in_vain = 0
         return _chunk((_delta(text, self._index),))
 
-    def learn(self, data: bytes, chunk: Chunk) -> None:
-        """Remember an event that the decoder took for `chunk`, if it says a text and nothing else."""
+    def remember(self, data: bytes, chunk: Chunk) -> None:
+        """
+        An event that the decoder took for `chunk`.
+
+        It is learnt from when the next one is here: the first token of a stream does not wait for that.
+        """
+        self._data, self._chunk = data, chunk
+
+    def _learn(self, data: bytes, chunk: Chunk) -> None:
+        """Of an event that says a text and nothing else."""
         self._before = b""
         delta = chunk.deltas[0] if len(chunk.deltas) == 1 else None
         if self._in_vain >= _PATIENCE or delta is None or not delta.text:
