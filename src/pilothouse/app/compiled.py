@@ -28,6 +28,7 @@ MODULES = (
     "adapters.engines._openai_text",
     "domain.answer_id",
     "domain.caching",
+    "domain.chunk",
     "domain.entries",
     "domain.fairness",
     "domain.ledger",

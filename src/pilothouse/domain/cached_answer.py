@@ -2,7 +2,8 @@
 
 from msgspec import Struct
 
-from pilothouse.domain.chat import Delta, Usage
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.chunk import Delta
 
 
 class CachedAnswer(Struct, gc=False):

@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Aside, Delta, GenerateRequest, Sampling
+from pilothouse.domain.chat import Aside, GenerateRequest, Sampling
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 
 NO_STORE: Final = b"no-store"

@@ -143,23 +143,6 @@ class Aside(Struct, frozen=True, gc=False):
     """Where a provider signs them: each once more when it is whole, beside the pieces in `reasoning`."""
 
 
-class Delta(Struct, frozen=True, gc=False):
-    """One step of one choice: text, something beside it, its end, or several of these."""
-
-    text: str = ""
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: Raw | None = None
-    aside: Aside | None = None
-
-
-class Chunk(Struct, frozen=True, gc=False):
-    """What an engine says at once: steps of choices, and at the end the usage."""
-
-    deltas: tuple[Delta, ...] = ()
-    usage: Usage | None = None
-
-
 class Embeddings(Struct, frozen=True):
     """Vectors in the order of the inputs, each of the model's dimension, and the usage."""
 

@@ -10,7 +10,8 @@ from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
-from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import Internal, NotSupported
 from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import generate, hedge
@@ -91,6 +92,7 @@ async def _stream_for_one(
     call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, deadline_s: float
 ) -> None:
     writer = call.begin_writer(ask)
+    write = writer.chunk
     responder = call.responder
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
@@ -108,7 +110,7 @@ async def _stream_for_one(
                 if not call.first_token_ns and (chunk.deltas[0].text or chunk.deltas[0].aside):
                     call.first_token_ns = _perf_counter_ns()
                     place.is_used = True
-                responder.write(writer.chunk(chunk))
+                responder.write(write(chunk))
                 if responder.is_paused:
                     await responder.drain()
     finally:
@@ -176,13 +178,14 @@ async def _stream_for_all(
 class Telling:
     """What one client has been told of an answer that grows, and the rest that it still has to be told."""
 
-    __slots__ = ("_call", "_chunks", "_position", "_writer")
+    __slots__ = ("_call", "_chunks", "_position", "_write", "_writer")
 
     def __init__(self, call: Call, ask: GenerateRequest, chunks: list[Chunk]) -> None:
         self._call = call
         self._chunks = chunks
         self._position = 0
         self._writer = call.begin_writer(ask)
+        self._write = self._writer.chunk  # once: each event is written by it
 
     def catch_up(self) -> None:
         """Write all that is new, until the client is slow."""
@@ -191,19 +194,17 @@ class Telling:
             chunk = chunks[self._position]
             self._position += 1
             if chunk.deltas:
-                self._begin()
-                responder.write(self._writer.chunk(chunk))
-
-    def _begin(self) -> None:
-        if not self._call.responder.is_started:
-            _start(self._call)
+                if not responder.is_started:
+                    _start(self._call)
+                responder.write(self._write(chunk))
 
     async def finish(self, keeper: Keeper) -> None:
         """Write the rest at the client's pace, keep the record, and end the stream."""
         while self._position < len(self._chunks):
             await self._call.responder.drain()
             self.catch_up()
-        self._begin()
+        if not self._call.responder.is_started:
+            _start(self._call)
         await keeper.keep(self._call)
         self._call.responder.end(self._writer.end(self._call.usage))
 

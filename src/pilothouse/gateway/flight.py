@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Chunk, Delta
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.record import CacheResult
 from pilothouse.domain.snapshot import Snapshot

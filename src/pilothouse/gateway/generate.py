@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.price import BYTES_PER_TOKEN
 from pilothouse.gateway.permit import Places
@@ -17,7 +18,6 @@ from pilothouse.gateway.place import Place
 from pilothouse.gateway.several import several
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import Chunks
-from pilothouse.wire.openai.answers import fields_of
 from pilothouse.wire.openai.logprobs import joined
 
 MAX_ANSWER_CHARS: Final = 16 * 1024 * 1024
@@ -95,7 +95,8 @@ class Gathered:
         if usage is not None:
             self.usage = usage
         for delta in chunk.deltas:
-            text, index, finish, logprobs, aside = fields_of(delta)
+            text, index, finish = delta.text, delta.index, delta.finish_reason
+            logprobs, aside = delta.logprobs, delta.aside
             if index >= len(self.texts):
                 continue
             if text:

@@ -17,7 +17,8 @@ from typing import Any, Final, Literal
 
 from pilothouse.domain import caching, likeness
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Delta, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
 from pilothouse.domain.snapshot import CachePolicy, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate

@@ -13,7 +13,8 @@ from contextlib import aclosing
 
 import msgspec
 
-from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place

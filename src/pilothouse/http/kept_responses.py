@@ -16,7 +16,8 @@ from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from pilothouse.domain.answer_id import record_of
-from pilothouse.domain.chat import Aside, Delta, Usage
+from pilothouse.domain.chat import Aside, Usage
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import InvalidRequest, NotFound
 from pilothouse.domain.policy import Deny
 from pilothouse.domain.record import Content, InferenceRecord

@@ -16,7 +16,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pytest
 
-from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

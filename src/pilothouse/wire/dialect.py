@@ -11,7 +11,8 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import Internal, PilothouseError
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest

@@ -17,7 +17,8 @@ from msgspec import Raw
 
 from gateway_rig import DEVELOPER, house_in_thread, key, replica_entry, snapshot
 from pilothouse.adapters.engines._anthropic_http import AnthropicEngine
-from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

@@ -18,7 +18,8 @@ from msgspec import Raw
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines.azure_openai import AzureOpenAIDriver
-from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

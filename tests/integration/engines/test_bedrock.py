@@ -26,7 +26,8 @@ from anthropic_rig import next_turn, streamed
 from eventstream_rig import event, fault
 from pilothouse.adapters.engines._bedrock_http import BedrockEngine
 from pilothouse.adapters.engines.bedrock import BedrockDriver, signing_key
-from pilothouse.domain.chat import Chunk, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import GenerateRequest, Sampling, Usage
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

@@ -23,7 +23,8 @@ from anthropic_rig import next_turn
 from anthropic_rig import whole as seen_whole
 from pilothouse.adapters.engines._gemini_http import GeminiEngine
 from pilothouse.adapters.engines.gemini import GeminiDriver
-from pilothouse.domain.chat import Chunk, EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

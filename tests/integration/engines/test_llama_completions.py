@@ -8,7 +8,8 @@ import pytest
 
 from engine_home import Home, connected, launch_of, ready
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.ports.engine import Placement
 from pilothouse.testing.conformance_engine import text_of, usage_of

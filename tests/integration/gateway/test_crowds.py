@@ -9,7 +9,8 @@ import psutil
 
 from gateway_rig import DEVELOPER, KEYS, house, key_entry, replica_entry, snapshot
 from http1_rig import connected
-from pilothouse.domain.chat import Chunk, Delta, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.kit.http1.message import Limits
 from watched_engine import WatchedEngine
 

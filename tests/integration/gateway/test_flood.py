@@ -16,7 +16,8 @@ from statistics import median
 import pytest
 
 from gateway_rig import DEVELOPER, OTHER_TEAM, House, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import Chunk, Delta, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk, Delta
 from watched_engine import WatchedEngine
 
 FLOOD = 100

@@ -10,7 +10,7 @@ from gateway_rig import ADMIN, DEVELOPER, OTHER_TEAM, endpoint_entry, house, rep
 from http1_rig import Answer
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.domain.breaker import FAILURES
-from pilothouse.domain.chat import Chunk, Delta
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import EngineUnavailable, InvalidRequest, Overloaded, UpstreamError
 from pilothouse.domain.snapshot import DeploymentEntry, ReplicaEntry, Route, Snapshot
 from pilothouse.ports.engine import EngineInfo

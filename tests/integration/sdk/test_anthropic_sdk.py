@@ -10,7 +10,8 @@ import pytest
 from anthropic.types import MessageParam, ToolParam
 
 from gateway_rig import DEVELOPER, SCOPED, endpoint_entry, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

@@ -16,7 +16,8 @@ from gateway_rig import (
     replica_entry,
     snapshot,
 )
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
 from watched_engine import WatchedEngine, fails, words
 

@@ -17,7 +17,8 @@ from pilothouse.domain.caching import (
     stem_of,
     steps_of,
 )
-from pilothouse.domain.chat import Delta, Sampling
+from pilothouse.domain.chat import Sampling
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 from pilothouse.kit.fingerprint import shared_fingerprint
 from pilothouse.wire.openai.canonical import canonical_prompt, canonical_sampling

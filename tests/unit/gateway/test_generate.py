@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_rig import replica_entry
-from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway import generate

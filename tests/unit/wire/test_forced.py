@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest
+from pilothouse.domain.chat import Aside, GenerateRequest
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.gateway.generate import Gathered
 from pilothouse.wire.openai.dialect import CHAT

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Embeddings, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, Overloaded, UpstreamError
 from pilothouse.gateway.generate import Gathered
 from pilothouse.kit.sse import EventParser

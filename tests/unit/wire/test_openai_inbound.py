@@ -13,7 +13,7 @@ from openai.types import EmbeddingCreateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from openai.types.completion_create_params import CompletionCreateParamsBase as PlainParamsBase
 
-from pilothouse.domain.chat import Delta
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import AnswerUnfit, InvalidRequest, NotSupported, PilothouseError
 from pilothouse.wire.openai import formats, shapes
 from pilothouse.wire.openai.completions import read_completion

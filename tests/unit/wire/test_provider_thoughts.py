@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from anthropic_rig import asking, next_turn, streamed, whole
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import Chunk, GenerateRequest, Remembered
+from pilothouse.domain.chat import GenerateRequest, Remembered
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.gateway.generate import Gathered
 from pilothouse.wire.anthropic import outbound as anthropic_outbound

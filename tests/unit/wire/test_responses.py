@@ -18,7 +18,8 @@ from openai.types.responses import (
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic import TypeAdapter
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, ToolCall, Usage
+from pilothouse.domain.chat import Aside, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, RateLimitExceeded
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.inbound import read_chat

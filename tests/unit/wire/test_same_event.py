@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Chunk, Delta
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.wire.openai.outbound import AnswerReader, read_said
 from pilothouse.wire.openai.same_event import SameEvent

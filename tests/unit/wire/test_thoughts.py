@@ -7,7 +7,8 @@ import pytest
 
 from anthropic_rig import next_turn, streamed, whole
 from pilothouse.domain.caching import head_of, steps_of
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import InvalidRequest
 from pilothouse.gateway.generate import Gathered
 from pilothouse.wire.anthropic import outbound, said

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Chunk, Delta, Usage
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
 from pilothouse.wire.torchserve.answers import Fault, Lines, read_chunk, read_fault, refusal
 

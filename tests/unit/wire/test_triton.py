@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Chunk, Delta, Usage
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     EngineUnavailable,

@@ -19,7 +19,8 @@ import msgspec
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import size_bytes
-from pilothouse.domain.chat import Aside, Delta, Usage
+from pilothouse.domain.chat import Aside, Usage
+from pilothouse.domain.chunk import Delta
 from pilothouse.kit.resp import RespClient, RespError
 from pilothouse.kit.seal import SealBroken, Sealer, bind, key_id_of
 

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from pilothouse.domain.chat import Chunk
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import DeadlineExceeded, EngineUnavailable, PilothouseError, UpstreamError
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Client, Exchange, HttpFailure
@@ -123,6 +123,7 @@ class Said:
         self._asker = asker
         self._data = data
         self._reader = reader
+        self._read_event = reader.read  # once: each event is read by it
         self._deadline_s = deadline_s
         self._timeouts = timeouts
         self._parser = EventParser()
@@ -180,7 +181,7 @@ class Said:
         return self._reader.end()
 
     def _read(self, event: bytes) -> Chunk | None:
-        chunk = self._reader.read(event)
+        chunk = self._read_event(event)
         if self._reader.is_over:
             self._is_over = True
             if self._exchange is not None:

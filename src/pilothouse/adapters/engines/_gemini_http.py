@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import PROBE, ProviderEngine
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import ContextLengthExceeded, PilothouseError, UpstreamError
 from pilothouse.domain.status import Health
 from pilothouse.kit.cohort import Cohort

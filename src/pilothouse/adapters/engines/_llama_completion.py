@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Chunk, Delta, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import GenerateRequest, Sampling, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, UpstreamError
 from pilothouse.ports.engine import Chunks, Placement
 from pilothouse.wire.openai import logprobs

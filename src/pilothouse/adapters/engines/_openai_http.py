@@ -15,7 +15,8 @@ from pilothouse.adapters.engines._asking import TIMEOUTS, Asker, client_of, tran
 from pilothouse.adapters.engines._attached import retry_after_s
 from pilothouse.adapters.engines._openai_text import Shaped, TextAsker, with_length
 from pilothouse.adapters.engines._probing import PROBE, says_a_token
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

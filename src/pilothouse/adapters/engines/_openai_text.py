@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from pilothouse.adapters.engines._asking import Asker
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import Chunks, Placement

@@ -14,7 +14,8 @@ from msgspec import Raw
 
 from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, answered, client_of, translated
 from pilothouse.adapters.engines._attached import retry_after_s
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     DeadlineExceeded,
     InvalidRequest,

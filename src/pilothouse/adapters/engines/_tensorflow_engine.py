@@ -16,7 +16,8 @@ import msgspec
 
 from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,

@@ -19,7 +19,8 @@ from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, trans
 from pilothouse.adapters.engines._own_request import generator_request
 from pilothouse.adapters.engines._probing import PROBE, read_load
 from pilothouse.adapters.engines._torchserve_keys import Keys
-from pilothouse.domain.chat import Chunk, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     DeadlineExceeded,
     EngineUnavailable,

@@ -17,7 +17,8 @@ from msgspec import Meta
 
 from pilothouse.adapters.engines._llama_completion import Completion, Stream, is_needed, with_grammar
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.sizing import Wish, choose_sizing

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import replace
 
 from pilothouse.adapters.engines import _transformers_child
 from pilothouse.adapters.engines._environment import declared, look, python_of
@@ -27,7 +26,8 @@ from pilothouse.adapters.engines._launching import (
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines._probing import read_load
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import Chunk, GenerateRequest
+from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.spec import DeploymentSpec
@@ -169,7 +169,7 @@ def _cut(chunk: Chunk, cutter: StopCutter) -> Chunk | None:
         end = delta.finish_reason
         if end and not cutter.has_stopped:
             text += cutter.close()
-        changed = replace(delta, text=text, finish_reason="stop" if end and cutter.has_stopped else end)
         if text or end or (delta.aside is not None and not was_stopped):
-            deltas.append(changed)
-    return replace(chunk, deltas=tuple(deltas)) if deltas or chunk.usage is not None else None
+            end = "stop" if end and cutter.has_stopped else end
+            deltas.append(Delta(text, delta.index, end, delta.logprobs, delta.aside))
+    return Chunk(tuple(deltas), chunk.usage) if deltas or chunk.usage is not None else None

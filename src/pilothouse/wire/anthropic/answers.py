@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, UpstreamError
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'

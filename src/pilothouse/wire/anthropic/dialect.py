@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import Delta, GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.anthropic import answers, inbound

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Thought, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import Overloaded, PilothouseError, UpstreamError
 
 _FINISH = {

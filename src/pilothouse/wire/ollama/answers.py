@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Chunk, Delta, Embeddings, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Embeddings, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
 
 _encode = msgspec.json.Encoder().encode

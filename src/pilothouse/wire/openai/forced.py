@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Aside, Chunk, Delta, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import AnswerUnfit
 from pilothouse.wire.openai import messages, tools
 

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pilothouse.domain.chat import Delta, Sampling
+from pilothouse.domain.chat import Sampling
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import AnswerUnfit, InvalidRequest
 from pilothouse.domain.json_schema import TooLong, fault_of
 from pilothouse.domain.schema_faults import fault_of_schema

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import Ability, Delta, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import Ability, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import AnswerUnfit, Internal, InvalidRequest, PilothouseError
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.dialect import GenerateDialect, Writer

@@ -10,16 +10,8 @@ from typing import Final
 
 import msgspec
 
-from pilothouse.domain.chat import (
-    Aside,
-    Chunk,
-    Delta,
-    Embeddings,
-    EmbedRequest,
-    GenerateRequest,
-    ToolCall,
-    Usage,
-)
+from pilothouse.domain.chat import Aside, Embeddings, EmbedRequest, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
 from pilothouse.wire.openai.fields import NULL
 from pilothouse.wire.openai.said import (
@@ -42,8 +34,6 @@ _PROGRESS: Final = b',"return_progress":true'
 # A global of a module that is not compiled is looked up at each use; these are not.
 _null: Final = NULL
 _decode_said: Final = decode_said
-_new_delta: Final = Delta
-_new_chunk: Final = Chunk
 _new_usage: Final = Usage
 _values_of: Final = msgspec.structs.astuple
 """Of a struct, in the order of its fields: reading each by its name costs as much as this does."""
@@ -176,7 +166,7 @@ def read_said(data: bytes) -> Chunk:
     if error is not _null and bytes(error) != b"null":
         raise UpstreamError("the engine broke off with an error")
     deltas = (_delta(choices[0]),) if len(choices) == 1 else tuple([_delta(choice) for choice in choices])
-    return _new_chunk(deltas, None if usage is None else _usage(usage))
+    return Chunk(deltas, None if usage is None else _usage(usage))
 
 
 def read_whole(data: bytes) -> Chunk:
@@ -199,8 +189,8 @@ def _delta(choice: Choice) -> Delta:
             if tool_calls or reasoning_content or reasoning or refusal:
                 aside = _aside(holder)
     if logprobs is _null or bytes(logprobs) == b"null":
-        return _new_delta(text, index, finish_reason, None, aside)
-    return _new_delta(text, index, finish_reason, logprobs, aside)
+        return Delta(text, index, finish_reason, None, aside)
+    return Delta(text, index, finish_reason, logprobs, aside)
 
 
 def _aside(said: Text) -> Aside:

@@ -11,12 +11,10 @@ from typing import Final
 
 import msgspec
 
-from pilothouse.domain.chat import Chunk, Delta
+from pilothouse.domain.chunk import Chunk, Delta
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_text: Final = msgspec.json.Decoder(str).decode
-_delta: Final = Delta
-_chunk: Final = Chunk
 _FIELDS: Final = (b'"content":', b'"text":')
 """Of a chat's step, and of a plain completion's."""
 _PROBE: Final = "Whose text is this?"
@@ -64,7 +62,7 @@ class SameEvent:
         if not text:
             return None
         self._in_vain = 0
-        return _chunk((_delta(text, self._index),))
+        return Chunk((Delta(text, self._index),))
 
     def remember(self, data: bytes, chunk: Chunk) -> None:
         """

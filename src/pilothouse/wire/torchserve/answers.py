@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from pilothouse.domain.chat import Chunk, Delta, Usage
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
     EngineUnavailable,

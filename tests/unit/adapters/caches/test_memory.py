@@ -10,8 +10,9 @@ from msgspec import Raw
 from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import size_bytes, steps_of
-from pilothouse.domain.chat import Delta, Usage
 from pilothouse.domain.chat import GenerateRequest as Ask
+from pilothouse.domain.chat import Usage
+from pilothouse.domain.chunk import Delta
 from pilothouse.wire.openai import answers
 
 CAP = 200_000
