@@ -38,6 +38,7 @@ MODULES = (
     "gateway.attempt",
     "gateway.authenticate",
     "gateway.call",
+    "gateway.caller",
     "gateway.choose",
     "gateway.deliver",
     "gateway.flight",

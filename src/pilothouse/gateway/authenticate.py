@@ -22,11 +22,14 @@ class Authenticator:
         self._principals: dict[bytes, Principal] = {}
         """Verified headers of this snapshot, so that the MAC is computed once; replaced with it."""
         self._snapshot: Snapshot | None = None
+        self.generation = 0
+        """Of snapshots: what was found out with an earlier one is to be found out anew."""
 
     def use(self, snapshot: Snapshot) -> None:
         """From now on only this snapshot's keys are known."""
         self._snapshot = snapshot
         self._principals = {}
+        self.generation += 1
 
     def authenticate(self, headers: dict[bytes, bytes]) -> Principal:
         """
@@ -45,8 +48,7 @@ class Authenticator:
             if len(self._principals) >= 100_000:
                 self._principals.clear()
             self._principals[presented] = principal
-        if principal.expires_at is not None and time.time() >= principal.expires_at:
-            raise InvalidApiKey("the API key has expired; ask for a new one, or rotate it before it ends")
+        check_expiry(principal)
         return principal
 
     def _verify(self, presented: bytes, snapshot: Snapshot) -> Principal:
@@ -73,3 +75,12 @@ class Authenticator:
             raise InvalidApiKey(_UNKNOWN)
         until = min(found[1], entry.expires_at or found[1])
         return Principal(entry.id, entry.team, entry.role, entry.endpoints, until)
+
+
+def check_expiry(principal: Principal) -> None:
+    """
+    Raises:
+        InvalidApiKey: Its time is over.
+    """
+    if principal.expires_at is not None and time.time() >= principal.expires_at:
+        raise InvalidApiKey("the API key has expired; ask for a new one, or rotate it before it ends")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.fairness import Priority
@@ -24,6 +24,8 @@ _time: Final = time.time
 
 Ask: TypeAlias = GenerateRequest | EmbedRequest | InferRequest
 AnyDialect: TypeAlias = GenerateDialect | EmbedDialect | TensorDialect
+Used: TypeAlias = tuple[int, int, int]
+"""Tokens: input, output, and what of the input was cached."""
 
 
 class Call:
@@ -80,10 +82,15 @@ class Call:
         self.created_at = _time()
         self.usage = _NOTHING
 
+    def used(self) -> Used:
+        """Of `usage`, for who needs all of it: reading a field of it costs more than passing three."""
+        usage = self.usage
+        return usage.input, usage.output, usage.cached
+
     @property
     def generating(self) -> GenerateDialect:
-        """The dialect of a request for text."""
-        return self.dialect.for_text()
+        """The dialect of a request for text, which no other could have read."""
+        return cast(GenerateDialect, self.dialect)
 
     @property
     def answer_id(self) -> str:

@@ -16,7 +16,7 @@ from pilothouse.domain.answer_id import AnswerIds
 from pilothouse.domain.entries import ENOUGH_BYTES, pack
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
-from pilothouse.gateway.call import Call
+from pilothouse.gateway.call import Call, Used
 from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort, Pause
@@ -92,14 +92,13 @@ class Keeper:
                 retry_after_s=5.0,
             )
 
-    def hash_subject(self, call: Call, subject: str | bytes) -> None:
+    def subject_hash(self, team: str, subject: str | bytes) -> str:
         """
         Keyed per team, so that equal people of two teams cannot be matched.
 
         A header's bytes are taken as UTF-8, which gives the hash of the same name in
         a body: who asks to be erased must be found however he was named.
         """
-        team = call.principal.team if call.principal is not None else ""
         found = self._subjects.get((team, subject))
         if found is None:
             name = subject.strip() if isinstance(subject, bytes) else subject.strip().encode()
@@ -108,7 +107,7 @@ class Keeper:
                 if len(self._subjects) >= _MOST_SUBJECTS:
                     self._subjects.clear()
                 self._subjects[team, subject] = found
-        call.subject_hash = found
+        return found
 
     def name(self, call: Call, team: str) -> None:
         """Now that it is known who asks: whoever rates the answer shows that it was his team's."""
@@ -154,11 +153,12 @@ class Keeper:
         if call.is_kept or call.principal is None:
             return
         call.is_kept = True
+        used = call.used()
         if self.limiter is not None and self.limiter.is_on:
-            self.limiter.settle(call)
+            self.limiter.settle(call, used)
         ended_ns, routes = _perf_counter_ns(), call.routes
         name = routes.name if routes is not None else _asked_for(call)
-        self._meters.count(call, endpoint=name, team=call.principal.team, ended_ns=ended_ns)
+        self._meters.count(call, used, endpoint=name, team=call.principal.team, ended_ns=ended_ns)
         content = None
         if routes is not None and routes.is_sealed and not call.is_unstored:
             said = call.answers
@@ -166,12 +166,12 @@ class Keeper:
             content = _Content(call.request.body, texts, call.dialect.protocol, list(call.asides))
         if not self._group:
             self._cohort.at_close(self.flush)
-        self._group.append(_Entry(_record(call, name, ended_ns), content, None, call.life))
+        self._group.append(_Entry(_record(call, used, name, ended_ns), content, None, call.life))
 
     def facts(self, call: Call) -> InferenceRecord:
         """Its record as it stands."""
         name = call.routes.name if call.routes is not None else _asked_for(call)
-        return _record(call, name, _perf_counter_ns())
+        return _record(call, call.used(), name, _perf_counter_ns())
 
     def has_room(self, size: int) -> bool:
         return self._journal.has_room(size)
@@ -225,10 +225,11 @@ def _not_kept(cause: Exception) -> StoreUnavailable:
     return error
 
 
-def _record(call: Call, endpoint: str, ended_ns: int) -> InferenceRecord:
+def _record(call: Call, used: Used, endpoint: str, ended_ns: int) -> InferenceRecord:
     """By position, in the order of the fields: half the cost of names, on every request."""
     received_ns, first_token_ns = call.request.received_ns, call.first_token_ns
-    principal, usage, text = call.principal, call.usage, call.text
+    principal, text = call.principal, call.text
+    input_tokens, output_tokens, cached = used
     return _Record(
         call.id,
         call.created_at,
@@ -240,9 +241,9 @@ def _record(call: Call, endpoint: str, ended_ns: int) -> InferenceRecord:
         call.kind,
         call.code,
         call.subject_hash,
-        usage.input,
-        usage.output,
-        usage.cached,
+        input_tokens,
+        output_tokens,
+        cached,
         (first_token_ns - received_ns) / 1e6 if first_token_ns else None,
         (ended_ns - received_ns) / 1e6,
         call.overhead_us,

@@ -21,6 +21,7 @@ from pilothouse.domain.ledger import Shortage
 from pilothouse.gateway import admit
 from pilothouse.gateway.attempt import Attempts
 from pilothouse.gateway.call import AnyDialect, Call
+from pilothouse.gateway.caller import caller_of
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
@@ -108,15 +109,15 @@ class Pipeline:
             PilothouseError: The caller is not known, asks for nothing that is valid, or may not have it.
         """
         request, state = call.request, self._state
-        call.principal = principal = state.authenticator.authenticate(request.headers)
+        caller = caller_of(request, state.authenticator, self._keeper)
+        call.principal = principal = caller.principal
         self._keeper.name(call, principal.team)
         call.ask = ask = call.dialect.read(request.body)
         if isinstance(ask, GenerateRequest):
             call.text = ask
         call.routes = routes = admit.routes_for(state.routes, principal, ask.endpoint, call.kind)
-        asked = request.headers.get(b"x-pilothouse-priority")
-        if asked:
-            call.priority = admit.priority_of(asked, principal)
+        if caller.priority:
+            call.priority = admit.priority_of(caller.priority, principal)
         if (text := call.text) is not None:
             if text.store is not None:
                 call.is_unstored = admit.is_unstored(text.store, routes)
@@ -125,11 +126,12 @@ class Pipeline:
                 formats.check_asked(text.sampling)
             call.text = admit.bounded(text, routes.max_tokens)
         routes.demand += 1
-        if asked:
+        if caller.priority:
             state.low_priority += call.priority == "low"
-        subject = request.headers.get(b"x-pilothouse-subject") or ask.subject
-        if subject:
-            self._keeper.hash_subject(call, subject)
+        if caller.subject_hash:
+            call.subject_hash = caller.subject_hash
+        elif subject := ask.subject:
+            call.subject_hash = self._keeper.subject_hash(principal.team, subject)
         self._keeper.check_room(len(request.body))
         return self._limiter.reserve(call, routes, principal) if self._limiter.is_on else None
 

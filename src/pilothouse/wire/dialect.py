@@ -13,7 +13,7 @@ from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import steps_of
 from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
-from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest
 
@@ -70,15 +70,6 @@ class Dialect(ABC, Generic[Ask_co]):
         """The status that it is sent with."""
         return error.status
 
-    def for_text(self) -> "GenerateDialect":
-        """
-        Itself, where it is for generated text.
-
-        Raises:
-            Internal: It is for something else.
-        """
-        raise Internal("a request for vectors came to where text is generated")
-
 
 class EmbedDialect(Dialect[EmbedRequest]):
     """For vectors."""
@@ -104,9 +95,6 @@ class GenerateDialect(Dialect[GenerateRequest]):
     stream_type: ClassVar[str] = EVENTS
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
     """What to send into a stream in which nothing happens; None where the protocol has nothing for it."""
-
-    def for_text(self) -> "GenerateDialect":
-        return self
 
     @abstractmethod
     def writer(self, ask: GenerateRequest, *, answer_id: str, created: int) -> Writer: ...

@@ -28,7 +28,7 @@ def a_call(*, code: str = "ok", usage: Usage = Usage(10, 5, 4)) -> Call:  # noqa
 
 
 def count(meters: Meters, call: Call, endpoint: str = "chat") -> None:
-    meters.count(call, endpoint=endpoint, team="a", ended_ns=RECEIVED_NS + 500 * MS)
+    meters.count(call, call.used(), endpoint=endpoint, team="a", ended_ns=RECEIVED_NS + 500 * MS)
 
 
 def text_of(*calls: tuple[str, Call], known: frozenset[str] = frozenset({"chat"})) -> str:

@@ -31,6 +31,15 @@ class Limits:
     proxy_protocol: bool = False
 
 
+class HeadNotes:
+    """Kept with a head while its connection repeats it: who reads the head leaves here what he found."""
+
+    __slots__ = ("caller",)
+
+    def __init__(self) -> None:
+        self.caller: object = None
+
+
 class Request:
     """One request, complete with its body. Header names are lower case; nobody changes headers."""
 
@@ -40,6 +49,7 @@ class Request:
         "is_http11",
         "keep_alive",
         "method",
+        "notes",
         "path",
         "peer",
         "query",
@@ -56,6 +66,7 @@ class Request:
         *,
         keep_alive: bool = True,
         is_http11: bool = True,
+        notes: HeadNotes | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -64,6 +75,7 @@ class Request:
         self.peer = peer
         self.keep_alive = keep_alive
         self.is_http11 = is_http11
+        self.notes = notes or HeadNotes()
         self.body = b""
         self.received_ns = 0
         """`time.perf_counter_ns()` when the last byte of the request was here."""
@@ -78,6 +90,7 @@ class Request:
             self.peer,
             keep_alive=self.keep_alive,
             is_http11=self.is_http11,
+            notes=self.notes,
         )
 
 

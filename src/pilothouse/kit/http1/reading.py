@@ -74,7 +74,8 @@ class RequestReader:
         """What a callback raised: the parser has an error of its own to tell."""
         self._same = SameHead()
         self._known: Request | None = None
-        """The request whose head `_same` knows."""
+        """The request whose head `_same` knows, with the length that came last."""
+        self._known_length = b""
         self._came: Request | None = None
         """A request that became whole in what the parser took last."""
 
@@ -91,11 +92,12 @@ class RequestReader:
         body = self._same.body_of(data)
         if body is None or len(body) > self._limits.max_body_bytes:
             return False
-        self._request = request = known.again()
-        self._body = [body]
         length = self._same.length
-        if request.headers[b"content-length"] != length:
-            request.headers = {**request.headers, b"content-length": length}
+        if length is not self._known_length:
+            known.headers = {**known.headers, b"content-length": length}
+            self._known_length = length
+        self._request = known.again()
+        self._body = [body]
         return True
 
     def learn_head(self, request: Request, data: bytes) -> None:
