@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from copy import copy
 
-from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest, Usage
+from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement

@@ -4,9 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
-from pilothouse.domain.chat import Aside, EmbedRequest, Usage
+from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.fairness import Priority
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
@@ -37,7 +36,7 @@ class Call:
     principal: Principal | None = None
     routes: EndpointRoutes | None = None
     """Of the endpoint, once it is known that the caller may use it."""
-    ask: Ask | None
+    ask: Ask | None = None
     text: GenerateRequest | None = None
     """`ask`, where that is for text; within the endpoint's bounds, once that is known."""
     has_form = False
@@ -80,7 +79,6 @@ class Call:
         self.responder = responder
         self.dialect = dialect
         self.kind = dialect.kind
-        self.ask = None  # here, for mypyc takes no None as the default of a union of several
         self.created_at = _time()
         self.usage = _NOTHING
 
@@ -111,9 +109,16 @@ class Call:
 
     def answer_headers(self, content_type: str) -> bytes:
         """The head's lines that every answer carries."""
+        return self.with_overhead(self.known_headers(content_type))
+
+    def known_headers(self, content_type: str) -> bytes:
+        """Those of them that are known before there is an answer."""
         return (
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
-            f"x-pilothouse-overhead-us: {self.measure_overhead()}\r\n"
             f"x-pilothouse-cache: {self.cache}\r\nx-pilothouse-deployment: {self.deployment}\r\n"
             f"{self.limit_headers}"
         ).encode()
+
+    def with_overhead(self, headers: bytes) -> bytes:
+        """And the one that is known last."""
+        return b"%sx-pilothouse-overhead-us: %d\r\n" % (headers, self.measure_overhead())

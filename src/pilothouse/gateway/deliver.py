@@ -6,14 +6,12 @@ sets the pace: nothing is asked of the engine that the client does not take.
 """
 
 import time
-from collections.abc import Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from pilothouse.domain.chat import EmbedRequest
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import Internal, NotSupported
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call
@@ -22,7 +20,7 @@ from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.ports.engine import Chunks, TensorEngine
-from pilothouse.wire.dialect import EmbedDialect, TensorDialect
+from pilothouse.wire.dialect import EmbedDialect, TensorDialect, Writer
 from pilothouse.wire.openai import formats
 
 _perf_counter_ns: Final = time.perf_counter_ns
@@ -66,7 +64,7 @@ async def _gathered(
     call.answers = parts.texts
     chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
-        async with aclosing(chunks):
+        async with _Closing(chunks):
             async for chunk in chunks:
                 parts.add(chunk)
                 if call.flight is not None:
@@ -92,26 +90,24 @@ def stream(
 async def _stream_for_one(
     call: Call, ask: GenerateRequest, place: Place, places: Places, keeper: Keeper, deadline_s: float
 ) -> None:
-    writer = call.begin_writer(ask)
-    write = writer.chunk
-    responder = call.responder
+    responder, told = call.responder, Telling(call, ask)
+    responder.meanwhile(told.get_ready)
     gathered = generate.Gathered(ask.choices, with_logprobs=False)
     call.answers = gathered.texts
     asked_ns = _perf_counter_ns()
     chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
-        async with aclosing(chunks):
+        async with _Closing(chunks):
             async for chunk in chunks:
                 gathered.add(chunk)
                 if not chunk.deltas:
                     continue
                 if not responder.is_started:
                     call.engine_ns += _perf_counter_ns() - asked_ns
-                    _start(call)
                 if not call.first_token_ns and (chunk.deltas[0].text or chunk.deltas[0].aside):
                     call.first_token_ns = _perf_counter_ns()
                     place.is_used = True
-                responder.write(write(chunk))
+                told.tell(chunk)
                 if responder.is_paused:
                     await responder.drain()
     finally:
@@ -122,16 +118,7 @@ async def _stream_for_one(
         call.asides = gathered.asides()
     if call.has_form:
         formats.check(ask.sampling, gathered.deltas(unnamed=None))
-    if not responder.is_started:
-        _start(call)
-    await keeper.keep(call)
-    responder.end(writer.end(call.usage))
-
-
-def _start(call: Call) -> None:
-    dialect = call.generating
-    call.responder.start(200, call.answer_headers(dialect.stream_type))
-    call.responder.keepalive = dialect.keepalive
+    await told.finish(keeper)
 
 
 async def _stream_for_all(
@@ -144,13 +131,14 @@ async def _stream_for_all(
     deadline_s: float,
 ) -> None:
     """As for one, where others may listen: what this client does not take yet waits for it alone."""
-    told = Telling(call, ask, flight.chunks)
+    told = PacedTelling(call, ask, flight.chunks)
+    call.responder.meanwhile(told.get_ready)
     gathered = generate.Gathered(ask.choices)
     call.answers = gathered.texts
     asked_ns = _perf_counter_ns()
     chunks = _chunks(call, ask, place, places, deadline_s=deadline_s)
     try:
-        async with aclosing(chunks):
+        async with _Closing(chunks):
             async for chunk in chunks:
                 gathered.add(chunk)
                 flight.add(chunk)
@@ -173,41 +161,90 @@ async def _stream_for_all(
     flight.land(call, deltas)
     if call.responder.is_gone:
         call.code = "client_closed"
-    await told.finish(keeper)
+    await told.catch_up_and_finish(keeper)
+
+
+class _Closing:
+    """
+    `contextlib.aclosing`, compiled.
+
+    Not a `finally` with the same in it: compiled, one that awaits leaves the error it was entered with to all
+    tasks of the loop.
+    """
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._chunks.aclose()
 
 
 class Telling:
-    """What one client has been told of an answer that grows, and the rest that it still has to be told."""
+    """Tells one client of an answer, as a stream."""
 
-    __slots__ = ("_call", "_chunks", "_position", "_write", "_writer")
+    _writer: Writer
+    _write: Callable[[Chunk], bytes]
+    """Of the writer, once: each event is written by it."""
 
-    def __init__(self, call: Call, ask: GenerateRequest, chunks: list[Chunk]) -> None:
+    def __init__(self, call: Call, ask: GenerateRequest) -> None:
+        self.responder = call.responder
         self._call = call
-        self._chunks = chunks
-        self._position = 0
-        self._writer = call.begin_writer(ask)
-        self._write = self._writer.chunk  # once: each event is written by it
+        self._ask = ask
+        self._headers = b""
+        self._is_ready = False
 
-    def catch_up(self) -> None:
-        """Write all that is new, until the client is slow."""
-        chunks, responder = self._chunks, self._call.responder
-        while self._position < len(chunks) and not responder.is_paused:
-            chunk = chunks[self._position]
-            self._position += 1
-            if chunk.deltas:
-                if not responder.is_started:
-                    _start(self._call)
-                responder.write(self._write(chunk))
+    def get_ready(self) -> None:
+        """Make what is known before the first token, so that it need not wait: the engine works meanwhile."""
+        if not self._is_ready:
+            self._is_ready, call = True, self._call
+            self._writer = call.begin_writer(self._ask)
+            self._write = self._writer.chunk
+            self._headers = call.known_headers(call.generating.stream_type)
+
+    def tell(self, chunk: Chunk) -> None:
+        """The events of a chunk, if it has some, and the head before the first."""
+        if chunk.deltas:
+            if not self.responder.is_started:
+                self._start()
+            self.responder.write(self._write(chunk))
 
     async def finish(self, keeper: Keeper) -> None:
-        """Write the rest at the client's pace, keep the record, and end the stream."""
-        while self._position < len(self._chunks):
-            await self._call.responder.drain()
-            self.catch_up()
-        if not self._call.responder.is_started:
-            _start(self._call)
+        """Keep the record, and end the stream."""
+        if not self.responder.is_started:
+            self._start()
         await keeper.keep(self._call)
-        self._call.responder.end(self._writer.end(self._call.usage))
+        self.responder.end(self._writer.end(self._call.usage))
+
+    def _start(self) -> None:
+        self.get_ready()
+        self.responder.start(200, self._call.with_overhead(self._headers))
+        self.responder.keepalive = self._call.generating.keepalive
+
+
+class PacedTelling(Telling):
+    """Of an answer that grows and has other readers: this one takes it at its own pace."""
+
+    def __init__(self, call: Call, ask: GenerateRequest, chunks: list[Chunk]) -> None:
+        super().__init__(call, ask)
+        self._chunks = chunks
+        self._position = 0
+
+    def catch_up(self) -> None:
+        """Tell all that is new, until the client is slow."""
+        chunks = self._chunks
+        while self._position < len(chunks) and not self.responder.is_paused:
+            self._position += 1
+            self.tell(chunks[self._position - 1])
+
+    async def catch_up_and_finish(self, keeper: Keeper) -> None:
+        """Tell the rest at the client's pace, keep the record, and end the stream."""
+        while self._position < len(self._chunks):
+            await self.responder.drain()
+            self.catch_up()
+        await self.finish(keeper)
 
 
 async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:

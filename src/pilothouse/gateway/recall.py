@@ -17,13 +17,13 @@ from typing import Any, Final, Literal
 
 from pilothouse.domain import caching, likeness
 from pilothouse.domain.cached_answer import CachedAnswer
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import CachePolicy, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
-from pilothouse.gateway.deliver import Telling
+from pilothouse.gateway.deliver import PacedTelling
 from pilothouse.gateway.flight import MAX_FOLLOWERS, Flight
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.route import EndpointRoutes
@@ -98,7 +98,7 @@ class Recall:
         if found is None:
             return None
         identity, stem = found
-        head = caching.head_of(stem, ask, canonical.canonical_sampling(ask))
+        head = caching.head_of(stem, ask, canonical.canonical_sampling(ask.sampling))
         prompt = canonical.canonical_prompt(ask)
         asked = Asked(ask, identity, head, prompt, self._fingerprint(head, prompt))
         if asked.key in self._flights:
@@ -180,7 +180,7 @@ class Recall:
     ) -> bool:
         """Answer along with another call; False when that failed before this client was told anything."""
         call.cache = flight.result
-        told = Telling(call, ask, flight.chunks) if ask.stream else None
+        told = PacedTelling(call, ask, flight.chunks) if ask.stream else None
         await self._listen(call, flight, told, deadline)
         answer, error = flight.answer, flight.error
         if answer is None:
@@ -192,10 +192,10 @@ class Recall:
         if told is None or not flight.chunks:
             return await self._give(call, ask, answer)
         _take_over(call, answer)
-        await told.finish(self._keeper)
+        await told.catch_up_and_finish(self._keeper)
         return True
 
-    async def _listen(self, call: Call, flight: Flight, told: Telling | None, deadline: float) -> None:
+    async def _listen(self, call: Call, flight: Flight, told: PacedTelling | None, deadline: float) -> None:
         """Until it is over. What the client gets meanwhile it gets at its own pace."""
         asked_ns = time.perf_counter_ns()
         flight.join()

@@ -13,10 +13,9 @@ from contextlib import aclosing
 
 import msgspec
 
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.kit.http1.peer import Timeouts
@@ -124,7 +123,9 @@ def _one_choice(ask: GenerateRequest, prompt: msgspec.Raw, index: int) -> Genera
     sampling = ask.sampling
     if index and sampling.seed is not None:
         sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
-    return ask.changed(prompt=prompt, prompt_bytes=len(prompt), prompts=1, choices=1, sampling=sampling)
+    return msgspec.structs.replace(
+        ask, prompt=prompt, prompt_bytes=len(prompt), prompts=1, choices=1, sampling=sampling
+    )
 
 
 def _at(delta: Delta, index: int) -> Delta:

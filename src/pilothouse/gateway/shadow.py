@@ -14,9 +14,8 @@ from contextlib import aclosing
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pilothouse.domain.chat import Aside, EmbedRequest, Usage
+from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.record import FOUND, Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import FAULTS
 from pilothouse.domain.tensors import InferRequest

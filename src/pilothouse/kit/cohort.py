@@ -151,7 +151,7 @@ class CohortTask:
         try:
             if thrown is None:
                 self._has_begun = True
-                waits_for = self._driven.send(None)
+                waits_for = next(self._driven)  # not `send`, which is looked for by its name
             else:
                 if not self._has_begun:
                     self._coro.close()

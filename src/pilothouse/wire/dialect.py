@@ -11,10 +11,9 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import Embeddings, EmbedRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest
 

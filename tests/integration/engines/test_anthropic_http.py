@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from gateway_rig import DEVELOPER, house_in_thread, key, replica_entry, snapshot
 from pilothouse.adapters.engines._anthropic_http import AnthropicEngine
-from pilothouse.domain.chat import EmbedRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -30,7 +30,6 @@ from pilothouse.domain.errors import (
     RequestTooLarge,
     UpstreamError,
 )
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.ports.engine import EngineInfo, Placement
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream, whole
 from watched_engine import WatchedEngine, words
@@ -66,7 +65,7 @@ MESSAGE = START["message"] | {  # type: ignore[operator]
 
 def ask(text: str = "hi", **more: Any) -> GenerateRequest:
     prompt = json.dumps([{"role": "user", "content": text}]).encode()
-    return GenerateRequest("chat", "m", Raw(prompt), len(prompt)).changed(**{"max_tokens": 8, **more})
+    return GenerateRequest("chat", "m", Raw(prompt), len(prompt), **{"max_tokens": 8, **more})
 
 
 def events(*said: dict[str, Any]) -> bytes:

@@ -13,9 +13,8 @@ import pytest
 from msgspec import Raw
 
 from gateway_rig import DEVELOPER, endpoint_entry, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai.moderation import CATEGORIES
 from program_rig import program
 from watched_engine import WatchedEngine, words

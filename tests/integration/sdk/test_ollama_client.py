@@ -16,10 +16,9 @@ from gateway_rig import (
     replica_entry,
     snapshot,
 )
-from pilothouse.domain.chat import Aside, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 from watched_engine import WatchedEngine, fails, words
 
 HELLO = [{"role": "user", "content": "Say hello."}]

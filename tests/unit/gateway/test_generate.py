@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_rig import replica_entry
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.gateway import generate
 from pilothouse.gateway.permit import Places

@@ -21,7 +21,6 @@ from pydantic import TypeAdapter
 from pilothouse.domain.chat import Aside, ToolCall, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, RateLimitExceeded
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.inbound import read_chat
 from pilothouse.wire.responses import answers, inbound, items, reference
@@ -45,11 +44,11 @@ asides = st.one_of(
 steps = st.lists(text_steps | asides, max_size=12)
 
 
-def read(**fields: Any) -> GenerateRequest:
+def read(**fields: Any) -> inbound.ResponseRequest:
     return inbound.read(json.dumps({"model": "m", "input": "hi", **fields}).encode(), [])
 
 
-def said(ask: GenerateRequest) -> list[Any]:
+def said(ask: inbound.ResponseRequest) -> list[Any]:
     return json.loads(bytes(ask.prompt))
 
 

@@ -12,10 +12,9 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import EmbedRequest, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault, count_of, data_type
 from pilothouse.ports.engine import Chunks
 from pilothouse.wire.kserve_v2.about import ModelMetadata, TensorSpec

@@ -77,6 +77,10 @@ class Responder:
         if self.is_promised:
             connection.answered(self)
 
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """Have it done when what this turn asks of others is on its way. It must not raise."""
+        self._connection.server.cohort.at_close(work)
+
     def promise(self) -> None:
         """Let the handler end: `send` follows before this turn of the cohort closes."""
         self.is_promised = True

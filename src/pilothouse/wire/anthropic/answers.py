@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.anthropic import answers, inbound
 from pilothouse.wire.anthropic.answers import EventWriter

@@ -5,10 +5,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest, Tensor, TensorFault
 from pilothouse.wire.dialect import JSON, EmbedDialect, GenerateDialect, TensorDialect

@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, ToolCall, Usage
+from pilothouse.domain.chat import Embeddings, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
-from pilothouse.domain.generate_request import GenerateRequest
 
 _encode = msgspec.json.Encoder().encode
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect
 from pilothouse.wire.ollama import answers, inbound

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Embeddings, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Embeddings, GenerateRequest, ToolCall, Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.kit import sse
 
 _encode: Final = msgspec.json.Encoder().encode

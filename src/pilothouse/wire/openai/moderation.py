@@ -14,10 +14,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import Ability, Sampling, Usage
+from pilothouse.domain.chat import Ability, GenerateRequest, Sampling, Usage
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import AnswerUnfit, Internal, InvalidRequest, PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.dialect import GenerateDialect, Writer
 from pilothouse.wire.openai import answers, conversation, logprobs, messages
@@ -105,7 +104,11 @@ class Moderations(GenerateDialect):
         needs: set[Ability] = set()
         for said in prompts:
             needs |= conversation.needs_of(said)
-        return GenerateRequest("chat", self._endpoint, Raw(prompt), len(prompt)).changed(
+        return GenerateRequest(
+            kind="chat",
+            endpoint=self._endpoint,
+            prompt=Raw(prompt),
+            prompt_bytes=len(prompt),
             max_tokens=_MAX_TOKENS,
             choices=len(prompts),
             prompts=len(prompts),

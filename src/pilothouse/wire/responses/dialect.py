@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.chat import GenerateRequest, Usage
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
-from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.wire.dialect import GenerateDialect
 from pilothouse.wire.openai.answers import write_error
