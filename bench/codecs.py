@@ -13,8 +13,8 @@ import json
 import time
 from collections.abc import Callable
 
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.anthropic import dialect as anthropic_dialect
 from pilothouse.wire.anthropic import outbound as anthropic_outbound
 from pilothouse.wire.anthropic.said import StreamReader

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from copy import copy
 
-from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.status import Health, Load
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 

@@ -34,6 +34,7 @@ MODULES = (
     "domain.ledger",
     "domain.principal",
     "domain.routing",
+    "domain.used_tokens",
     "gateway.admit",
     "gateway.attempt",
     "gateway.authenticate",

@@ -2,8 +2,8 @@
 
 from msgspec import Struct
 
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Delta
+from pilothouse.domain.used_tokens import Usage
 
 
 class CachedAnswer(Struct, gc=False):

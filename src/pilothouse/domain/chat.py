@@ -10,6 +10,8 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+from pilothouse.domain.used_tokens import Usage
+
 Ability = Literal["tools", "image", "audio", "file", "logit_bias", "token_ids", "echo", "redacted_thinking"]
 """What a request may need of an engine beyond text in and text out."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -109,14 +111,6 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     inputs: list[str]
     base64: bool = False
     subject: str | None = None
-
-
-class Usage(Struct, frozen=True, gc=False):
-    """Tokens as the engine counted them. `cached` is the part of `input` it did not compute again."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
 
 
 class ToolCall(Struct, frozen=True, gc=False):

@@ -9,7 +9,8 @@ from typing import Final
 
 from msgspec import Raw
 
-from pilothouse.domain.chat import Aside, Usage
+from pilothouse.domain.chat import Aside
+from pilothouse.domain.used_tokens import Usage
 
 
 class Delta:

@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
-from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest
 from pilothouse.domain.fairness import Priority
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
 from pilothouse.domain.tensors import InferRequest
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.flight import Flight
 from pilothouse.gateway.route import EndpointRoutes
 from pilothouse.kit.http1.message import Request
@@ -24,8 +25,6 @@ _time: Final = time.time
 
 Ask: TypeAlias = GenerateRequest | EmbedRequest | InferRequest
 AnyDialect: TypeAlias = GenerateDialect | EmbedDialect | TensorDialect
-Used: TypeAlias = tuple[int, int, int]
-"""Tokens: input, output, and what of the input was cached."""
 
 
 class Call:
@@ -81,11 +80,6 @@ class Call:
         self.kind = dialect.kind
         self.created_at = _time()
         self.usage = _NOTHING
-
-    def used(self) -> Used:
-        """Of `usage`, for who needs all of it: reading a field of it costs more than passing three."""
-        usage = self.usage
-        return usage.input, usage.output, usage.cached
 
     @property
     def generating(self) -> GenerateDialect:

@@ -53,7 +53,9 @@ async def whole(
     body = call.generating.whole(ask, deltas, usage, answer_id=call.answer_id, created=int(call.created_at))
     if call.flight is not None:
         call.flight.land(call, deltas)
-    await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+    kept = keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+    if kept is not None:
+        await kept
 
 
 async def _gathered(
@@ -259,7 +261,9 @@ async def embed(call: Call, ask: EmbedRequest, place: Place, keeper: Keeper, *, 
     if not isinstance(call.dialect, EmbedDialect):
         raise Internal("vectors were made for a request for text")
     body = call.dialect.vectors(ask, embeddings)
-    await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+    kept = keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+    if kept is not None:
+        await kept
 
 
 async def infer(call: Call, ask: InferRequest, place: Place, keeper: Keeper, *, deadline_s: float) -> None:
@@ -275,7 +279,9 @@ async def infer(call: Call, ask: InferRequest, place: Place, keeper: Keeper, *, 
         call.engine_ns += _perf_counter_ns() - asked_ns
     call.finish_reason = "stop"
     body = call.dialect.tensors(ask, inferred)
-    await keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+    kept = keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+    if kept is not None:
+        await kept
 
 
 def _chunks(call: Call, ask: GenerateRequest, place: Place, places: Places, *, deadline_s: float) -> Chunks:

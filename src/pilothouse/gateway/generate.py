@@ -9,10 +9,11 @@ from typing import Final
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.price import BYTES_PER_TOKEN
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.gateway.several import several

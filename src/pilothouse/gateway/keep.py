@@ -9,14 +9,15 @@ a frame: sealing two costs little more than sealing one.
 
 import hmac
 import time
-from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Literal, Protocol
 
 from pilothouse.domain.answer_id import AnswerIds
+from pilothouse.domain.chat import Aside
 from pilothouse.domain.entries import ENOUGH_BYTES, pack
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.record import Content, InferenceRecord, JournalEntry
-from pilothouse.gateway.call import Call, Used
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.limit import Limiter
 from pilothouse.gateway.meter import Meters
 from pilothouse.kit.cohort import Cohort, Pause
@@ -31,6 +32,7 @@ _LONGEST_NAME: Final = 256
 """Hashes of who asked lately are remembered: so many, and of longer names none."""
 
 _Record: Final = InferenceRecord
+_NO_ASIDES: Final[list[Aside]] = []
 _Content: Final = Content
 _Entry: Final = JournalEntry
 _perf_counter_ns: Final = time.perf_counter_ns
@@ -133,45 +135,55 @@ class Keeper:
                 self._drop(1)
                 self._refuse(exc)
 
-    async def answer(self, call: Call, headers: bytes, body: bytes) -> None:
+    def answer(self, call: Call, headers: bytes, body: bytes) -> Coroutine[Any, Any, None] | None:
         """
         Have the record written, then a whole answer sent, with those of the other calls of this turn.
 
-        Returns before that, unless the disk is waited for; a record that could not
-        be kept turns the answer into the error, where the setting says to refuse.
+        A record that could not be kept turns the answer into the error, where the
+        setting says to refuse.
+
+        Returns:
+            What to wait for, where the disk is waited for.
         """
         if self._waits_for_disk or call.is_kept:
-            await self.keep(call)
-            call.responder.send(200, headers, body)
-            return
+            return self._answer_later(call, headers, body)
         call.responder.promise()
         self._answers.append((call, headers, body))
         self.keep_soon(call)
+        return None
+
+    async def _answer_later(self, call: Call, headers: bytes, body: bytes) -> None:
+        await self.keep(call)
+        call.responder.send(200, headers, body)
 
     def keep_soon(self, call: Call) -> None:
         """As `keep`, for a request whose caller is gone: nobody waits, nobody is told."""
         if call.is_kept or call.principal is None:
             return
         call.is_kept = True
-        used = call.used()
         if self.limiter is not None and self.limiter.is_on:
-            self.limiter.settle(call, used)
+            self.limiter.settle(call)
         ended_ns, routes = _perf_counter_ns(), call.routes
         name = routes.name if routes is not None else _asked_for(call)
-        self._meters.count(call, used, endpoint=name, team=call.principal.team, ended_ns=ended_ns)
+        self._meters.count(call, endpoint=name, team=call.principal.team, ended_ns=ended_ns)
         content = None
         if routes is not None and routes.is_sealed and not call.is_unstored:
             said = call.answers
             texts = ["".join(said[0])] if len(said) == 1 else ["".join(parts) for parts in said]
-            content = _Content(call.request.body, texts, call.dialect.protocol, list(call.asides))
+            content = _Content(
+                call.request.body,
+                texts,
+                call.dialect.protocol,
+                list(call.asides) if call.asides else _NO_ASIDES,
+            )
         if not self._group:
             self._cohort.at_close(self.flush)
-        self._group.append(_Entry(_record(call, used, name, ended_ns), content, None, call.life))
+        self._group.append(_Entry(_record(call, name, ended_ns), content, None, call.life))
 
     def facts(self, call: Call) -> InferenceRecord:
         """Its record as it stands."""
         name = call.routes.name if call.routes is not None else _asked_for(call)
-        return _record(call, call.used(), name, _perf_counter_ns())
+        return _record(call, name, _perf_counter_ns())
 
     def has_room(self, size: int) -> bool:
         return self._journal.has_room(size)
@@ -225,11 +237,10 @@ def _not_kept(cause: Exception) -> StoreUnavailable:
     return error
 
 
-def _record(call: Call, used: Used, endpoint: str, ended_ns: int) -> InferenceRecord:
+def _record(call: Call, endpoint: str, ended_ns: int) -> InferenceRecord:
     """By position, in the order of the fields: half the cost of names, on every request."""
     received_ns, first_token_ns = call.request.received_ns, call.first_token_ns
-    principal, text = call.principal, call.text
-    input_tokens, output_tokens, cached = used
+    principal, usage, text = call.principal, call.usage, call.text
     return _Record(
         call.id,
         call.created_at,
@@ -241,9 +252,9 @@ def _record(call: Call, used: Used, endpoint: str, ended_ns: int) -> InferenceRe
         call.kind,
         call.code,
         call.subject_hash,
-        input_tokens,
-        output_tokens,
-        cached,
+        usage.input,
+        usage.output,
+        usage.cached,
         (first_token_ns - received_ns) / 1e6 if first_token_ns else None,
         (ended_ns - received_ns) / 1e6,
         call.overhead_us,

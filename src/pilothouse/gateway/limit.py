@@ -17,7 +17,7 @@ from pilothouse.domain.limits import Limits, account_id, budget_id, budget_scope
 from pilothouse.domain.price import BYTES_PER_TOKEN, TEMPLATE_TOKENS, Price
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry, Snapshot
-from pilothouse.gateway.call import Call, Used
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.leases import Leases
 from pilothouse.gateway.rate_headers import RateHeaders
 from pilothouse.gateway.route import EndpointRoutes
@@ -116,18 +116,19 @@ class Limiter:
     def _look_up_anew(self) -> None:
         self._plans = {}
 
-    def settle(self, call: Call, used: Used) -> None:
+    def settle(self, call: Call) -> None:
         """Put what was used in the place of what was reserved; give the call its cost. Once for each call."""
+        usage = call.usage
         if call.cache in ("hit", "semantic"):
             tokens = cost = 0
         else:
-            input_tokens, output_tokens, cached = used
+            input_tokens, output_tokens = usage.input, usage.output
             if not input_tokens and (output_tokens or (call.code == "client_closed" and call.replica)):
                 # It was cut before the engine told its count: the prompt was computed all the same.
                 input_tokens = -(-_prompt_bytes(call) // _BYTES_PER_TOKEN)
             price = self._prices.get(call.deployment)
             tokens = input_tokens + output_tokens
-            cost = price.cost_micro_usd(input_tokens, output_tokens, cached) if price is not None else 0
+            cost = price.cost_micro_usd(input_tokens, output_tokens, usage.cached) if price is not None else 0
         call.cost_micro_usd = cost
         if call.reservation is not None:
             call.life = self._leases.life

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, get_args
 
 from pilothouse.domain.record import FOUND, CacheResult
-from pilothouse.gateway.call import Call, Used
+from pilothouse.gateway.call import Call
 from pilothouse.gateway.permit import Places
 from pilothouse.kit.metrics import (
     DURATION_BUCKETS_S,
@@ -122,7 +122,7 @@ class Meters:
             ("operation",),
         )
 
-    def count(self, call: Call, used: Used, *, endpoint: str, team: str, ended_ns: int) -> None:
+    def count(self, call: Call, *, endpoint: str, team: str, ended_ns: int) -> None:
         """
         A call that ended.
 
@@ -144,7 +144,8 @@ class Meters:
         route.cache[call.cache].value += 1.0
         if call.cache in _FOUND:  # no engine counted a token, nor was waited for
             return
-        input_tokens, output_tokens, cached = used
+        usage = call.usage
+        input_tokens, output_tokens = usage.input, usage.output
         if call.first_token_ns:
             route.ttft.observe((call.first_token_ns - received_ns) / 1e9)
             if output_tokens > 1:
@@ -152,7 +153,7 @@ class Meters:
         if input_tokens or output_tokens:
             route.input.value += input_tokens
             route.output.value += output_tokens
-            route.cached.value += cached
+            route.cached.value += usage.cached
 
     def far_cache_failed(self, operation: str) -> None:
         """`operation` is "get", "put" or "open"."""

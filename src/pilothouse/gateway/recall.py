@@ -224,7 +224,9 @@ class Recall:
         dialect = call.generating
         if not ask.stream:
             body = dialect.again(ask, answer, answer_id=call.answer_id, created=int(call.created_at))
-            await self._keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+            kept = self._keeper.answer(call, call.answer_headers(call.dialect.whole_type), body)
+            if kept is not None:
+                await kept
             return True
         writer = call.begin_writer(ask)
         responder = call.responder

@@ -13,9 +13,10 @@ from contextlib import aclosing
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
 from pilothouse.kit.http1.peer import Timeouts

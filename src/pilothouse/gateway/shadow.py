@@ -14,11 +14,12 @@ from contextlib import aclosing
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.record import FOUND, Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import FAULTS
 from pilothouse.domain.tensors import InferRequest
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway import admit, generate
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import ROOM_FOR_ANSWER_BYTES, Keeper

@@ -16,11 +16,12 @@ from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from pilothouse.domain.answer_id import record_of
-from pilothouse.domain.chat import Aside, Usage
+from pilothouse.domain.chat import Aside
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import InvalidRequest, NotFound
 from pilothouse.domain.policy import Deny
 from pilothouse.domain.record import Content, InferenceRecord
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.http.access import Asked, needs
 from pilothouse.http.errors import request_id_of
 from pilothouse.http.paging import Id, Limit

@@ -10,8 +10,8 @@ import time
 from msgspec import Raw
 
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Delta
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.cache import Cache
 
 WAIT_S = 2.0

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pytest
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -25,6 +25,7 @@ from pilothouse.domain.errors import (
     NotSupported,
     PilothouseError,
 )
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import KEEPS_ALL, Engine, Placement, Promise
 
 DEADLINE_S = 60.0

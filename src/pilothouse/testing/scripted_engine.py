@@ -12,7 +12,7 @@ from random import Random
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -22,6 +22,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
 )
 from pilothouse.domain.status import Health, Load
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway_rig import DEVELOPER, House, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.used_tokens import Usage
 from program_rig import Program, program
 from watched_engine import WatchedEngine, words
 

@@ -26,7 +26,7 @@ from anthropic_rig import next_turn, streamed
 from eventstream_rig import event, fault
 from pilothouse.adapters.engines._bedrock_http import BedrockEngine
 from pilothouse.adapters.engines.bedrock import BedrockDriver, signing_key
-from pilothouse.domain.chat import GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -38,6 +38,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.secret import Secret
 from pilothouse.kit.sigv4 import sign
 from pilothouse.ports.engine import Placement

@@ -36,8 +36,9 @@ from pilothouse.adapters.engines._google_token import (
     ServiceAccount,
 )
 from pilothouse.adapters.engines.vertex import VertexDriver, VertexEngine
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import DeadlineExceeded, OperationFailed, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import Placement
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream, whole

@@ -6,9 +6,9 @@ import pytest
 from msgspec import Raw
 
 from gateway_rig import DEVELOPER, OTHER_TEAM, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.snapshot import CachePolicy, Route
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.testing.memory_cache import FakeCache
 from watched_engine import WatchedEngine, fails, words
 

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from gateway_rig import DEVELOPER, KEYS, House, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import EngineUnavailable, UpstreamError
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.snapshot import CachePolicy, DeploymentEntry, Route, Snapshot
+from pilothouse.domain.used_tokens import Usage
 from watched_engine import Say, WatchedEngine, endless, fails, silent, words
 
 RPM, TPM, BUDGET = 1000, 1_000_000, 1_000_000

@@ -11,13 +11,14 @@ import pytest
 
 from gateway_rig import DEVELOPER, House, endpoint_entry, house, replica_entry, snapshot
 from http1_rig import Answer, answers, connected
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.record import Content, InferenceRecord
 from pilothouse.domain.snapshot import CachePolicy, DeploymentEntry
+from pilothouse.domain.used_tokens import Usage
 from protocol_ways import USER, WAYS, Way
 from watched_engine import WatchedEngine, endless, fails, words
 

@@ -23,11 +23,11 @@ from http1_rig import Answer
 from pilothouse.adapters.engines._environment import python_of
 from pilothouse.adapters.engines.kserve import KServeDriver
 from pilothouse.adapters.engines.mlserver import MLServerDriver
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.errors import UpstreamError
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import InferRequest, Tensor
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.kserve_v2 import infer
 from upstream_rig import Upstream, upstream, whole
 from watched_engine import WatchedEngine, fails, words

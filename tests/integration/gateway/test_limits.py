@@ -22,11 +22,12 @@ from gateway_rig import (
     snapshot,
 )
 from http1_rig import Answer
-from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.snapshot import DeploymentEntry, Snapshot, TeamEntry
+from pilothouse.domain.used_tokens import Usage
 from watched_engine import WatchedEngine, endless
 
 DEAR = Price(input=1_000_000, output=1_000_000)

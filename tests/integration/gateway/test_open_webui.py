@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway_rig import House, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
+from pilothouse.domain.used_tokens import Usage
 from watched_engine import WatchedEngine, words
 
 PERSON = b"".join(

@@ -3,9 +3,10 @@
 import json
 
 from gateway_rig import OTHER_TEAM, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import Embeddings, Usage
+from pilothouse.domain.chat import Embeddings
 from pilothouse.domain.errors import EngineUnavailable
 from pilothouse.domain.snapshot import CachePolicy, Route, SemanticPolicy
+from pilothouse.domain.used_tokens import Usage
 from watched_engine import WatchedEngine
 
 POLICY = CachePolicy(

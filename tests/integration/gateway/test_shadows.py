@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway_rig import DEVELOPER, House, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.errors import EngineUnavailable, NotSupported
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, Shadow
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.shadow import MOST_AT_ONCE
 from watched_engine import Say, WatchedEngine, endless, fails, silent, words
 

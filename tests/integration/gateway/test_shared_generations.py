@@ -6,10 +6,10 @@ import json
 import pytest
 
 from gateway_rig import OTHER_TEAM, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import ContextLengthExceeded, UpstreamError
 from pilothouse.domain.snapshot import CachePolicy
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.message import Limits
 from watched_engine import WatchedEngine
 

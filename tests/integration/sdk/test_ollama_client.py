@@ -16,9 +16,10 @@ from gateway_rig import (
     replica_entry,
     snapshot,
 )
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from watched_engine import WatchedEngine, fails, words
 
 HELLO = [{"role": "user", "content": "Say hello."}]

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_rig import replica_entry
-from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
 from pilothouse.domain.snapshot import DeploymentEntry
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway import generate
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import ReplicaPlaces

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from gateway_rig import Full, ListJournal, endpoint_entry
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.errors import StoreUnavailable
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import InferenceRecord
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.keep import Keeper
 from pilothouse.gateway.meter import Meters
@@ -161,7 +161,7 @@ async def test_an_answer_goes_out_after_the_records_of_its_turn():
     calls = [answering(kept) for _ in range(2)]
 
     for call, _ in calls:
-        await kept.keeper.answer(call, b"", b"words")
+        assert kept.keeper.answer(call, b"", b"words") is None
     promised = [(told.is_promised, list(told.sent)) for _, told in calls]
     await asyncio.sleep(0)
 
@@ -174,8 +174,8 @@ async def test_an_answer_whose_record_is_lost_becomes_the_error_where_it_should(
     refusing.journal.is_full = serving.journal.is_full = True
     (refused, told), (served, heard) = answering(refusing), answering(serving)
 
-    await refusing.keeper.answer(refused, b"", b"words")
-    await serving.keeper.answer(served, b"", b"words")
+    assert refusing.keeper.answer(refused, b"", b"words") is None
+    assert serving.keeper.answer(served, b"", b"words") is None
     await asyncio.sleep(0)
 
     assert [(status, b"store_unavailable" in body) for _, status, body in told.sent] == [(503, True)]

@@ -1,8 +1,8 @@
 """Each record is counted once, under labels that nobody can invent."""
 
 from gateway_rig import replica_entry
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.snapshot import DeploymentEntry
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.meter import Meters
 from pilothouse.gateway.permit import Places
@@ -28,7 +28,7 @@ def a_call(*, code: str = "ok", usage: Usage = Usage(10, 5, 4)) -> Call:  # noqa
 
 
 def count(meters: Meters, call: Call, endpoint: str = "chat") -> None:
-    meters.count(call, call.used(), endpoint=endpoint, team="a", ended_ns=RECEIVED_NS + 500 * MS)
+    meters.count(call, endpoint=endpoint, team="a", ended_ns=RECEIVED_NS + 500 * MS)
 
 
 def text_of(*calls: tuple[str, Call], known: frozenset[str] = frozenset({"chat"})) -> str:

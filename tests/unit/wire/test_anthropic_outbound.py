@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, Overloaded, PilothouseError, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.generate import Gathered
 from pilothouse.kit.sse import EventParser
 from pilothouse.wire.anthropic import outbound, said

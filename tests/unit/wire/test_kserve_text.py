@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
 from pilothouse.domain.tensors import Inferred, Tensor
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.kserve_v2 import text
 from pilothouse.wire.kserve_v2.text import Convention
 from pilothouse.wire.kserve_v2.turns import Turns, prompt_of

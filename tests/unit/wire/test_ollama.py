@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Aside, ToolCall, Usage
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.ollama import answers, inbound
 from pilothouse.wire.ollama.dialect import CHAT, EMBED, GENERATE
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Aside, Embeddings, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Embeddings, GenerateRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, Overloaded, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.generate import Gathered
 from pilothouse.kit.sse import EventParser
 from pilothouse.wire.dialect import GenerateDialect

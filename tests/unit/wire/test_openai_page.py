@@ -19,9 +19,10 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.completion_create_params import CompletionCreateParamsBase as PlainParams
 from openai.types.shared_params import FunctionDefinition
 
-from pilothouse.domain.chat import Aside, Embeddings, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Embeddings, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.openai import answers, completions, inbound
 from pilothouse.wire.openai.moderation import CATEGORIES, Moderations
 from pilothouse.wire.openai.reference import ANSWERS, REQUESTS, Table

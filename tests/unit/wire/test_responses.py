@@ -18,9 +18,10 @@ from openai.types.responses import (
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic import TypeAdapter
 
-from pilothouse.domain.chat import Aside, ToolCall, Usage
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, RateLimitExceeded
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.inbound import read_chat
 from pilothouse.wire.responses import answers, inbound, items, reference

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.torchserve.answers import Fault, Lines, read_chunk, read_fault, refusal
 
 

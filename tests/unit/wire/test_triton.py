@@ -7,7 +7,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -19,6 +18,7 @@ from pilothouse.domain.errors import (
     UpstreamError,
 )
 from pilothouse.domain.tensors import Inferred, Tensor
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.testing.conformance_engine import ask
 from pilothouse.wire.kserve_v2.about import TensorSpec
 from pilothouse.wire.triton import outbound, said, tensors

@@ -19,8 +19,9 @@ import msgspec
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import size_bytes
-from pilothouse.domain.chat import Aside, Usage
+from pilothouse.domain.chat import Aside
 from pilothouse.domain.chunk import Delta
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.resp import RespClient, RespError
 from pilothouse.kit.seal import SealBroken, Sealer, bind, key_id_of
 
@@ -43,11 +44,17 @@ class _StoredDelta(msgspec.Struct, array_like=True):
     aside: Aside | None = None
 
 
+class _StoredUsage(msgspec.Struct):
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+
+
 class _Stored(msgspec.Struct, array_like=True):
     team: str
     endpoint: str
     deltas: list[_StoredDelta]
-    usage: Usage
+    usage: _StoredUsage
     expires_at: float
 
 
@@ -100,7 +107,8 @@ class RedisCache:
             )
             for d in stored.deltas
         )
-        return CachedAnswer(stored.team, stored.endpoint, deltas, stored.usage, stored.expires_at)
+        usage = Usage(stored.usage.input, stored.usage.output, stored.usage.cached)
+        return CachedAnswer(stored.team, stored.endpoint, deltas, usage, stored.expires_at)
 
     def put(self, key: bytes, answer: CachedAnswer) -> None:
         left_ms = int((answer.expires_at - time.time()) * 1000)
@@ -143,7 +151,8 @@ class RedisCache:
             )
             for d in answer.deltas
         ]
-        stored = _Stored(answer.team, answer.endpoint, deltas, answer.usage, answer.expires_at)
+        usage = _StoredUsage(answer.usage.input, answer.usage.output, answer.usage.cached)
+        stored = _Stored(answer.team, answer.endpoint, deltas, usage, answer.expires_at)
         return self._own.seal(_encode(stored), bind("cache") + key)
 
     def _name(self, key: bytes) -> bytes:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
 from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault, count_of, data_type
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import Chunks
 from pilothouse.wire.kserve_v2.about import ModelMetadata, TensorSpec
 from pilothouse.wire.kserve_v2.text import Convention, ended

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import GenerateRequest, Sampling
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import Chunks, Placement
 from pilothouse.wire.openai import logprobs
 from pilothouse.wire.openai.logprobs import Lists, Token

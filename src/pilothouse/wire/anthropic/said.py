@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import Overloaded, PilothouseError, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 
 _FINISH = {
     "max_tokens": "length",

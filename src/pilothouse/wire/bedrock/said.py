@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -21,6 +21,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire import marks
 from pilothouse.wire.bedrock.eventstream import Message
 

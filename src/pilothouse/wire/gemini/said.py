@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Aside, Embeddings, Thought, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Embeddings, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import Overloaded, PilothouseError, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire import marks
 
 _FINISH = {"STOP": "stop", "MAX_TOKENS": "length"}

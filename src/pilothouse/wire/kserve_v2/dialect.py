@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest, Tensor, TensorFault
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import JSON, EmbedDialect, GenerateDialect, TensorDialect
 from pilothouse.wire.kserve_v2 import about, inbound, infer
 

@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeGuard
 import msgspec
 from msgspec import Struct
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import NotSupported, UpstreamError
 from pilothouse.domain.price import BYTES_PER_TOKEN
 from pilothouse.domain.tensors import NO_PARAMETERS, Inferred, InferRequest, Scalar, Tensor
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.kserve_v2.turns import Turns, prompt_of
 
 PARAMETERS: Mapping[str, str] = MappingProxyType(

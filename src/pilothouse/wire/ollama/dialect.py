@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest, Usage
+from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.snapshot import Task
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect
 from pilothouse.wire.ollama import answers, inbound
 from pilothouse.wire.ollama.answers import LineWriter

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import Ability, GenerateRequest, Sampling, Usage
+from pilothouse.domain.chat import Ability, GenerateRequest, Sampling
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import AnswerUnfit, Internal, InvalidRequest, PilothouseError
 from pilothouse.domain.snapshot import Task
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import GenerateDialect, Writer
 from pilothouse.wire.openai import answers, conversation, logprobs, messages
 from pilothouse.wire.openai.fields import Fates, read_object

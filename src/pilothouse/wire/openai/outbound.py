@@ -10,9 +10,10 @@ from typing import Final
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Embeddings, EmbedRequest, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, Embeddings, EmbedRequest, GenerateRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.openai.fields import NULL
 from pilothouse.wire.openai.said import (
     Choice,

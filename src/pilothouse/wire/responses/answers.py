@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall, Usage
+from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.responses.inbound import ResponseRequest
 from pilothouse.wire.responses.shown import (
     Call,

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import GenerateRequest, Usage
+from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.snapshot import Task
+from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import GenerateDialect
 from pilothouse.wire.openai.answers import write_error
 from pilothouse.wire.openai.messages import Message

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pilothouse.domain.chat import Usage as Counted
+from pilothouse.domain.used_tokens import Usage as Counted
 
 
 class TextPart(Struct, tag_field="type", tag="output_text"):

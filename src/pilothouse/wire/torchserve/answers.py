@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -22,6 +21,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.used_tokens import Usage
 
 MAX_LINE_BYTES = 1024 * 1024
 REFUSED_KEY = "InvalidKeyException"

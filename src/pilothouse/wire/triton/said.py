@@ -10,7 +10,6 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -21,6 +20,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.used_tokens import Usage
 
 _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _T = TypeVar("_T")
