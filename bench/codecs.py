@@ -11,9 +11,11 @@ time of one thread.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle
 
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.anthropic import dialect as anthropic_dialect
 from pilothouse.wire.anthropic import outbound as anthropic_outbound
@@ -92,15 +94,20 @@ USAGE = Usage(90, 80)
 Work = Callable[[], object]
 
 
+def never_met(asked: dict[str, object]) -> Iterator[bytes]:
+    """A request whose fields differ each time: what is compared is the decoders, not what they remember."""
+    return cycle([json.dumps({**asked, "model": f"chat-{i}"}).encode() for i in range(1000)])
+
+
 def inbound_works() -> dict[str, dict[str, Work]]:
     """By what is done, for each protocol that comes in."""
     works: dict[str, dict[str, Work]] = {"request": {}, "stream event": {}, "whole answer": {}}
     for name, (dialect, asked) in DIALECTS.items():
-        body = json.dumps(asked).encode()
-        ask = dialect.read(body)
+        bodies = never_met(asked)
+        ask = dialect.read(next(bodies))
         writer = dialect.writer(ask, answer_id=f"{dialect.id_prefix}1", created=1)
         writer.chunk(TOKEN)  # what begins a stream is written once
-        works["request"][name] = lambda read=dialect.read, body=body: read(body)  # type: ignore[misc]
+        works["request"][name] = lambda read=dialect.read, bodies=bodies: read(next(bodies))  # type: ignore[misc]
         works["stream event"][name] = lambda write=writer.chunk: write(TOKEN)  # type: ignore[misc]
         works["whole answer"][name] = lambda d=dialect, ask=ask: d.whole(  # type: ignore[misc]
             ask, WHOLE, USAGE, answer_id="x_1", created=1
@@ -131,14 +138,18 @@ def outbound_works() -> dict[str, dict[str, Work]]:
     bedrock = bedrock_said.StreamReader()
     bedrock.read(_told("messageStart", {"role": "assistant"}))
     piece_there = _told("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": " Lisbon"}})
-    body = json.dumps(DIALECTS["openai"][1]).encode()
-    read = openai_dialect.CHAT.read
+    bodies = never_met(DIALECTS["openai"][1])
+    writer = openai_outbound.RequestWriter("m")
+
+    def read() -> GenerateRequest:
+        return openai_dialect.CHAT.read(next(bodies))
+
     return {
         "request, from OpenAI's client to a provider": {
-            "openai": lambda: openai_outbound.write_request(read(body), model="m", stream=True),
-            "anthropic": lambda: anthropic_outbound.write_request(read(body), model="m", stream=True),
-            "gemini": lambda: gemini_outbound.write_request(read(body)),
-            "bedrock": lambda: bedrock_outbound.write_request(read(body)),
+            "openai": lambda: b"".join(writer.write(read(), stream=True)),
+            "anthropic": lambda: anthropic_outbound.write_request(read(), model="m", stream=True),
+            "gemini": lambda: gemini_outbound.write_request(read()),
+            "bedrock": lambda: bedrock_outbound.write_request(read()),
         },
         "stream event, from a provider": {
             "openai": lambda: openai_outbound.read_said(event),

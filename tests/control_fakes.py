@@ -4,9 +4,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from pilothouse.control.world import World
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import EngineUnavailable, NotFound, OperationFailed
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.model import Artifact, ModelFormat, ModelHeader, ModelVersion
 from pilothouse.domain.options import CommonOptions
 from pilothouse.domain.spec import DeploymentSpec, ModelSpec

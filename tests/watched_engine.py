@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from copy import copy
 
-from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.peer import Timeouts

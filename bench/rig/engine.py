@@ -17,7 +17,8 @@ from pilothouse.adapters.engines.llama_cpp import LlamaCppDriver
 from pilothouse.adapters.targets.local import LocalTarget
 from pilothouse.app.model_tools import build_models
 from pilothouse.config import make_settings
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.model import Artifact
 from pilothouse.domain.spec import DeploymentSpec
 from pilothouse.kit.clock import SystemClock
@@ -80,14 +81,8 @@ async def ask(
     """One streamed answer: when its first and its last token came, and how many there were."""
     message = f'[{{"role":"user","content":"{prompt}"}}]'
     text = Raw((message if is_chat else f'"{prompt}"').encode())
-    request = GenerateRequest(
-        kind="chat" if is_chat else "completion",
-        endpoint="m",
-        prompt=text,
-        prompt_bytes=len(prompt),
-        stream=True,
-        max_tokens=max_tokens,
-        sampling=Sampling(temperature=0.0),
+    request = GenerateRequest("chat" if is_chat else "completion", "m", text, len(prompt)).changed(
+        stream=True, max_tokens=max_tokens, sampling=Sampling(temperature=0.0)
     )
     first = last = 0.0
     tokens = 0

@@ -2,8 +2,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.ports.engine import Placement
 from pilothouse.testing.conformance_engine import (
     EmbeddingConformance,

@@ -31,6 +31,7 @@ MODULES = (
     "domain.chunk",
     "domain.entries",
     "domain.fairness",
+    "domain.generate_request",
     "domain.ledger",
     "domain.principal",
     "domain.routing",
@@ -81,6 +82,7 @@ MODULES = (
     "wire.openai.inbound",
     "wire.openai.outbound",
     "wire.openai.same_event",
+    "wire.openai.same_fields",
 )
 """
 What is compiled. No msgspec Struct may be defined in them, for mypyc drops the arguments of their class, and

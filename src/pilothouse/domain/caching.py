@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import Aside, GenerateRequest, Sampling
+from pilothouse.domain.chat import Aside, Sampling
 from pilothouse.domain.chunk import Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import CachePolicy, EndpointEntry, ReplicaEntry
 
 NO_STORE: Final = b"no-store"
@@ -114,14 +115,14 @@ def stem_of(
     return sha256(_encode([team, endpoint.name, fingerprint, deployment, identity, epochs])).digest()
 
 
-def head_of(stem: bytes, ask: GenerateRequest, sampling: Sampling) -> bytes:
+def head_of(stem: bytes, ask: GenerateRequest, sampling: bytes) -> bytes:
     """
     What is in the exact key beside the prompt: it tells itself where it ends, and is short.
 
     How the answer is handed over (`stream`, `stream_options`) and who asks (`user`) is no part of it.
 
     Args:
-        sampling: That of the request in its canonical form.
+        sampling: JSON of that of the request, in its canonical form.
     """
     thoughts = ask.thoughts
     # `{` begins the sampling and no number, so no two questions give the same bytes.
@@ -130,7 +131,7 @@ def head_of(stem: bytes, ask: GenerateRequest, sampling: Sampling) -> bytes:
         ask.kind.encode(),
         ask.max_tokens or 0,
         ask.choices,
-        _encode(sampling),
+        sampling,
         _encode(thoughts) if thoughts else _NO_THOUGHTS,
     )
 

@@ -62,48 +62,6 @@ class Remembered(Struct, frozen=True, gc=False):
     thought: Thought
 
 
-class GenerateRequest(Struct, frozen=True, gc=False):
-    """
-    A valid request for generated text.
-
-    `prompt` is the JSON of the messages (chat), or of the prompt (completion): a
-    string, or a list of the model's token ids: bytes that are carried, not taken apart. Whatever protocol a
-    request came in, its messages are in the OpenAI dialect's shape
-    (`wire.openai.messages`). `prompt_bytes` bounds the prompt's tokens from above,
-    tools included, for no token is shorter than a byte.
-    """
-
-    kind: Literal["chat", "completion"]
-    endpoint: str
-    prompt: Raw
-    prompt_bytes: int
-    stream: bool = False
-    include_usage: bool = False
-    max_tokens: int | None = None
-    choices: int = 1
-    """Answers, to all prompts together."""
-    sampling: Sampling = Sampling()
-    subject: str | None = None
-    needs: frozenset[Ability] = frozenset()
-    """What not every engine can, and this request cannot do without."""
-    store: bool | None = None
-    """Whether prompt and answer may be kept; None is as the endpoint says."""
-    hide_reasoning: bool = False
-    """The caller is not shown what the model thinks, in a protocol where that is asked for."""
-    prompts: int = 1
-    """Of a completion: with more than one, `prompt` is their list, and `choices` are shared out evenly."""
-    with_prompt: bool = False
-    """The answer begins with the prompt, and so do its log probabilities."""
-    messages: object = None
-    """
-    `prompt` taken apart, where the codec that read it keeps that (`wire.openai.messages.of`); never changed.
-
-    Whoever puts another prompt in its place puts None here: answers are remembered by it.
-    """
-    thoughts: tuple[Remembered, ...] = ()
-    """Beside `prompt`, in whose shape they have no place: for the provider that gave them, and no other."""
-
-
 class EmbedRequest(Struct, frozen=True, kw_only=True):
     """A valid request for embeddings of one or more texts."""
 

@@ -6,11 +6,9 @@ Limits and budgets come with the ledger (issue 3) and belong here as well.
 
 from typing import Final
 
-import msgspec
-
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
 from pilothouse.domain.fairness import PRIORITIES, Priority
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.policy import GRANTS
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.snapshot import EndpointEntry
@@ -87,7 +85,7 @@ def bounded(ask: GenerateRequest, most: int) -> GenerateRequest:
     wished = ask.max_tokens
     if wished is not None and wished <= most:
         return ask
-    return msgspec.structs.replace(ask, max_tokens=most)
+    return ask.within(most)
 
 
 def is_unstored(store: bool, endpoint: EndpointRoutes) -> bool:  # noqa: FBT001 - a field of requests

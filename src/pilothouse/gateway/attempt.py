@@ -15,9 +15,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from pilothouse.domain.breaker import HEALTHY, is_answer, is_fault, may_retry
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import EmbedRequest
 from pilothouse.domain.errors import EngineUnavailable, InvalidRequest, Overloaded, PilothouseError
 from pilothouse.domain.fairness import Priority
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.routing import prefix_of
 from pilothouse.domain.tensors import InferRequest
 from pilothouse.domain.used_tokens import Usage

@@ -4,8 +4,9 @@ import time
 from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
-from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Aside, EmbedRequest
 from pilothouse.domain.fairness import Priority
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.ledger import Reservation
 from pilothouse.domain.principal import Principal
 from pilothouse.domain.record import CacheResult
@@ -35,7 +36,7 @@ class Call:
     principal: Principal | None = None
     routes: EndpointRoutes | None = None
     """Of the endpoint, once it is known that the caller may use it."""
-    ask: Ask | None = None
+    ask: Ask | None
     text: GenerateRequest | None = None
     """`ask`, where that is for text; within the endpoint's bounds, once that is known."""
     has_form = False
@@ -78,6 +79,7 @@ class Call:
         self.responder = responder
         self.dialect = dialect
         self.kind = dialect.kind
+        self.ask = None  # here, for mypyc takes no None as the default of a union of several
         self.created_at = _time()
         self.usage = _NOTHING
 

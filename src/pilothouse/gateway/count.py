@@ -5,8 +5,8 @@ Costs no place in an engine and no tokens; it is bounded all the same, for a cal
 may ask as often as he likes.
 """
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import EngineUnavailable, NotSupported, Overloaded
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import EndpointEntry
 from pilothouse.gateway.state import GatewayState
 from pilothouse.ports.engine import TokenCounter

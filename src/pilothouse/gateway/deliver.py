@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import Internal, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.tensors import InferRequest
 from pilothouse.gateway import generate, hedge
 from pilothouse.gateway.call import Call

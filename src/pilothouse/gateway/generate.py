@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall
+from pilothouse.domain.chat import Aside, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.price import BYTES_PER_TOKEN
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.permit import Places

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from pilothouse.domain.breaker import is_fault
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
 from pilothouse.gateway.permit import Places

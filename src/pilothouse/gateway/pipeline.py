@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from pilothouse.domain.answer_id import PREFIX
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.ledger import Shortage
 from pilothouse.gateway import admit
 from pilothouse.gateway.attempt import Attempts

@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 from pilothouse.domain import caching, likeness
 from pilothouse.domain.cached_answer import CachedAnswer
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import DeadlineExceeded, Internal, PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import CachePolicy, SemanticPolicy, Snapshot
 from pilothouse.gateway import generate
 from pilothouse.gateway.call import Call
@@ -98,7 +98,7 @@ class Recall:
         if found is None:
             return None
         identity, stem = found
-        head = caching.head_of(stem, ask, canonical.canonical_sampling(ask.sampling))
+        head = caching.head_of(stem, ask, canonical.canonical_sampling(ask))
         prompt = canonical.canonical_prompt(ask)
         asked = Asked(ask, identity, head, prompt, self._fingerprint(head, prompt))
         if asked.key in self._flights:

@@ -13,9 +13,9 @@ from contextlib import aclosing
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.permit import Places
 from pilothouse.gateway.place import Place
@@ -124,9 +124,7 @@ def _one_choice(ask: GenerateRequest, prompt: msgspec.Raw, index: int) -> Genera
     sampling = ask.sampling
     if index and sampling.seed is not None:
         sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
-    return msgspec.structs.replace(
-        ask, prompt=prompt, prompt_bytes=len(prompt), prompts=1, choices=1, sampling=sampling
-    )
+    return ask.changed(prompt=prompt, prompt_bytes=len(prompt), prompts=1, choices=1, sampling=sampling)
 
 
 def _at(delta: Delta, index: int) -> Delta:

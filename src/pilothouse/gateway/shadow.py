@@ -14,8 +14,9 @@ from contextlib import aclosing
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pilothouse.domain.chat import Aside, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Aside, EmbedRequest
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.record import FOUND, Content, InferenceRecord, JournalEntry, Shadowed
 from pilothouse.domain.rollout import FAULTS
 from pilothouse.domain.tensors import InferRequest

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Ability, Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import EngineOptions
 from pilothouse.domain.spec import DeploymentSpec

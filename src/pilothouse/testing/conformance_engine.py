@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pytest
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -25,6 +25,7 @@ from pilothouse.domain.errors import (
     NotSupported,
     PilothouseError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import KEEPS_ALL, Engine, Placement, Promise
 
@@ -57,12 +58,9 @@ def ask(prompt: object = "One, two, three, four,", **changes: Any) -> GenerateRe
     """A greedy completion of at most 8 tokens."""
     sampling = {name: changes.pop(name) for name in Sampling.__struct_fields__ if name in changes}
     text = msgspec.json.encode(prompt)
-    fields: dict[str, Any] = {"kind": "completion", "endpoint": "m", "max_tokens": 8, "stream": True}
-    return GenerateRequest(
-        **fields | changes,
-        prompt=msgspec.Raw(text),
-        prompt_bytes=len(text),
-        sampling=Sampling(**{"temperature": 0.0} | sampling),
+    fields: dict[str, Any] = {"max_tokens": 8, "stream": True}
+    return GenerateRequest("completion", "m", msgspec.Raw(text), len(text)).changed(
+        **fields | changes, sampling=Sampling(**{"temperature": 0.0} | sampling)
     )
 
 

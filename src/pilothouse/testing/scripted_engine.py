@@ -12,7 +12,7 @@ from random import Random
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -21,6 +21,7 @@ from pilothouse.domain.errors import (
     NotSupported,
     PilothouseError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.peer import Timeouts

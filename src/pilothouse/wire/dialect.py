@@ -11,9 +11,10 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest
 from pilothouse.domain.used_tokens import Usage

@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from gateway_rig import DEVELOPER, house_in_thread, key, replica_entry, snapshot
 from pilothouse.adapters.engines._anthropic_http import AnthropicEngine
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -30,6 +30,7 @@ from pilothouse.domain.errors import (
     RequestTooLarge,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import EngineInfo, Placement
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream, whole
@@ -66,7 +67,7 @@ MESSAGE = START["message"] | {  # type: ignore[operator]
 
 def ask(text: str = "hi", **more: Any) -> GenerateRequest:
     prompt = json.dumps([{"role": "user", "content": text}]).encode()
-    return GenerateRequest("chat", "m", Raw(prompt), len(prompt), **{"max_tokens": 8, **more})
+    return GenerateRequest("chat", "m", Raw(prompt), len(prompt)).changed(**{"max_tokens": 8, **more})
 
 
 def events(*said: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines.azure_openai import AzureOpenAIDriver
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -28,6 +28,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import Placement
 from upstream_rig import CHUNKED_HEAD, Upstream, chunked, upstream, whole
@@ -82,7 +83,7 @@ def written(events: list[dict[str, Any]]) -> bytes:
 
 def ask(**more: Any) -> GenerateRequest:
     prompt = json.dumps(HI, separators=(",", ":")).encode()
-    return GenerateRequest("chat", "m", Raw(prompt), len(prompt), **{"max_tokens": 8, **more})
+    return GenerateRequest("chat", "m", Raw(prompt), len(prompt)).changed(**{"max_tokens": 8, **more})
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from anthropic_rig import next_turn, streamed
 from eventstream_rig import event, fault
 from pilothouse.adapters.engines._bedrock_http import BedrockEngine
 from pilothouse.adapters.engines.bedrock import BedrockDriver, signing_key
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -38,6 +38,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.secret import Secret
 from pilothouse.kit.sigv4 import sign
@@ -129,7 +130,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 def ask(talk: list[Any] | None = None, **more: Any) -> GenerateRequest:
     prompt = json.dumps(talk or [{"role": "user", "content": "hi"}]).encode()
-    return GenerateRequest("chat", "m", Raw(prompt), len(prompt), **{"max_tokens": 8, **more})
+    return GenerateRequest("chat", "m", Raw(prompt), len(prompt)).changed(**{"max_tokens": 8, **more})
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from anthropic_rig import next_turn
 from anthropic_rig import whole as seen_whole
 from pilothouse.adapters.engines._gemini_http import GeminiEngine
 from pilothouse.adapters.engines.gemini import GeminiDriver
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -34,6 +34,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.secret import Secret
 from pilothouse.kit.sse import EventParser
@@ -78,7 +79,7 @@ def written(events: list[dict[str, Any]]) -> bytes:
 
 def ask(talk: list[Any] | None = None, **more: Any) -> GenerateRequest:
     prompt = json.dumps(talk or [{"role": "user", "content": "hi"}]).encode()
-    return GenerateRequest("chat", "m", Raw(prompt), len(prompt), **{"max_tokens": 8, **more})
+    return GenerateRequest("chat", "m", Raw(prompt), len(prompt)).changed(**{"max_tokens": 8, **more})
 
 
 SHAPED = Sampling(

@@ -8,9 +8,9 @@ import pytest
 
 from engine_home import Home, connected, launch_of, ready
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.ports.engine import Placement
 from pilothouse.testing.conformance_engine import text_of, usage_of
 from pilothouse.wire.openai.completions import read_completion

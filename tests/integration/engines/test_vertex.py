@@ -36,8 +36,9 @@ from pilothouse.adapters.engines._google_token import (
     ServiceAccount,
 )
 from pilothouse.adapters.engines.vertex import VertexDriver, VertexEngine
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.errors import DeadlineExceeded, OperationFailed, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.secret import Secret
 from pilothouse.ports.engine import Placement
@@ -68,7 +69,7 @@ def account(pem: str, token_uri: str = TOKEN_URI, **more: Any) -> Secret:
 
 def ask(**more: Any) -> GenerateRequest:
     prompt = b'[{"role":"system","content":"Be brief."},{"role":"user","content":"hi"}]'
-    return GenerateRequest("chat", "m", Raw(prompt), len(prompt), **{"max_tokens": 8, **more})
+    return GenerateRequest("chat", "m", Raw(prompt), len(prompt)).changed(**{"max_tokens": 8, **more})
 
 
 class Tokens:

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from gateway_rig import DEVELOPER, KEYS, House, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import EngineUnavailable, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.snapshot import CachePolicy, DeploymentEntry, Route, Snapshot

@@ -9,8 +9,8 @@ import psutil
 
 from gateway_rig import DEVELOPER, KEYS, house, key_entry, replica_entry, snapshot
 from http1_rig import connected
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.gateway import call
 from pilothouse.kit.http1.message import Limits
 from watched_engine import WatchedEngine

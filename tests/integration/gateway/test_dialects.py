@@ -11,9 +11,10 @@ import pytest
 
 from gateway_rig import DEVELOPER, House, endpoint_entry, house, replica_entry, snapshot
 from http1_rig import Answer, answers, connected
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.record import Content, InferenceRecord

@@ -16,8 +16,8 @@ from statistics import median
 import pytest
 
 from gateway_rig import DEVELOPER, OTHER_TEAM, House, endpoint_entry, house, replica_entry, snapshot
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from watched_engine import WatchedEngine
 
 FLOOD = 100

@@ -22,8 +22,8 @@ from gateway_rig import (
     snapshot,
 )
 from http1_rig import Answer
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.limits import Limits
 from pilothouse.domain.price import Price
 from pilothouse.domain.snapshot import DeploymentEntry, Snapshot, TeamEntry

@@ -9,9 +9,9 @@ import pytest
 
 from gateway_rig import house, replica_entry, snapshot
 from http1_rig import Raw, answers
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.message import Limits
 from watched_engine import WatchedEngine, endless, fails, silent, words

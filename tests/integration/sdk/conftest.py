@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from gateway_rig import AUDITOR, DEVELOPER, endpoint_entry, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import ContextLengthExceeded, Overloaded, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from program_rig import program
 from watched_engine import WatchedEngine

@@ -11,9 +11,10 @@ import openai
 import pytest
 
 from gateway_rig import DEVELOPER, House, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall
+from pilothouse.domain.chat import Aside, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import RateLimitExceeded
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from program_rig import Program, program
 from watched_engine import WatchedEngine, fails, words

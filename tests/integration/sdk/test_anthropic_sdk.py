@@ -10,7 +10,7 @@ import pytest
 from anthropic.types import MessageParam, ToolParam
 
 from gateway_rig import DEVELOPER, SCOPED, endpoint_entry, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -21,6 +21,7 @@ from pilothouse.domain.errors import (
     RateLimitExceeded,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from watched_engine import WatchedEngine, fails, words
 

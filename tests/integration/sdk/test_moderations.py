@@ -13,8 +13,8 @@ import pytest
 from msgspec import Raw
 
 from gateway_rig import DEVELOPER, endpoint_entry, house_in_thread, key, replica_entry, snapshot
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.openai.moderation import CATEGORIES
 from program_rig import program

@@ -16,9 +16,10 @@ from gateway_rig import (
     replica_entry,
     snapshot,
 )
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from watched_engine import WatchedEngine, fails, words
 

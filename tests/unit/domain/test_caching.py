@@ -36,7 +36,7 @@ def stem(*, team="a", endpoint=ENDPOINT, deployment="d", identity="llama\nsha256
 def key(body: dict | str, *, of=None):
     text = body if isinstance(body, str) else json.dumps(body)
     ask = read_chat(text.encode())
-    head = head_of(of or stem(), ask, canonical_sampling(ask.sampling))
+    head = head_of(of or stem(), ask, canonical_sampling(ask))
     return shared_fingerprint(head, canonical_prompt(ask))
 
 
@@ -147,7 +147,7 @@ def test_a_schema_keeps_the_order_of_its_fields():
     ],
 )
 def test_sampled_answers_are_given_again_only_where_the_endpoint_says_so(sampling, always, expected):
-    ask = replace(read_chat(json.dumps(body()).encode()), sampling=sampling)
+    ask = read_chat(json.dumps(body()).encode()).changed(sampling=sampling)
 
     assert is_cacheable(ask, replace(POLICY, always=always)) is expected
 
@@ -156,7 +156,7 @@ def test_log_probabilities_of_plain_completions_are_not_cached():
     ask = read_chat(json.dumps(body()).encode())
 
     assert not is_cacheable(
-        replace(ask, kind="completion", sampling=Sampling(temperature=0, logprobs=2)), POLICY
+        ask.changed(kind="completion", sampling=Sampling(temperature=0, logprobs=2)), POLICY
     )
 
 

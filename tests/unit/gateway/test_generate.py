@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_rig import replica_entry
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import DeadlineExceeded, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import DeploymentEntry
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway import generate

@@ -25,11 +25,13 @@ def test_where_the_head_ends_is_part_of_an_own_name():
     assert OWN.of(b"ab", b"c") != OWN.of(b"a", b"bc")
 
 
-def test_nobody_else_gives_the_same_name_unless_it_is_shared():
-    assert OwnFingerprint().of(b"head", b"rest") != OwnFingerprint().of(b"head", b"rest")
+def test_nobody_else_gives_the_same_name_to_what_is_long_unless_it_is_shared():
+    long = b"rest" * 1000
+    assert OwnFingerprint().of(b"head", long) != OwnFingerprint().of(b"head", long)
     assert shared_fingerprint(b"head", b"rest") == shared_fingerprint(b"head", b"rest")
 
 
 def test_a_name_is_short_however_long_the_bytes():
     assert len(OWN.of(b"h" * 500, b"r" * 100_000)) == 16
+    assert len(OWN.of(b"h" * 500, b"r" * 524)) < 1100
     assert len(shared_fingerprint(b"h" * 500, b"r" * 100_000)) == 32

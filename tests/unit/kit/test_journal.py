@@ -127,14 +127,14 @@ def test_a_batch_stops_at_its_byte_limit(tmp_path):
 def test_an_append_is_one_write_and_touches_no_other_file(tmp_path, monkeypatch):
     writer = make_writer(tmp_path)
     calls = []
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda *args: calls.append("pwrite") or real(*args))
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda *args: calls.append("pwritev") or real(*args))
     for name in ("open", "fsync", "fdatasync", "posix_fallocate", "rename", "write"):
         monkeypatch.setattr(os, name, lambda *args, name=name: calls.append(name))
 
     writer.append(b"x" * 2048)
 
-    assert calls == ["pwrite"]
+    assert calls == ["pwritev"]
     monkeypatch.undo()
     writer.close()
 
@@ -310,18 +310,28 @@ def test_a_key_service_that_fails_for_a_while_does_not_end_the_journal(tmp_path)
     writer.close()
 
 
+def test_more_frames_than_a_system_call_takes_are_all_written(tmp_path):
+    writer = make_writer(tmp_path)
+
+    writer.append(*[b"%d" % i for i in range(1500)])
+    writer.close()
+
+    frames, _ = read_all(make_reader(tmp_path))
+    assert frames == [b"%d" % i for i in range(1500)]
+
+
 @pytest.mark.parametrize("fault", ["raises", "short"])
 def test_a_write_that_fails_keeps_nothing_and_the_next_goes_to_the_spare(tmp_path, monkeypatch, fault):
     writer = make_writer(tmp_path)
     writer.append(b"before")
-    real = os.pwrite
+    real = os.pwritev
 
     def failing(fd, data, at):
         if fault == "raises":
             raise OSError(errno.EIO, "Input/output error")
-        return real(fd, data[:20], at)
+        return real(fd, [data[0][:20]], at)
 
-    monkeypatch.setattr(os, "pwrite", failing)
+    monkeypatch.setattr(os, "pwritev", failing)
     with pytest.raises(JournalFull):
         writer.append(b"lost, and the caller knows it")
     monkeypatch.undo()

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from pilothouse.domain import errors
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.anthropic import answers, inbound
 from pilothouse.wire.anthropic.dialect import MESSAGES

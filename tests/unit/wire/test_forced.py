@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Aside, GenerateRequest
+from pilothouse.domain.chat import Aside
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.gateway.generate import Gathered
 from pilothouse.wire.openai.dialect import CHAT
 from pilothouse.wire.openai.forced import CallReader, forced_call

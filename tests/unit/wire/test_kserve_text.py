@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.tensors import Inferred, Tensor
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.kserve_v2 import text
@@ -27,7 +28,9 @@ CHATML = Turns(
 def asking(prompt: object, kind: Any = "completion", **changes: Any) -> GenerateRequest:
     sampling = {name: changes.pop(name) for name in list(changes) if name in Sampling.__struct_fields__}
     raw = msgspec.json.encode(prompt)
-    return GenerateRequest(kind, "m", msgspec.Raw(raw), len(raw), sampling=Sampling(**sampling), **changes)
+    return GenerateRequest(kind, "m", msgspec.Raw(raw), len(raw)).changed(
+        sampling=Sampling(**sampling), **changes
+    )
 
 
 def test_a_chat_is_written_as_its_turns_say():

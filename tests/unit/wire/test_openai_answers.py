@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.domain.chat import Aside, Embeddings, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, Embeddings, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, Overloaded, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.gateway.generate import Gathered
 from pilothouse.kit.sse import EventParser
@@ -135,7 +136,9 @@ def test_only_allowed_fields_reach_an_engine() -> None:
         b'"user":"me","seed":4,"logprobs":true}'
     )
 
-    sent = json.loads(outbound.RequestWriter("real").write(ask, stream=True, slot=2, reuse_prefix=False))
+    sent = json.loads(
+        b"".join(outbound.RequestWriter("real").write(ask, stream=True, slot=2, reuse_prefix=False))
+    )
 
     assert sent == {
         "model": "real",

@@ -5,16 +5,16 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_rig import asking, next_turn, streamed, whole
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import GenerateRequest, Remembered
+from pilothouse.domain.chat import Remembered
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.gateway.generate import Gathered
 from pilothouse.wire.anthropic import outbound as anthropic_outbound
 from pilothouse.wire.bedrock import outbound as bedrock_outbound
@@ -276,7 +276,7 @@ def test_a_long_talk_is_not_gone_through_again_for_each_of_its_thoughts(
     ask = asking(messages=[*turn * 20, turn[0]])
     thoughts = Walked(ask.thoughts)
 
-    write(msgspec.structs.replace(ask, thoughts=thoughts))
+    write(ask.changed(thoughts=thoughts))
 
     assert len(thoughts) == 20
     assert thoughts.times == 1

@@ -17,13 +17,17 @@ def asked(**more: object) -> bytes:
 
 @pytest.mark.parametrize("wanted", [{"type": "text"}, {"type": "json_object"}, SCHEMA])
 def test_a_response_format_reaches_the_engine_as_it_came(wanted: dict[str, object]) -> None:
-    sent = json.loads(RequestWriter("m").write(read_chat(asked(response_format=wanted)), stream=False))
+    sent = json.loads(
+        b"".join(RequestWriter("m").write(read_chat(asked(response_format=wanted)), stream=False))
+    )
 
     assert sent["response_format"] == wanted
 
 
 def test_a_response_format_of_null_is_none() -> None:
-    sent = json.loads(RequestWriter("m").write(read_chat(asked(response_format=None)), stream=False))
+    sent = json.loads(
+        b"".join(RequestWriter("m").write(read_chat(asked(response_format=None)), stream=False))
+    )
 
     assert "response_format" not in sent
 

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, RateLimitExceeded
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.inbound import read_chat
@@ -45,11 +46,11 @@ asides = st.one_of(
 steps = st.lists(text_steps | asides, max_size=12)
 
 
-def read(**fields: Any) -> inbound.ResponseRequest:
+def read(**fields: Any) -> GenerateRequest:
     return inbound.read(json.dumps({"model": "m", "input": "hi", **fields}).encode(), [])
 
 
-def said(ask: inbound.ResponseRequest) -> list[Any]:
+def said(ask: GenerateRequest) -> list[Any]:
     return json.loads(bytes(ask.prompt))
 
 

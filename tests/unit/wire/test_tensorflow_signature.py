@@ -3,8 +3,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import NotSupported, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.tensorflow.chat import ChatTexts, prompt_of
 from pilothouse.wire.tensorflow.signature import (
     Binding,
@@ -31,13 +32,8 @@ def bound(told: Signature | None, name: str = "generate", **named: Any) -> Bindi
 
 def asked(prompt: object = "x", kind: Any = "completion", **sampling: Any) -> GenerateRequest:
     choices = sampling.pop("choices", 1)
-    return GenerateRequest(
-        kind=kind,
-        endpoint="m",
-        prompt=msgspec.Raw(msgspec.json.encode(prompt)),
-        prompt_bytes=9,
-        choices=choices,
-        sampling=Sampling(**sampling),
+    return GenerateRequest(kind, "m", msgspec.Raw(msgspec.json.encode(prompt)), 9).changed(
+        choices=choices, sampling=Sampling(**sampling)
     )
 
 

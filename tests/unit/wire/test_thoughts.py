@@ -7,9 +7,9 @@ import pytest
 
 from anthropic_rig import next_turn, streamed, whole
 from pilothouse.domain.caching import head_of, steps_of
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.gateway.generate import Gathered
 from pilothouse.wire.anthropic import outbound, said
 
@@ -126,7 +126,7 @@ def test_other_thoughts_are_another_question_to_a_cache():
     one, two = turned(CONTENT), turned(other)
 
     assert one.prompt == two.prompt
-    assert head_of(b"", one, one.sampling) != head_of(b"", two, two.sampling)
+    assert head_of(b"", one, one.sampling_json) != head_of(b"", two, two.sampling_json)
 
 
 def test_what_is_reserved_for_a_request_holds_its_signatures_and_what_is_redacted():

@@ -49,7 +49,7 @@ class MemoryCache:
         return answer
 
     def put(self, key: bytes, answer: CachedAnswer) -> None:
-        size = size_bytes(answer)
+        size = len(key) + size_bytes(answer)
         if size * _LARGEST_SHARE > self._cap_bytes:
             return
         if key in self._entries:

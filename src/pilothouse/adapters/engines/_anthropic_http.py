@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import ProviderEngine
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import ContextLengthExceeded, PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.sse import EventParser
 from pilothouse.ports.engine import EngineInfo

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import ProviderEngine
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import ContextLengthExceeded, PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.sigv4 import SigningKey, sign
 from pilothouse.ports.engine import EngineInfo

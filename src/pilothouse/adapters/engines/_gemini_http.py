@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._provider_http import PROBE, ProviderEngine
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import ContextLengthExceeded, PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.peer import Timeouts

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault, count_of, data_type
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import Chunks

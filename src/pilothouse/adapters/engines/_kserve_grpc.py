@@ -15,9 +15,10 @@ from pilothouse.adapters.engines._kserve import (
 )
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._probing import PLAIN_PROBE
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.domain.tensors import Inferred, InferRequest
 from pilothouse.kit.http1.peer import Timeouts

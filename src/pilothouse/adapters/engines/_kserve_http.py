@@ -17,9 +17,10 @@ from pilothouse.adapters.engines._kserve import (
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._provider_http import ProviderEngine, refusal_of
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health
 from pilothouse.domain.tensors import Inferred, InferRequest, TensorFault
 from pilothouse.kit.cohort import Cohort

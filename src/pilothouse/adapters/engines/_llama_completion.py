@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import InvalidRequest, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.ports.engine import Chunks, Placement
 from pilothouse.wire.openai import logprobs
@@ -35,8 +36,8 @@ class Aside(Protocol):
     def __call__(self, path: str, body: bytes, shape: type[Any], *, deadline_s: float) -> Awaitable[Any]: ...
 
 
-class SaidAfter(GenerateRequest, frozen=True, kw_only=True):
-    """A request whose answer is given word for word."""
+class _WordForWord(Sampling, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """Of a request whose answer is given."""
 
     grammar: str
 
@@ -91,7 +92,7 @@ class Completion:
         """With at least one likeliest token, for without it there are no probabilities."""
         if not self._top and self._top is not None:
             sampling = msgspec.structs.replace(request.sampling, logprobs=1)
-            return msgspec.structs.replace(request, sampling=sampling)
+            return request.changed(sampling=sampling)
         return request
 
     def _formed(self, delta: Delta) -> Delta:
@@ -145,14 +146,15 @@ class Completion:
         rest = ids[1:]
         if not rest:
             return [], Usage(len(ids))
-        request = SaidAfter(
-            kind="completion",
-            endpoint=self._request.endpoint,
-            prompt=Raw(_encode(ids[:1])),
-            prompt_bytes=len(ids),
+        request = GenerateRequest(
+            "completion", self._request.endpoint, Raw(_encode(ids[:1])), len(ids)
+        ).changed(
             max_tokens=len(rest),
-            sampling=Sampling(temperature=0.0, logprobs=max(1, self._top or 0)),
-            grammar="root ::= " + " ".join(f"<[{one}]>" for one in rest),
+            sampling=_WordForWord(
+                temperature=0.0,
+                logprobs=max(1, self._top or 0),
+                grammar="root ::= " + " ".join(f"<[{one}]>" for one in rest),
+            ),
         )
         steps: list[Token] = []
         async with aclosing(self._stream(request, placement, self._left_s)) as stream:
@@ -168,10 +170,3 @@ class Completion:
 def is_needed(request: GenerateRequest) -> bool:
     """Whether llama.cpp's own answer to this completion would not do."""
     return request.kind == "completion" and (request.with_prompt or request.sampling.logprobs is not None)
-
-
-def with_grammar(body: bytes, request: GenerateRequest) -> bytes:
-    """The body of a request, which holds the grammar of `SaidAfter`."""
-    if not isinstance(request, SaidAfter):
-        return body
-    return b'%s,"grammar":%s}' % (body[:-1], _encode(request.grammar))

@@ -13,9 +13,9 @@ import msgspec
 
 from pilothouse.adapters.engines._asking import TIMEOUTS, Asker, client_of, translated
 from pilothouse.adapters.engines._attached import retry_after_s
-from pilothouse.adapters.engines._openai_text import Shaped, TextAsker, with_length
+from pilothouse.adapters.engines._openai_text import TextAsker, with_length
 from pilothouse.adapters.engines._probing import PROBE, says_a_token
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -27,6 +27,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import HttpFailure, request_bytes
@@ -61,7 +62,6 @@ class OpenAIEngine:
         query: What stands behind every path, from `?` on.
         pin: Resolves and checks the host of `address` before each connection.
         cohort: Requests are sent with the others of their stage.
-        shaped: Makes the body of a request for text what this engine understands of it.
     """
 
     def __init__(
@@ -74,7 +74,6 @@ class OpenAIEngine:
         query: str = "",
         pin: Callable[[], Awaitable[str]] | None = None,
         cohort: Cohort | None = None,
-        shaped: Shaped | None = None,
     ) -> None:
         self.info = info
         self._model = model
@@ -93,7 +92,7 @@ class OpenAIEngine:
             for path in ("/apply-template", "/tokenize", "/detokenize")
         }
         self._text = TextAsker(
-            self._asker, self._heads, self._writer, self._refusal_within, of_llama=info.slots, shaped=shaped
+            self._asker, self._heads, self._writer, self._refusal_within, of_llama=info.slots
         )
 
     def stream(
@@ -131,7 +130,7 @@ class OpenAIEngine:
         if not self.info.slots:
             raise NotSupported(f"the {self.info.name} engine does not say how many tokens a prompt has")
         until = time.monotonic() + deadline_s
-        body = self._writer.write(request, stream=False)
+        body = b"".join(self._writer.write(request, stream=False))
         prompt = await self._ask_aside("/apply-template", body, _Prompt, deadline_s=deadline_s)
         body = msgspec.json.encode({"content": prompt.prompt, "add_special": True, "parse_special": True})
         left_s = max(0.001, until - time.monotonic())
@@ -184,7 +183,7 @@ class OpenAIEngine:
         self._sweeper.stop_when_empty()
 
     def _post(self, kind: str, body: bytes) -> bytes:
-        return with_length(self._heads[kind], body)
+        return with_length(self._heads[kind], [body])
 
     async def _get(self, target: str, *, deadline_s: float, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         data = request_bytes("GET", target, self._client.address.host_header, self._headers)

@@ -4,19 +4,18 @@ How an engine of the OpenAI dialect is asked for text: what `_openai_http` does 
 It is compiled (`app.compiled`). What all requests to one engine share is written once.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec import Raw
+
 from pilothouse.adapters.engines._asking import Asker
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import Chunks, Placement
 from pilothouse.wire.openai.outbound import AnswerReader, RequestWriter, read_whole
-
-Shaped = Callable[[bytes, GenerateRequest], bytes]
-"""The body of a request as an engine understands it, of what the dialect has."""
 
 _read_whole: Final = read_whole
 
@@ -29,7 +28,7 @@ class TextAsker:
         of_llama: It is llama.cpp's server, and takes `id_slot` and `cache_prompt`.
     """
 
-    __slots__ = ("_asker", "_heads", "_of_llama", "_refused_within", "_shaped", "_writer")
+    __slots__ = ("_asker", "_heads", "_of_llama", "_refused_within", "_writer")
 
     def __init__(
         self,
@@ -39,14 +38,12 @@ class TextAsker:
         refused_within: Callable[[bytes], PilothouseError | None],
         *,
         of_llama: bool,
-        shaped: Shaped | None,
     ) -> None:
         self._asker = asker
         self._heads = dict(heads)
         self._writer = writer
         self._refused_within = refused_within
         self._of_llama = of_llama
-        self._shaped = shaped
 
     def stream(
         self,
@@ -84,11 +81,12 @@ class TextAsker:
             body = self._writer.write(request, stream=stream, slot=slot, reuse_prefix=reuses)
         else:
             body = self._writer.write(request, stream=stream)
-        if self._shaped is not None:
-            body = self._shaped(body, request)
         return with_length(self._heads[request.kind], body)
 
 
-def with_length(head: bytes, body: bytes) -> bytes:
-    """A whole request."""
-    return b"%scontent-length: %d\r\n\r\n%s" % (head, len(body), body)
+def with_length(head: bytes, body: Sequence[bytes | Raw]) -> bytes:
+    """A whole request, of a head that lacks its length and a body in parts."""
+    size = 0
+    for part in body:
+        size += len(part)
+    return b"".join([head, b"content-length: %d\r\n\r\n" % size, *body])

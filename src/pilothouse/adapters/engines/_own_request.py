@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import messages
 
 TAKEN = ("temperature", "top_p", "top_k", "seed", "stop")

@@ -8,18 +8,16 @@ from contextlib import aclosing
 
 import msgspec
 from msgspec import Raw
-from msgspec.structs import replace
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Load
 from pilothouse.ports.engine import Chunks
 
-PLAIN_PROBE = GenerateRequest(
-    kind="completion", endpoint="", prompt=Raw(b'"Hello"'), prompt_bytes=7, max_tokens=1
-)
+PLAIN_PROBE = GenerateRequest("completion", "", Raw(b'"Hello"'), 7).changed(max_tokens=1)
 """For engines that can be told nothing but the prompt and how much to say."""
-PROBE = replace(PLAIN_PROBE, sampling=Sampling(temperature=0.0))
+PROBE = PLAIN_PROBE.changed(sampling=Sampling(temperature=0.0))
 
 
 async def says_a_token(stream: Chunks) -> bool:

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, answered, client_of, translated
 from pilothouse.adapters.engines._attached import retry_after_s
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     DeadlineExceeded,
@@ -25,6 +25,7 @@ from pilothouse.domain.errors import (
     RequestTooLarge,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Exchange, HttpFailure
@@ -33,13 +34,7 @@ from pilothouse.kit.http1.sweep import Sweeper
 from pilothouse.kit.sse import EventTooLarge
 from pilothouse.ports.engine import EngineInfo, Placement
 
-PROBE = GenerateRequest(
-    kind="chat",
-    endpoint="",
-    prompt=Raw(b'[{"role":"user","content":"Hello"}]'),
-    prompt_bytes=35,
-    max_tokens=1,
-)
+PROBE = GenerateRequest("chat", "", Raw(b'[{"role":"user","content":"Hello"}]'), 35).changed(max_tokens=1)
 
 _T = TypeVar("_T")
 _Event = TypeVar("_Event")

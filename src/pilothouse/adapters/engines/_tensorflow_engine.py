@@ -16,7 +16,7 @@ import msgspec
 
 from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import (
     ContextLengthExceeded,
@@ -26,6 +26,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit.http1.peer import Timeouts

@@ -19,7 +19,7 @@ from pilothouse.adapters.engines._asking import MAX_ERROR_BYTES, TIMEOUTS, trans
 from pilothouse.adapters.engines._own_request import generator_request
 from pilothouse.adapters.engines._probing import PROBE, read_load
 from pilothouse.adapters.engines._torchserve_keys import Keys
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import (
     DeadlineExceeded,
@@ -28,6 +28,7 @@ from pilothouse.domain.errors import (
     PilothouseError,
     UpstreamError,
 )
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Client, Exchange, HttpFailure, request_bytes

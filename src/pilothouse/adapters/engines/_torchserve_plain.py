@@ -19,9 +19,10 @@ from pilothouse.adapters.engines._attached import bearer, pinned
 from pilothouse.adapters.engines._openai_http import parsed_address
 from pilothouse.adapters.engines._probing import PLAIN_PROBE
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import NotSupported, PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort
 from pilothouse.kit.http1.client import Exchange, HttpFailure, request_bytes

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from pilothouse.adapters.engines._own_request import generator_request
 from pilothouse.adapters.engines._probing import PROBE, says_a_token
 from pilothouse.adapters.engines._triton_watch import Call, Watch
-from pilothouse.domain.chat import Embeddings, GenerateRequest
+from pilothouse.domain.chat import Embeddings
 from pilothouse.domain.chunk import Chunk
 from pilothouse.domain.errors import EngineUnavailable, NotSupported, PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.http1.peer import Timeouts
 from pilothouse.ports.engine import EngineInfo, Placement

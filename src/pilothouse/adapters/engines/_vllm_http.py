@@ -15,8 +15,9 @@ from pilothouse.adapters.engines._attached import OPENAI_TAKES, bearer, pinned, 
 from pilothouse.adapters.engines._holes import Hole, why_refused
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines._server_load import LoadSeries, load_of
-from pilothouse.domain.chat import Ability, GenerateRequest
+from pilothouse.domain.chat import Ability
 from pilothouse.domain.errors import InvalidRequest, NotSupported, PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.model import ModelFormat
 from pilothouse.domain.status import Health, Load
 from pilothouse.kit.cohort import Cohort

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from pilothouse.adapters.engines._llama_completion import Completion, Stream, is_needed, with_grammar
+from pilothouse.adapters.engines._llama_completion import Completion, Stream, is_needed
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.sizing import Wish, choose_sizing
@@ -167,7 +167,7 @@ class LlamaCppDriver:
             slots=True,
             can=frozenset({"tools", "logit_bias", "token_ids", "echo"}),
         )
-        return LlamaCppEngine(info, address, model=model, cohort=self._cohort, shaped=with_grammar)
+        return LlamaCppEngine(info, address, model=model, cohort=self._cohort)
 
 
 class LlamaCppEngine(OpenAIEngine):

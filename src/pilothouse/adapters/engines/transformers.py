@@ -26,8 +26,8 @@ from pilothouse.adapters.engines._launching import (
 from pilothouse.adapters.engines._openai_http import OpenAIEngine
 from pilothouse.adapters.engines._probing import read_load
 from pilothouse.adapters.engines._stops import StopCutter
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Chunk, Delta
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.model import Artifact, ModelFormat
 from pilothouse.domain.options import Count, EngineOptions, read_options
 from pilothouse.domain.spec import DeploymentSpec

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, GenerateRequest, Thought, ToolCall
+from pilothouse.domain.chat import Aside, Thought, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import BudgetExceeded, Overloaded, PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'

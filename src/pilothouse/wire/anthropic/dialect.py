@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.anthropic import answers, inbound

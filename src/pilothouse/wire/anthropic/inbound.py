@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Ability, GenerateRequest, Remembered, Sampling, Thought
+from pilothouse.domain.chat import Ability, Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.anthropic import shapes
 from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import invalid
@@ -90,22 +91,17 @@ def _request(
         beside += len(offered)
     if asked.tool_choice is not None:
         sampling = _choosing(sampling, asked.tool_choice)
-    return GenerateRequest(
-        "chat",
-        asked.model,
-        written,
-        len(written) + beside,
-        stream,
-        True,
-        max_tokens,
-        1,
-        sampling,
-        subject,
-        needs,
-        hide_reasoning=asked.thinking is None or not _is_shown(asked.thinking),
-        messages=said,
-        thoughts=tuple(thoughts),
-    )
+    ask = GenerateRequest("chat", asked.model, written, len(written) + beside)
+    ask.stream = stream
+    ask.include_usage = True
+    ask.max_tokens = max_tokens
+    ask.sampling = sampling
+    ask.subject = subject
+    ask.needs = needs
+    ask.hide_reasoning = asked.thinking is None or not _is_shown(asked.thinking)
+    ask.messages = said
+    ask.thoughts = tuple(thoughts)
+    return ask
 
 
 def _is_shown(thinking: shapes.Enabled | shapes.Adaptive | shapes.Disabled) -> bool:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest, Remembered, Sampling, Thought
+from pilothouse.domain.chat import Remembered, Sampling, Thought
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire import marks
 from pilothouse.wire.openai import messages, tools
 from pilothouse.wire.openai.parts import arguments_of, inline_data, not_there, texts_said

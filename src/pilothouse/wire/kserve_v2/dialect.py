@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.tensors import Inferred, InferRequest, Tensor, TensorFault
 from pilothouse.domain.used_tokens import Usage

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import EmbedRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.tensors import InferRequest, Tensor, TensorFault
 from pilothouse.wire.kserve_v2 import infer
 from pilothouse.wire.openai.fields import invalid
@@ -152,26 +153,22 @@ def _request(text: str, given: Mapping[str, Any], *, endpoint: str, stream: bool
     if not text:
         raise InvalidRequest(f"{TEXT} is empty", param=TEXT)
     prompt = _encode(text)
-    return GenerateRequest(
-        "completion",
-        endpoint,
-        Raw(prompt),
-        len(prompt),
-        stream=stream,
-        include_usage=True,
-        max_tokens=wishes.max_tokens,
-        sampling=Sampling(
-            temperature=wishes.temperature,
-            top_p=wishes.top_p,
-            top_k=wishes.top_k,
-            min_p=wishes.min_p,
-            seed=wishes.seed,
-            stop=[wishes.stop] if isinstance(wishes.stop, str) else (wishes.stop or None),
-            frequency_penalty=wishes.frequency_penalty,
-            presence_penalty=wishes.presence_penalty,
-        ),
-        subject=wishes.user,
+    ask = GenerateRequest("completion", endpoint, Raw(prompt), len(prompt))
+    ask.stream = stream
+    ask.include_usage = True
+    ask.max_tokens = wishes.max_tokens
+    ask.sampling = Sampling(
+        temperature=wishes.temperature,
+        top_p=wishes.top_p,
+        top_k=wishes.top_k,
+        min_p=wishes.min_p,
+        seed=wishes.seed,
+        stop=[wishes.stop] if isinstance(wishes.stop, str) else (wishes.stop or None),
+        frequency_penalty=wishes.frequency_penalty,
+        presence_penalty=wishes.presence_penalty,
     )
+    ask.subject = wishes.user
+    return ask
 
 
 def _check_outputs(request: InferRequest, known: str) -> None:

@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeGuard
 import msgspec
 from msgspec import Struct
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import NotSupported, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.price import BYTES_PER_TOKEN
 from pilothouse.domain.tensors import NO_PARAMETERS, Inferred, InferRequest, Scalar, Tensor
 from pilothouse.domain.used_tokens import Usage

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import InvalidRequest, NotSupported, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 
 PLACE = "{content}"
 _Shape = TypeVar("_Shape")

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from pilothouse.domain.chat import Embeddings, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Embeddings, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 
 _encode = msgspec.json.Encoder().encode

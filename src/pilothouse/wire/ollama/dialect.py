@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import Ability, EmbedRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import invalid, sub_read
 from pilothouse.wire.openai.shapes import Penalty, Seed, Share, Stop, Temperature
@@ -211,19 +212,19 @@ def _request(
     )
     if said is not None and (read := conversation.needs_of(said)):
         needs |= read
-    return GenerateRequest(
+    ask = GenerateRequest(
         "completion" if said is None else "chat",
         endpoint_of(asked.model),
         written,
         len(written) + (len(tools) if tools is not None else 0),
-        asked.stream is not False,
-        True,
-        most if most is not None and most > 0 else None,
-        1,
-        sampling,
-        needs=needs,
-        messages=said,
     )
+    ask.stream = asked.stream is not False
+    ask.include_usage = True
+    ask.max_tokens = most if most is not None and most > 0 else None
+    ask.sampling = sampling
+    ask.needs = needs
+    ask.messages = said
+    return ask
 
 
 def _format(raw: Raw) -> Raw | None:

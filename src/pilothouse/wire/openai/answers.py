@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse.domain.chat import Aside, Embeddings, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, Embeddings, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.kit import sse
 

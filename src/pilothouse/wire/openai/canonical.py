@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import messages
 from pilothouse.wire.openai.messages import Message
 
@@ -43,16 +44,25 @@ def last_question(prompt: bytes) -> tuple[bytes, str] | None:
     return _pack(said), text
 
 
-def canonical_sampling(sampling: Sampling) -> Sampling:
+def canonical_sampling(ask: GenerateRequest) -> bytes:
     """As `canonical_prompt`, for what is carried as it came: its whitespace goes, its order stays."""
-    if sampling.response_format is None and sampling.tools is None:
-        return sampling
-    return msgspec.structs.replace(
-        sampling,
-        response_format=_compact(sampling.response_format),
-        tools=_compact(sampling.tools),
-        tool_choice=_compact(sampling.tool_choice),
-    )
+    written = ask.written
+    if written is None or written.sampling is not ask.sampling:
+        return _canonical(ask.sampling)
+    if not written.canonical:
+        written.canonical = _canonical(ask.sampling)
+    return written.canonical
+
+
+def _canonical(sampling: Sampling) -> bytes:
+    if sampling.response_format is not None or sampling.tools is not None:
+        sampling = msgspec.structs.replace(
+            sampling,
+            response_format=_compact(sampling.response_format),
+            tools=_compact(sampling.tools),
+            tool_choice=_compact(sampling.tool_choice),
+        )
+    return _encode(sampling)
 
 
 def _compact(raw: Raw | None) -> Raw | None:

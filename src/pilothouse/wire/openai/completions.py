@@ -5,8 +5,9 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Raw
 
-from pilothouse.domain.chat import Ability, GenerateRequest
+from pilothouse.domain.chat import Ability
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai.fields import read_object
 from pilothouse.wire.openai.inbound import request_of, values_of
 from pilothouse.wire.openai.shapes import COMPLETION_FATES, Completion, decode_completion
@@ -35,15 +36,11 @@ def read_completion(body: bytes) -> GenerateRequest:
         needs.add("token_ids")
     if asked.echo:
         needs.add("echo")
-    if len(prompts) == 1 and not needs:
-        return ask
-    return msgspec.structs.replace(
-        ask,
-        prompts=len(prompts),
-        choices=len(prompts) * ask.choices,
-        with_prompt=asked.echo or False,
-        needs=frozenset(needs),
-    )
+    ask.prompts = len(prompts)
+    ask.choices *= len(prompts)
+    ask.with_prompt = asked.echo or False
+    ask.needs = frozenset(needs)
+    return ask
 
 
 def _prompts_of(prompt: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:

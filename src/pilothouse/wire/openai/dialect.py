@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import steps_of
-from pilothouse.domain.chat import Embeddings, EmbedRequest, GenerateRequest
+from pilothouse.domain.chat import Embeddings, EmbedRequest
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import Internal, PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import EmbedDialect, GenerateDialect, Writer

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import AnswerUnfit
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import messages, tools
 
 _encode = msgspec.json.Encoder().encode
@@ -50,8 +51,7 @@ def forced_call(request: GenerateRequest) -> Forced | None:
     prompt = _told(messages.decode(request.prompt), text)
     form = {"type": "json_schema", "json_schema": {"name": "call", "schema": _schema(offers), "strict": True}}
     return Forced(
-        msgspec.structs.replace(
-            request,
+        request.changed(
             prompt=Raw(messages.encode(prompt)),
             messages=None,
             sampling=msgspec.structs.replace(

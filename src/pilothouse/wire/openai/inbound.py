@@ -5,16 +5,19 @@ What may stand there is in `shapes`; what its types alone cannot say is checked 
 are read in `completions`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Ability, EmbedRequest, GenerateRequest, Sampling
+from pilothouse.domain.chat import Ability, EmbedRequest, Sampling
 from pilothouse.domain.errors import InvalidRequest
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import NULL, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
+from pilothouse.wire.openai.same_fields import Around, SameFields
 from pilothouse.wire.openai.shapes import (
     CHAT_FATES,
     EMBED_FATES,
@@ -27,7 +30,6 @@ from pilothouse.wire.openai.shapes import (
     decode_format,
 )
 
-_NO_NEEDS: Final[frozenset[Ability]] = frozenset()
 _encode: Final = msgspec.json.Encoder().encode
 
 # A global of a module that is not compiled is looked up at each use; these are not.
@@ -35,7 +37,6 @@ _null: Final = NULL
 _decode_chat: Final = decode_chat
 _decode_messages: Final = messages.decode
 _new_sampling: Final = Sampling
-_new_request: Final = GenerateRequest
 
 values_of: Final = msgspec.structs.astuple
 """All fields of a shape in their order, at once: that costs as much as a few that are read by name."""
@@ -50,6 +51,26 @@ def read_chat(body: bytes) -> GenerateRequest:
         InvalidRequest: With the field in `param`.
         NotSupported: For a field of `CHAT_FATES.not_built`.
     """
+    known = _same.find(body)
+    ask = None if known is None else _read_between(known, known.messages_of(body))
+    if ask is None:
+        ask = _read_chat(body)
+        _same.learn(body, ask)
+    return ask
+
+
+def _read_between(known: Around, prompt: bytes) -> GenerateRequest | None:
+    """A request of which only the messages are new; None where these are wrong, or not all that is new."""
+    try:
+        said: list[Message] = _decode_messages(prompt)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if conversation.problem_of(said):
+        return None
+    return known.asking(prompt, said, conversation.needs_of(said))
+
+
+def _read_chat(body: bytes) -> GenerateRequest:
     try:
         chat: Chat = _decode_chat(body)
         prompt = chat.messages
@@ -79,11 +100,15 @@ def read_chat(body: bytes) -> GenerateRequest:
         response_format=None if form is _null else _format(form),
     )
     if store is not None or subject is not None:
-        ask = msgspec.structs.replace(ask, store=store, subject=subject or ask.subject)
+        ask.store = store
+        ask.subject = subject or ask.subject
     needs = conversation.needs_of(said)
     if offered is not _null or choice is not _null or needs or effort:
-        return _richer(ask, chat, needs | ask.needs)
+        _enrich(ask, chat, needs | ask.needs)
     return ask
+
+
+_same: Final = SameFields(_read_chat)
 
 
 def _format(given: Raw) -> Raw | None:
@@ -126,7 +151,7 @@ def request_of(
     kind: Literal["chat", "completion"],
     prompt: Raw,
     max_tokens: int | None,
-    said: object = None,
+    said: Sequence[Struct] | None = None,
     *,
     logprobs: bool | int | None,
     top_logprobs: int | None = None,
@@ -155,48 +180,35 @@ def request_of(
         top_logprobs,
         response_format,
     )
-    ask = _new_request(
-        kind,
-        model,
-        prompt,
-        len(prompt),
-        stream is True,
-        options is not None and options.include_usage,
-        max_tokens,
-        choices or 1,
-        sampling,
-        user,
-        _NO_NEEDS,
-        None,
-        False,
-        1,
-        False,
-        said,
-    )
+    ask = GenerateRequest(kind, model, prompt, len(prompt))
+    ask.stream = stream is True
+    ask.include_usage = options is not None and options.include_usage
+    ask.max_tokens = max_tokens
+    ask.choices = choices or 1
+    ask.sampling = sampling
+    ask.subject = user
+    ask.messages = said
     if bias:
-        sampling = msgspec.structs.replace(sampling, logit_bias=Raw(_encode(bias)))
-        ask = msgspec.structs.replace(ask, sampling=sampling, needs=frozenset({"logit_bias"}))
+        ask.sampling = msgspec.structs.replace(sampling, logit_bias=Raw(_encode(bias)))
+        ask.needs = frozenset({"logit_bias"})
     return ask
 
 
-def _richer(ask: GenerateRequest, chat: Chat, needs: frozenset[Ability]) -> GenerateRequest:
-    """The same with tools, pictures and thinking: what most requests have none of."""
+def _enrich(ask: GenerateRequest, chat: Chat, needs: frozenset[Ability]) -> None:
+    """Fill in tools, pictures and thinking: what most requests have none of."""
     offered = None if bytes(chat.tools) == b"null" else chat.tools
     choice = None if bytes(chat.tool_choice) == b"null" else chat.tool_choice
     if offered is not None:
         sub_read(offered, tools.decode, "tools")
         needs |= {"tools"}
+        ask.prompt_bytes += len(offered)
     if choice is not None:
         tools.check_choice(sub_read(choice, tools.decode_choice, "tool_choice"), offered)
-    return msgspec.structs.replace(
-        ask,
-        prompt_bytes=ask.prompt_bytes + (len(offered) if offered is not None else 0),
-        needs=needs,
-        sampling=msgspec.structs.replace(
-            ask.sampling,
-            tools=offered,
-            tool_choice=choice,
-            parallel_tool_calls=chat.parallel_tool_calls if offered is not None else None,
-            reasoning_effort=chat.reasoning_effort,
-        ),
+    ask.needs = needs
+    ask.sampling = msgspec.structs.replace(
+        ask.sampling,
+        tools=offered,
+        tool_choice=choice,
+        parallel_tool_calls=chat.parallel_tool_calls if offered is not None else None,
+        reasoning_effort=chat.reasoning_effort,
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast, final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import GenerateRequest
+from pilothouse.domain.generate_request import GenerateRequest
 
 Name = Annotated[str, Meta(max_length=256)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import Ability, GenerateRequest, Sampling
+from pilothouse.domain.chat import Ability, Sampling
 from pilothouse.domain.chunk import Delta
 from pilothouse.domain.errors import AnswerUnfit, Internal, InvalidRequest, PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.snapshot import Task
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.dialect import GenerateDialect, Writer
@@ -105,11 +106,7 @@ class Moderations(GenerateDialect):
         needs: set[Ability] = set()
         for said in prompts:
             needs |= conversation.needs_of(said)
-        return GenerateRequest(
-            kind="chat",
-            endpoint=self._endpoint,
-            prompt=Raw(prompt),
-            prompt_bytes=len(prompt),
+        return GenerateRequest("chat", self._endpoint, Raw(prompt), len(prompt)).changed(
             max_tokens=_MAX_TOKENS,
             choices=len(prompts),
             prompts=len(prompts),

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
-from pilothouse.domain.chat import Aside, Embeddings, EmbedRequest, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, Embeddings, EmbedRequest, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
 from pilothouse.wire.openai.fields import NULL
 from pilothouse.wire.openai.said import (
@@ -61,13 +63,15 @@ class RequestWriter:
         stream: bool,
         slot: int | None = None,
         reuse_prefix: bool | None = None,
-    ) -> bytes:
+    ) -> list[bytes | Raw]:
         """
+        The body in parts, for a prompt may be long and is copied once at most.
+
         Args:
             slot: `id_slot`, where the engine is llama.cpp's server.
             reuse_prefix: `cache_prompt`, likewise; None leaves out what only llama.cpp knows.
         """
-        sampling, limit, choices = _encode(request.sampling), request.max_tokens, request.choices
+        sampling, limit, choices = request.sampling_json, request.max_tokens, request.choices
         rest = b"," + sampling[1:-1] if len(sampling) > 2 else b""
         if limit is not None:
             rest += b',"max_tokens":%d' % limit
@@ -82,7 +86,7 @@ class RequestWriter:
         if slot is not None:
             rest += b',"id_slot":%d' % slot
         opening = self._chat if request.kind == "chat" else self._completion
-        return b"".join([opening, request.prompt, rest, b"}"])
+        return [opening, request.prompt, rest, b"}"]
 
 
 def write_embed(request: EmbedRequest, *, model: str) -> bytes:

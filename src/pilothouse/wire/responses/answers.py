@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from pilothouse.domain.chat import Aside, GenerateRequest, ToolCall
+from pilothouse.domain.chat import Aside, ToolCall
 from pilothouse.domain.chunk import Chunk, Delta
 from pilothouse.domain.errors import PilothouseError
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.domain.used_tokens import Usage
-from pilothouse.wire.responses.inbound import ResponseRequest
 from pilothouse.wire.responses.shown import (
     Call,
     Message,
@@ -133,8 +133,11 @@ class EventWriter:
         """The beginning of a text's next event: all but its number and what is new."""
 
     def chunk(self, chunk: Chunk) -> bytes:
+        deltas = chunk.deltas
+        if self._count and len(deltas) == 1:
+            return self._step(deltas[0])
         opening = b"" if self._count else self._begin()
-        return opening + b"".join([self._step(delta) for delta in chunk.deltas])
+        return opening + b"".join([self._step(delta) for delta in deltas])
 
     def _begin(self) -> bytes:
         begun = self._response("in_progress", [])
@@ -150,14 +153,15 @@ class EventWriter:
             said = self._beside(delta.aside)
         if not delta.text:
             return said
-        logprobs = _logprobs(delta)
+        logprobs = [] if delta.logprobs is None else _logprobs(delta)
         item = self._open
         if item is None or item.kind != "text":
             said += self._close_open()
             item, opening = self._begin_item("text")
             said += opening
         item.pieces.append(delta.text)
-        item.logprobs += logprobs
+        if logprobs:
+            item.logprobs += logprobs
         self._count += 1
         return b'%s%s%d,"delta":%s,"logprobs":%s}\n\n' % (
             said, self._head, self._count - 1, _encode(delta.text), _encode(logprobs) if logprobs else b"[]",
@@ -309,9 +313,7 @@ def _response(
             None if usage is None else usage_of(usage),
         )
     )
-    if not isinstance(ask, ResponseRequest):
-        return Raw(own)
-    return Raw(own[:-1] + ask.echo)
+    return Raw(own[:-1] + ask.repeated) if ask.repeated else Raw(own)
 
 
 class _Logprobs(msgspec.Struct):

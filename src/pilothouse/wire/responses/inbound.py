@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import InvalidRequest, NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import conversation, messages, tools
 from pilothouse.wire.openai.fields import Fates, read_object, sub_read
 from pilothouse.wire.openai.messages import Message
@@ -130,13 +131,6 @@ class _Texts(_Settings, forbid_unknown_fields=True, kw_only=True):
     input: items.Texts
 
 
-class ResponseRequest(GenerateRequest, frozen=True, kw_only=True):
-    """A request whose answer repeats a part of it."""
-
-    echo: bytes
-    """The fields of a response that repeat the request, as the end of a JSON object after other fields."""
-
-
 class _Effort(Struct, frozen=True):
     effort: str | None = None
     summary: None = None
@@ -216,14 +210,14 @@ def _check(asked: _Settings) -> None:
         raise InvalidRequest(f"metadata: at most {_METADATA_PAIRS} pairs", param="metadata")
 
 
-def shown(body: bytes) -> tuple[ResponseRequest, list[Message]]:
+def shown(body: bytes) -> tuple[GenerateRequest, list[Message]]:
     """
     A request that was answered before: what its response repeats of it, and what was said in it.
 
     Instructions hold for one response alone, and are not among what was said.
     """
     asked = _create(body)
-    repeated = ResponseRequest("chat", asked.model, Raw(b"[]"), 0, echo=_echo(asked))
+    repeated = GenerateRequest("chat", asked.model, Raw(b"[]"), 0).changed(repeated=_echo(asked))
     return repeated, items.read_input(asked.input)
 
 
@@ -235,7 +229,7 @@ def input_of(body: bytes) -> list[dict[str, Any]]:
     return list(given)
 
 
-def read(body: bytes, before: list[Message]) -> ResponseRequest:
+def read(body: bytes, before: list[Message]) -> GenerateRequest:
     """
     Args:
         before: What was said before, where the request goes on from an earlier response.
@@ -255,22 +249,19 @@ def read(body: bytes, before: list[Message]) -> ResponseRequest:
     needs = conversation.needs_of(said)
     if offered is not None:
         needs |= {"tools"}
-    return ResponseRequest(
-        "chat",
-        asked.model,
-        prompt,
-        len(prompt) + (len(offered) if offered is not None else 0),
-        asked.stream is True,
-        True,
-        asked.max_output_tokens,
-        1,
-        _sampling(asked, offered),
-        asked.safety_identifier or asked.user,
-        needs,
-        asked.store,
-        messages=said,
-        echo=_echo(asked),
+    ask = GenerateRequest(
+        "chat", asked.model, prompt, len(prompt) + (len(offered) if offered is not None else 0)
     )
+    ask.stream = asked.stream is True
+    ask.include_usage = True
+    ask.max_tokens = asked.max_output_tokens
+    ask.sampling = _sampling(asked, offered)
+    ask.subject = asked.safety_identifier or asked.user
+    ask.needs = needs
+    ask.store = asked.store
+    ask.messages = said
+    ask.repeated = _echo(asked)
+    return ask
 
 
 def _sampling(asked: _Settings, offered: Raw | None) -> Sampling:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from pilothouse.domain.chat import GenerateRequest
 from pilothouse.domain.errors import NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 from pilothouse.wire.openai import messages
 
 CONTENT = "{content}"

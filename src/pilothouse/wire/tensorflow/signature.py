@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import NotSupported, UpstreamError
+from pilothouse.domain.generate_request import GenerateRequest
 
 PREFERRED, DEFAULT = "generate", "serving_default"
 NEUTRAL: Mapping[str, Any] = {

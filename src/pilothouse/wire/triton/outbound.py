@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from pilothouse.domain.chat import GenerateRequest, Sampling
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import NotSupported
+from pilothouse.domain.generate_request import GenerateRequest
 
 Backend = Literal["python", "vllm", "tensorrtllm", "text"]
 _FIRST = {"temperature", "top_p", "top_k", "seed", "stop"}

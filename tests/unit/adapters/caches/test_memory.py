@@ -10,9 +10,9 @@ from msgspec import Raw
 from pilothouse.adapters.caches.memory import MemoryCache
 from pilothouse.domain.cached_answer import CachedAnswer
 from pilothouse.domain.caching import size_bytes, steps_of
-from pilothouse.domain.chat import GenerateRequest as Ask
 from pilothouse.domain.chat import Usage
 from pilothouse.domain.chunk import Delta
+from pilothouse.domain.generate_request import GenerateRequest as Ask
 from pilothouse.wire.openai import answers
 
 CAP = 200_000
@@ -23,16 +23,16 @@ def answer(text: str, *, team: str = "a", expires_at: float = 100.0) -> CachedAn
 
 
 async def test_the_least_recently_used_goes_first():
-    size = size_bytes(answer("x" * 1000))
+    size = len(b"new") + size_bytes(answer("x" * 1000))
     cache = MemoryCache(size * 20, now=lambda: 0.0)
     for i in range(20):
-        cache.put(b"%d" % i, answer("x" * 1000))
+        cache.put(b"%03d" % i, answer("x" * 1000))
 
-    await cache.get(b"0")
+    await cache.get(b"000")
     cache.put(b"new", answer("x" * 1000))
 
-    assert await cache.get(b"0") is not None
-    assert await cache.get(b"1") is None
+    assert await cache.get(b"000") is not None
+    assert await cache.get(b"001") is None
 
 
 async def test_an_answer_above_its_share_is_not_kept_and_pushes_nothing_out():
@@ -75,6 +75,10 @@ async def test_a_cache_without_room_keeps_nothing():
     assert await cache.get(b"k") is None
 
 
+def taken_by(entries):
+    return sum(len(key) + size_bytes(kept) for key, kept in entries.items())
+
+
 @given(
     st.lists(
         st.tuples(
@@ -92,17 +96,17 @@ def test_it_behaves_as_a_list_of_the_last_used_that_never_exceeds_its_room(steps
         if action == "put":
             entry = answer(text * repeat)
             cache.put(key, entry)
-            if size_bytes(entry) * 16 <= cap:
+            if (len(key) + size_bytes(entry)) * 16 <= cap:
                 model.pop(key, None)
                 model[key] = entry
-                while sum(size_bytes(kept) for kept in model.values()) > cap:
+                while taken_by(model) > cap:
                     model.popitem(last=False)
         else:
             got = _run(cache.get(key))
             assert got is model.get(key)
             if got is not None:
                 model.move_to_end(key)
-        assert cache.size_bytes == sum(size_bytes(kept) for kept in model.values()) <= cap
+        assert cache.size_bytes == taken_by(model) <= cap
         assert len(cache) == len(model)
 
 
@@ -112,7 +116,7 @@ def test_the_counted_size_covers_what_is_really_taken(texts, with_logprobs):
     entry = CachedAnswer(
         "a", "chat", tuple(Delta(t, i, "stop", raw) for i, t in enumerate(texts)), Usage(1, 1), 1.0
     )
-    ask = Ask("chat", "chat", Raw(b"[]"), 2, choices=len(texts))
+    ask = Ask("chat", "chat", Raw(b"[]"), 2).changed(choices=len(texts))
     entry.whole = answers.rest_of_whole(
         answers.write_whole(ask, entry.deltas, entry.usage, answer_id="x", created=1)
     )
