@@ -6,6 +6,7 @@ Limits and budgets come with the ledger (issue 3) and belong here as well.
 
 from typing import Final
 
+from pilothouse.domain.chat import Sampling
 from pilothouse.domain.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
 from pilothouse.domain.fairness import PRIORITIES, Priority
 from pilothouse.domain.generate_request import GenerateRequest
@@ -86,6 +87,11 @@ def bounded(ask: GenerateRequest, most: int) -> GenerateRequest:
     if wished is not None and wished <= most:
         return ask
     return ask.within(most)
+
+
+def asks_for_form(sampling: Sampling) -> bool:
+    """Whether what is answered has to keep to a form (`wire.openai.formats`)."""
+    return sampling.response_format is not None or sampling.tools is not None
 
 
 def is_unstored(store: bool, endpoint: EndpointRoutes) -> bool:  # noqa: FBT001 - a field of requests

@@ -121,7 +121,7 @@ class Pipeline:
         if (text := call.text) is not None:
             if text.store is not None:
                 call.is_unstored = admit.is_unstored(text.store, routes)
-            call.has_form = formats.is_asked_for(text.sampling)
+            call.has_form = admit.asks_for_form(text.sampling)
             if call.has_form:
                 formats.check_asked(text.sampling)
             call.text = admit.bounded(text, routes.max_tokens)

@@ -36,11 +36,6 @@ class _Format(Struct):
 _decode = msgspec.json.Decoder(_Format).decode
 
 
-def is_asked_for(sampling: Sampling) -> bool:
-    """Whether there may be anything to check."""
-    return sampling.response_format is not None or sampling.tools is not None
-
-
 def check_asked(sampling: Sampling) -> None:
     """
     Raises:
