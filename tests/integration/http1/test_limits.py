@@ -248,6 +248,8 @@ async def test_answers_that_nobody_reads_do_not_pile_up():
     async with serving(large, limits=limits) as door, connected(door.port) as raw:
         raw.writer.transport.pause_reading()
         for _ in range(300):
+            if raw.writer.transport.is_closing():
+                break  # on a slow machine the time to read is over before all are sent
             raw.writer.write(NEXT)
             await asyncio.sleep(0.001)
         answered = len(door.requests)
