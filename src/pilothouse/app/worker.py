@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pilothouse.app import compiled
 from pilothouse.config import Settings
+from pilothouse.kit.heap import keep_freed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ready-fd", type=int, default=-1, help="inherited pipe: told when it serves")
     parser.add_argument("--index", type=int, default=0, help="number of this worker, for its name")
     options = parser.parse_args(argv)
+    keep_freed()
     settings = Settings.from_json(Path(options.settings).read_text())
     is_compiled = settings.compiled and compiled.prefer(compiled.default_folder())
     # By its name: an import above would have settled already what the modules are.
