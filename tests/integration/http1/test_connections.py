@@ -551,3 +551,18 @@ def test_the_rig_sees_two_answers_where_there_are_two():
     two = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx" * 2
 
     assert [answer.body for answer in answers(two)] == [b"x", b"x"]
+
+
+async def test_a_request_says_the_length_of_its_own_body_whichever_heads_came_before():
+    def post(path: bytes, body: bytes) -> bytes:
+        return b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (path, len(body), body)
+
+    sent = [(b"/a", b"1234567"), (b"/a", b"123"), (b"/a", b"1234567"), (b"/b", b"12345"), (b"/b", b"1234567")]
+    async with serving() as door, connected(door.port) as raw:
+        for path, body in sent:
+            await raw.send(post(path, body))
+            assert (await raw.answer()).body.endswith(body)
+
+    assert [one.headers[b"content-length"] for one in door.requests] == [
+        b"%d" % len(body) for _, body in sent
+    ]

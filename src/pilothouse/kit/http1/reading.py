@@ -105,6 +105,7 @@ class RequestReader:
         fits = len(data) - len(request.body) + 16 <= self._limits.max_head_bytes
         learns = fits and request.keep_alive and b"expect" not in request.headers
         self._known = request.again() if learns and self._same.learn(data, len(request.body)) else None
+        self._known_length = self._same.length
 
     def _refused(self, status: int, text: str) -> Refused:
         self._refusal = (status, text)
