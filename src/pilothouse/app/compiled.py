@@ -86,7 +86,9 @@ MODULES = (
 )
 """
 What is compiled. No msgspec Struct may be defined in them, for mypyc drops the arguments of their class, and
-no asynchronous generator, which it does not know.
+no asynchronous generator, which it does not know. An attribute of several types or None gets its None in
+`__init__`, for mypyc makes no default of it; the `__init__` of a dataclass is interpreted; and nothing is
+awaited in an `except` or a `finally`, which would leave its error to all other tasks.
 """
 
 
