@@ -25,7 +25,7 @@ setup: $(VENV)/.project ## the virtual environment with the locked dependencies;
 up: setup ## start the server
 	@exec $(BIN)/pilothouse up $(ARGS)
 
-fast: setup ## compile the request path, where there is a C compiler: two minutes, for nearly half as many requests again
+fast: setup ## compile the request path, where there is a C compiler: two minutes, for twice as many requests and more
 	@$(BIN)/python tools/fast.py
 
 test: setup ## every test that this machine can run; what was skipped stands in a closing table
