@@ -16,6 +16,8 @@ from pilothouse.domain.errors import PilothouseError
 from pilothouse.domain.generate_request import GenerateRequest, WrittenSampling
 
 _PROBE: Final = b'[{"role":"user","content":"Whose messages are these?"}]'
+_END: Final = ord("]")
+"""Of messages. Where other fields follow, a shorter end of a body mostly has something else before it."""
 _MOST: Final = 16
 """Surroundings that are known at once."""
 _LARGEST_BYTES: Final = 64 * 1024
@@ -84,7 +86,10 @@ class SameFields:
         self._count += 1
         size = len(body)
         for one in self._known:
-            if size > one.size and body.startswith(one.before) and body.endswith(one.after):
+            before, after = one.before, one.after
+            if size <= one.size or body[size - len(after) - 1] != _END:
+                continue
+            if body.startswith(before) and body.endswith(after):
                 one.last = self._count
                 if not one.is_met:
                     one.is_met = True
